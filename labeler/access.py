@@ -1,0 +1,47 @@
+"""Who may see what: the two decorators of every view, and the header that keeps foreign scripts out.
+
+What a person may see is decided by the querysets (`Project.objects.visible_to(user)`), so an id from elsewhere is
+a 404 and never a hint; here is only the question which kind of person is asking."""
+
+from collections.abc import Callable
+from functools import wraps
+
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+
+CONTENT_SECURITY = "; ".join(
+    [
+        "default-src 'self'",
+        "img-src 'self' data:",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "object-src 'none'",
+    ]
+)
+
+labeler_required = login_required
+
+
+def admin_required(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    @login_required
+    @wraps(view)
+    def guarded(request: HttpRequest, *args, **kwargs) -> HttpResponse:
+        if not request.user.is_admin:
+            raise PermissionDenied
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
+def content_security(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY)
+        # What one person saw must not come back from a shared computer's cache for the next. (Static files are
+        # answered before this middleware and may be cached.)
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    return middleware

@@ -1,0 +1,44 @@
+"""A dataset: a frozen, hashed file of rankings or demonstrations. A demonstration: an ideal answer by a person."""
+
+from django.db import models
+
+from labeler.models.people import User
+from labeler.models.projects import Project
+from labeler.models.prompts import Prompt
+
+
+class Demonstration(models.Model):
+    project = models.ForeignKey(Project, models.CASCADE, related_name="demonstrations")
+    prompt = models.ForeignKey(Prompt, models.PROTECT, related_name="demonstrations")
+    completion = models.TextField()
+    author = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="demonstrations")
+    extra = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return self.completion[:80]
+
+
+class Dataset(models.Model):
+    class Kind(models.TextChoices):
+        RANKINGS = "rankings"
+        DEMONSTRATIONS = "demonstrations"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="datasets")
+    kind = models.CharField(max_length=20, choices=Kind, default=Kind.RANKINGS)
+    sha256 = models.CharField(max_length=64)
+    path = models.CharField(max_length=300, help_text="Relative to the home.")
+    lines = models.PositiveIntegerField()
+    simulated = models.PositiveIntegerField(default=0, help_text="How many of the lines are simulated.")
+    created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [models.UniqueConstraint(fields=["project", "sha256"], name="a_dataset_once")]
+
+    def __str__(self) -> str:
+        return f"dataset {self.pk}"

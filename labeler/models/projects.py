@@ -1,0 +1,60 @@
+"""A project: one thing to get better at, with its guidelines, its starting model and the people who rank."""
+
+from django.db import models
+
+from labeler.models.people import User
+
+
+class ProjectQuerySet(models.QuerySet["Project"]):
+    def visible_to(self, user) -> "ProjectQuerySet":
+        return self if user.is_admin else self.filter(memberships__user=user)
+
+
+class Project(models.Model):
+    class Judge(models.TextChoices):
+        PEOPLE = "people", "People rank the answers"
+        CHECKER = "checker", "A checker compares answers with the right one"
+
+    name = models.CharField(max_length=120)
+    slug = models.SlugField(max_length=60, unique=True)
+    judge = models.CharField(max_length=10, choices=Judge, default=Judge.PEOPLE)
+    guidelines = models.TextField(blank=True, help_text="Markdown, shown beside every ranking.")
+    start = models.ForeignKey(
+        "Checkpoint",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The policy that the first rollouts come from.",
+    )
+    overlap = models.PositiveSmallIntegerField(default=1, help_text="How many labelers rank each quintet.")
+    keep_waiting = models.PositiveSmallIntegerField(
+        default=20, help_text="When fewer quintets wait, more rollouts are sampled. 0: never by themselves."
+    )
+    # {"policy": {"steps": 90, …}, …}: what a new run of this project starts from, where it is not the default.
+    run_defaults = models.JSONField(default=dict, blank=True)
+    # [{"kind": "policy", "name": "Let it run off the cliff", "help": "…", "values": {"beta": 0}}, …]
+    presets = models.JSONField(default=list, blank=True)
+    people = models.ManyToManyField(User, through="Membership", related_name="projects")
+    created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ProjectQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    project = models.ForeignKey(Project, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "user"], name="one_membership_a_project")]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.project}"
