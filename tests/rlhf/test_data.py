@@ -1,0 +1,144 @@
+"""Line formats: what is read, what is refused and in which words, and that writing is reproducible."""
+
+import json
+
+import pytest
+
+from rlhf import data
+
+RANKED = {"prompt": "Tell me a joke.", "rollouts": ["a", "b", "c"], "ranks": [2, 1, 2]}
+
+
+def lines(tmp_path, *texts):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b"\n".join(text if isinstance(text, bytes) else text.encode() for text in texts))
+    return path
+
+
+def test_a_ranking_line_is_read_with_its_extra_keys():
+    found = data.ranking(
+        RANKED | {"labeler": "ann", "simulated": True, "seconds": 3.5, "mood": {"of": ["day"]}}
+    )
+    assert (found.rollouts, found.ranks, found.labeler) == (("a", "b", "c"), (2, 1, 2), "ann")
+    assert found.simulated
+    assert found.extra == {"mood": {"of": ["day"]}}
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [([1, 2, 3], (1, 2, 3)), ([10, 30, 20], (1, 3, 2)), ([1, 1, 3], (1, 1, 2)), ([0.5, -1, 0.5], (2, 1, 2))],
+)
+def test_any_weak_order_is_made_dense(given, stored):
+    assert data.ranking(RANKED | {"ranks": given}).ranks == stored
+
+
+def test_a_ranking_of_equals_is_kept_but_teaches_nothing():
+    assert not data.ranking(RANKED | {"ranks": [4, 4, 4]}).teaches
+    assert data.ranking(RANKED).teaches
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rollouts": ["a"], "ranks": [1]}, "2 to 5"),
+        ({"rollouts": list("abcdef"), "ranks": [1] * 6}, "2 to 5"),
+        ({"rollouts": "abc"}, "2 to 5"),
+        ({"rollouts": ["a", 2, "c"]}, "rollout 2 must be a text"),
+        ({"ranks": [1, 2]}, "3 numbers"),
+        ({"ranks": [1, 2, None]}, "numbers only"),
+        ({"ranks": [1, True, 2]}, "numbers only"),
+        ({"prompt": None}, "“prompt” must be a text"),
+        ({"prompt": " \n"}, "“prompt” is empty"),
+        ({"prompt": []}, "list of messages"),
+        ({"prompt": [{"role": "user"}]}, "“role”"),
+        ({"prompt": [{"role": "poet", "content": "x"}]}, "“role”"),
+        (
+            {"prompt": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
+            "must not end",
+        ),
+        ({"prompt": "a\0b"}, "NUL"),
+        ({"prompt": "a\ud800b"}, "half a character"),
+        ({"rollouts": ["a", "b\0", "c"]}, "rollout 2 holds a NUL"),
+        ({"labeler": "\udfff"}, "half a character"),
+        ({"extra": {"deep": ["\0"]}}, "NUL"),
+        ({"extra\ud800": 1}, "half a character"),
+        ({"seconds": -1}, "not negative"),
+        ({"simulated": "yes"}, "true or false"),
+    ],
+)
+def test_what_is_no_ranking_is_refused_in_words(change, words):
+    with pytest.raises(ValueError, match=words):
+        data.ranking(RANKED | change)
+
+
+def test_a_backslash_in_an_extra_key_is_no_nul():
+    assert data.ranking(RANKED | {"path": "C:\\u0000"}).extra == {"path": "C:\\u0000"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (b"{", "not JSON"),
+        (b"[1]", "not a JSON object"),
+        (b'{"prompt": NaN}', "NaN is not a JSON number"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b'{"prompt": "' + b"x" * 1_000_001 + b'"}', "longer than 1,000,000 bytes"),
+        (b"[" * 100_000, "nested too deeply"),
+        (json.dumps({"prompt": "a\0"}).encode(), "NUL"),
+        (json.dumps({"prompt": "\ud800"}).encode(), "half a character"),
+    ],
+)
+def test_a_bad_line_names_its_number_and_reason(tmp_path, bad, words):
+    path = lines(tmp_path, json.dumps({"prompt": "fine"}), "", bad)
+    with pytest.raises(data.BadLine) as caught:
+        data.prompt_lines(path)
+    assert caught.value.number == 3
+    assert words in caught.value.reason
+
+
+def test_empty_lines_and_a_byte_order_mark_are_passed_over(tmp_path):
+    path = lines(tmp_path, "\ufeff" + json.dumps({"prompt": "one"}), "  ", json.dumps({"prompt": "two"}), "")
+    assert [line.prompt for line in data.prompt_lines(path)] == ["one", "two"]
+
+
+def test_a_prompt_line_keeps_its_answer_and_id():
+    line = {"prompt": "2 + 2", "answer": "4", "id": 17, "source": "school"}
+    assert data.as_line(data.prompt_line(line)) == line
+
+
+def test_both_forms_of_a_demonstration_say_the_same():
+    plain = data.demonstration({"prompt": "Why?", "completion": "Because."})
+    spoken = data.demonstration(
+        {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]}
+    )
+    assert data.prompt_text(plain.prompt) == data.prompt_text(spoken.prompt) == "Why?"
+    assert plain.completion == spoken.completion == "Because."
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"prompt": "Why?"},
+        {"prompt": "Why?", "completion": ""},
+        {"messages": []},
+        {"messages": [{"role": "assistant", "content": "Because."}]},
+        {"messages": [{"role": "user", "content": "Why?"}]},
+    ],
+)
+def test_half_a_demonstration_is_refused(line):
+    with pytest.raises(ValueError, match=r"“|must"):
+        data.demonstration(line)
+
+
+def test_a_conversation_reads_as_one_text():
+    prompt = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
+    assert data.prompt_text(prompt) == "system: Be kind.\n\nuser: Hello"
+
+
+def test_what_was_read_is_written_back_byte_for_byte(tmp_path):
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    line = RANKED | {"labeler": "ann", "quintet": "7", "note": "fünf ✓ <b>"}
+    data.write_lines(first, [data.as_line(data.ranking(line))])
+    data.write_lines(second, [data.as_line(ranking) for ranking in data.rankings(first)])
+    assert first.read_bytes() == second.read_bytes()
+    assert "fünf ✓ <b>" in first.read_text()
