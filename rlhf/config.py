@@ -1,4 +1,4 @@
-"""What a run may be asked to do: a frozen dataclass per kind of run, whose fields carry their help and bounds.
+"""What a run may be asked to do: one frozen dataclass per kind, whose fields carry their own help and bounds.
 
 Forms, `--set` and `--help` are derived from `settings(kind)`, and `make(kind, values)` is the only door:
 whoever asks for a run is refused in the same words, the cap on steps against a reward model included.
@@ -272,7 +272,9 @@ def settings(kind: str) -> list[Setting]:
 
 def inputs(kind: str) -> dict[str, str]:
     """The input files of a kind of run and where they lie in its directory."""
-    return {each.name: each.default for each in dataclasses.fields(_class(kind)) if "input" in each.metadata}
+    return {
+        each.name: str(each.default) for each in dataclasses.fields(_class(kind)) if "input" in each.metadata
+    }
 
 
 def make(kind: str, values: Mapping[str, Any]) -> Config:
