@@ -1,14 +1,39 @@
 """Rounds, quintets, their rollouts, and the places that labelers take.
 
-Places are made with the quintet, one for each labeler wanted, and the lease lies on the place's own locked row:
-counting rankings over other tables gives two labelers the same place under load."""
+Places are made with the quintet, one for each labeler wanted, and the lease lies on the place's own locked
+row: counting rankings over other tables gives two labelers the same place under load. What a ranking may
+say is checked in rankings.py; who may see a project is decided before anything here is asked."""
 
+import random
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.contrib.auth.signals import user_logged_out
 from django.contrib.postgres.fields import ArrayField
-from django.db import models
+from django.core import signing
+from django.db import models, transaction
+from django.db.models import Exists, OuterRef, Q
+from django.dispatch import receiver
+from django.utils import timezone
 
 from labeler.models.people import User
 from labeler.models.projects import Project
 from labeler.models.prompts import Prompt
+from labeler.models.rankings import AlreadyRanked, Ranking, RankingRefused, checked_ranks
+
+LEASE = timedelta(minutes=30)
+FEWEST, MOST = 2, 5
+
+
+class RoundQuerySet(models.QuerySet["Round"]):
+    def current(self, project: Project) -> "Round":
+        """The project's latest round that is not closed; the first one is made when it is first asked for."""
+        latest = self.filter(project=project).last()
+        if latest and latest.closed_at is None:
+            return latest
+        return self.get_or_create(project=project, number=latest.number + 1 if latest else 1)[0]
 
 
 class Round(models.Model):
@@ -17,12 +42,74 @@ class Round(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     closed_at = models.DateTimeField(null=True, blank=True)
 
+    objects = RoundQuerySet.as_manager()
+
     class Meta:
         ordering = ["project", "number"]
         constraints = [models.UniqueConstraint(fields=["project", "number"], name="a_round_number_once")]
 
     def __str__(self) -> str:
         return f"round {self.number}"
+
+
+class QuintetQuerySet(models.QuerySet["Quintet"]):
+    @transaction.atomic
+    def compose(
+        self,
+        project: Project,
+        round: Round,
+        prompt: Prompt,
+        texts: Sequence[str],
+        *,
+        checkpoints=None,
+        finished: Sequence[bool] | None = None,
+        rollout_extras: Sequence[dict] | None = None,
+        run=None,
+        group: int | None = None,
+        external_id: str = "",
+        extra: dict | None = None,
+        places: int | None = None,
+    ) -> "Quintet":
+        """A quintet with its rollouts, slot by slot, and one place for each labeler wanted (the project's
+        overlap, unless `places` says otherwise; 0 keeps it out of the queue). `checkpoints` is the one
+        that wrote them all, or one per rollout. A group of a run is composed once, however often its line
+        is read."""
+        if not FEWEST <= len(texts) <= MOST:
+            raise ValueError(f"A quintet has {FEWEST} to {MOST} rollouts, not {len(texts)}.")
+        fields = {"project": project, "round": round, "prompt": prompt, "external_id": external_id}
+        if run is None or group is None:
+            quintet = self.create(run=run, group=group, extra=extra or {}, **fields)
+        else:
+            quintet, made = self.get_or_create(
+                run=run, group=group, defaults={**fields, "extra": extra or {}}
+            )
+            if not made:
+                return quintet
+        wrote = checkpoints if isinstance(checkpoints, Sequence) else [checkpoints] * len(texts)
+        Rollout.objects.bulk_create(
+            Rollout(
+                quintet=quintet,
+                slot=slot,
+                # A model may sample a NUL, which Postgres cannot hold.
+                text=text.replace("\0", "\ufffd"),
+                finished=finished[slot] if finished else True,
+                checkpoint=wrote[slot],
+                extra=rollout_extras[slot] if rollout_extras else {},
+            )
+            for slot, text in enumerate(texts)
+        )
+        wanted = project.overlap if places is None else places
+        Place.objects.bulk_create(Place(quintet=quintet, number=number) for number in range(wanted))
+        return quintet
+
+    def waiting(self) -> "QuintetQuerySet":
+        """Those that somebody still has to rank."""
+        return self.filter(Exists(Place.objects.filter(quintet=OuterRef("pk"), done=False)))
+
+    def awaiting(self, labeler: User) -> "QuintetQuerySet":
+        """Those that this labeler could rank now: the one they hold, and those with a vacant place."""
+        seats = Place.objects.filter(quintet=OuterRef("pk"), done=False)
+        return self.filter(Exists(seats.takeable_by(labeler))).exclude(rankings__labeler=labeler)
 
 
 class Quintet(models.Model):
@@ -36,6 +123,8 @@ class Quintet(models.Model):
     extra = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = QuintetQuerySet.as_manager()
+
     class Meta:
         ordering = ["pk"]
         constraints = [models.UniqueConstraint(fields=["run", "group"], name="a_sampled_group_once")]
@@ -43,13 +132,74 @@ class Quintet(models.Model):
     def __str__(self) -> str:
         return f"quintet {self.pk}"
 
+    @transaction.atomic
+    def record_ranking(
+        self,
+        labeler: User,
+        place: "Place | None",
+        ranks: Sequence[int | None],
+        key: uuid.UUID | None = None,
+        *,
+        opened_at: datetime | None = None,
+        ties: bool = False,
+        extra: dict | None = None,
+    ) -> Ranking:
+        """Keep `ranks` (slot by slot) as this labeler's ranking, once.
+
+        `place` is where they sat; None for imports and simulated labelers, who take no place from anybody.
+        The same key and ranks again give the same ranking; other ranks under a used key are refused. A
+        ranking that comes after its lease is kept: in a vacant place if there is one, else as surplus."""
+        given = checked_ranks(ranks, self.rollouts.count(), ties=ties)
+        if place:
+            _take_turns(labeler)
+        # Submits to one quintet take turns too, so that its last place is filled once.
+        Quintet.objects.select_for_update(no_key=True).get(pk=self.pk)
+        if stored := self._stored(labeler, key, given):
+            return stored
+        seat = (
+            self.places.filter(done=False).takeable_by(labeler).select_for_update(no_key=True).first()
+            if place
+            else None
+        )
+        if seat:
+            seat.fill(labeler)
+        return self.rankings.create(
+            labeler=labeler,
+            ranks=given,
+            shown=self.order_for(labeler) if place else None,
+            seconds=(timezone.now() - opened_at).total_seconds() if opened_at else None,
+            key=key,
+            surplus=bool(place) and seat is None,
+            simulated=labeler.simulated,
+            extra=extra or {},
+        )
+
+    def _stored(self, labeler: User, key: uuid.UUID | None, ranks: list[int]) -> Ranking | None:
+        found = Ranking.objects.filter(Q(quintet=self, labeler=labeler) | Q(key=key, key__isnull=False))
+        for ranking in found:
+            same = ranking.quintet_id == self.pk and ranking.labeler_id == labeler.pk
+            if key is None or ranking.key != key:
+                raise AlreadyRanked(ranking)
+            if not same or ranking.ranks != ranks:
+                raise RankingRefused("This form was sent before with other ranks. The first ones stand.")
+            return ranking
+        return None
+
+    def order_for(self, labeler: User) -> list[int]:
+        """The slots as this labeler sees them: shuffled, and the same for them whenever they come back."""
+        slots = list(range(self.rollouts.count()))
+        random.Random(f"quintet {self.pk}, labeler {labeler.pk}").shuffle(slots)
+        return slots
+
 
 class Rollout(models.Model):
     quintet = models.ForeignKey(Quintet, models.CASCADE, related_name="rollouts")
     slot = models.PositiveSmallIntegerField()
     text = models.TextField()
     finished = models.BooleanField(default=True, help_text="False: cut off at the greatest length.")
-    checkpoint = models.ForeignKey("Checkpoint", models.PROTECT, null=True, blank=True, related_name="rollouts")
+    checkpoint = models.ForeignKey(
+        "Checkpoint", models.PROTECT, null=True, blank=True, related_name="rollouts"
+    )
     extra = models.JSONField(default=dict, blank=True)
 
     class Meta:
@@ -63,8 +213,80 @@ class Rollout(models.Model):
         return self.text[:80]
 
 
+def _free() -> Q:
+    return Q(labeler=None) | Q(leased_until__lt=timezone.now())
+
+
+def _take_turns(labeler: User) -> None:
+    """One claim or submit of a person at a time: two tabs must not take both places of one quintet."""
+    User.objects.select_for_update(no_key=True).only("pk").get(pk=labeler.pk)
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What a shown form carries: whose place it was, under which key, since when. Signed, so that a
+    ranking which comes back after the lease is still known to be from somebody who was shown the quintet."""
+
+    place: "Place"
+    key: uuid.UUID
+    opened_at: datetime
+
+
+class PlaceQuerySet(models.QuerySet["Place"]):
+    def takeable_by(self, labeler: User) -> "PlaceQuerySet":
+        """Their own ones first, then the vacant ones, whose lease was never given or has run out."""
+        theirs_first = models.Case(models.When(labeler=labeler, then=0), default=1)
+        return self.filter(Q(labeler=labeler) | _free()).order_by(theirs_first, "pk")
+
+    def whole(self) -> "PlaceQuerySet":
+        """With all that a ranking page shows of them."""
+        return self.select_related("quintet__prompt", "quintet__round").prefetch_related("quintet__rollouts")
+
+    @transaction.atomic
+    def next_for(self, labeler: User, project: Project) -> "Place | None":
+        """The place that this labeler holds in the project, else a vacant one at a quintet that they
+        neither ranked nor hold; None when there is nothing for them. Either way the lease begins anew."""
+        _take_turns(labeler)
+        places = self.whole().filter(quintet__project=project, done=False)
+        held = places.filter(labeler=labeler).first()
+        if held and held.renew():
+            return held
+        vacant = (
+            places.filter(_free())
+            .exclude(quintet__rankings__labeler=labeler)
+            .exclude(quintet__places__labeler=labeler)
+            .select_for_update(skip_locked=True, no_key=True, of=("self",))
+            .first()
+        )
+        if vacant:
+            vacant.seat(labeler)
+        return vacant
+
+    def release(self, labeler: User) -> int:
+        """Give back what this labeler holds, at once instead of when the lease runs out."""
+        return self.filter(labeler=labeler, done=False).update(
+            labeler=None, leased_until=None, opened_at=None, key=None, shown=None
+        )
+
+    def redeem(self, ticket: str, labeler: User, project: Project) -> Ticket:
+        """The ticket of a form that this labeler was shown in this project; refused if it is anything
+        else."""
+        refused = RankingRefused("This form is not one that you were shown. Here is your next quintet.")
+        try:
+            place, owner, key, opened = signing.loads(ticket, salt=Place.SALT)
+        except signing.BadSignature:
+            raise refused from None
+        shown = self.whole().filter(pk=place, quintet__project=project).first()
+        if owner != labeler.pk or shown is None:
+            raise refused
+        return Ticket(shown, uuid.UUID(key), datetime.fromtimestamp(opened, tz=UTC))
+
+
 class Place(models.Model):
-    """One labeler's seat at a quintet. `key` is minted when the quintet is shown and makes a submit idempotent."""
+    """One labeler's seat at a quintet. `key` is minted when the quintet is shown and makes a submit
+    idempotent."""
+
+    SALT = "quintet.place"
 
     quintet = models.ForeignKey(Quintet, models.CASCADE, related_name="places")
     number = models.PositiveSmallIntegerField(default=0)
@@ -76,6 +298,8 @@ class Place(models.Model):
     shown = ArrayField(models.PositiveSmallIntegerField(), null=True, blank=True)
     done = models.BooleanField(default=False)
 
+    objects = PlaceQuerySet.as_manager()
+
     class Meta:
         ordering = ["pk"]
         constraints = [models.UniqueConstraint(fields=["quintet", "number"], name="a_place_number_once")]
@@ -83,3 +307,35 @@ class Place(models.Model):
 
     def __str__(self) -> str:
         return f"place {self.number} at {self.quintet}"
+
+    def seat(self, labeler: User) -> None:
+        """Give the place to `labeler`, whose clock and lease begin now. The caller holds the row's lock."""
+        self.labeler, self.opened_at = labeler, timezone.now()
+        self.leased_until = self.opened_at + LEASE
+        self.key, self.shown = uuid.uuid4(), self.quintet.order_for(labeler)
+        self.save(update_fields=["labeler", "opened_at", "leased_until", "key", "shown"])
+
+    def renew(self) -> bool:
+        """Begin the lease anew; False when somebody else has taken the place since its lease ran out. Who
+        comes back after that begins a new clock as well: the hours away were no work."""
+        now = timezone.now()
+        if self.leased_until < now:
+            self.opened_at = now
+        self.leased_until = now + LEASE
+        mine = Place.objects.filter(pk=self.pk, labeler=self.labeler_id, done=False)
+        return mine.update(leased_until=self.leased_until, opened_at=self.opened_at) == 1
+
+    def fill(self, labeler: User) -> None:
+        self.labeler, self.leased_until, self.done = labeler, None, True
+        self.save(update_fields=["labeler", "leased_until", "done"])
+
+    def ticket(self) -> str:
+        return signing.dumps(
+            [self.pk, self.labeler_id, str(self.key), self.opened_at.timestamp()], salt=self.SALT
+        )
+
+
+@receiver(user_logged_out)
+def release_places(sender, user, **kwargs) -> None:
+    if user is not None:
+        Place.objects.release(user)

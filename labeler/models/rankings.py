@@ -1,11 +1,77 @@
-"""A ranking: one labeler's ranks for one quintet, slot by slot. 1 is best, equal numbers are ties, dense."""
+"""A ranking: one labeler's ranks for one quintet, slot by slot. 1 is best, equal numbers are ties, dense.
+
+How a ranking comes to be is said in quintets.py (`Quintet.record_ranking`); agreement and datasets live
+elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import Count, Q
+from django.utils import timezone
 
 from labeler.models.people import User
-from labeler.models.quintets import Quintet
+from rlhf.data import dense
+
+
+class RankingRefused(ValueError):
+    """What was sent is no ranking of these rollouts; the message says why, in words for the labeler."""
+
+
+class AlreadyRanked(RankingRefused):
+    """This labeler's ranking of the quintet is stored already, and stands."""
+
+    def __init__(self, stored: "Ranking"):
+        super().__init__("You have ranked this one already. That ranking stands.")
+        self.stored = stored
+
+
+def checked_ranks(ranks: Sequence[int | None], rollouts: int, *, ties: bool) -> list[int]:
+    """A rank for exactly these rollouts, dense; refused otherwise. Without ties every rank is given once."""
+    if len(ranks) != rollouts:
+        raise RankingRefused(f"There are {rollouts} rollouts, but {len(ranks)} ranks came.")
+    if missing := sum(rank is None for rank in ranks):
+        raise RankingRefused(
+            f"{missing} of the {rollouts} rollouts {'has' if missing == 1 else 'have'} no rank yet."
+        )
+    given = [rank for rank in ranks if isinstance(rank, int) and not isinstance(rank, bool) and rank > 0]
+    if len(given) != rollouts:
+        raise RankingRefused(f"A rank is a whole number from 1 to {rollouts}.")
+    if ties:
+        return list(dense(given))
+    if max(given) > rollouts:
+        raise RankingRefused(f"A rank is a whole number from 1 to {rollouts}.")
+    twice = sorted({rank for rank in given if given.count(rank) > 1})
+    if twice:
+        which = " and ".join(str(rank) for rank in twice)
+        raise RankingRefused(f"Rank {which} is given more than once. Each rank goes to one rollout.")
+    return given
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a labeler sees of how far they and the round are. Simulated rankings are a number of their own."""
+
+    today: int
+    mine: int
+    done: int
+    wanted: int
+    simulated: int
+
+
+class RankingQuerySet(models.QuerySet["Ranking"]):
+    def progress(self, labeler: User, round) -> Progress:
+        """How much `labeler` did in the round's project, and how full the round's places are."""
+        today = Q(created_at__date=timezone.localdate())
+        mine = self.filter(labeler=labeler, quintet__project=round.project_id).aggregate(
+            all=Count("pk"), today=Count("pk", filter=today)
+        )
+        places = round.quintets.aggregate(
+            wanted=Count("places"), done=Count("places", filter=Q(places__done=True))
+        )
+        simulated = self.filter(quintet__round=round, simulated=True).count()
+        return Progress(mine["today"], mine["all"], places["done"], places["wanted"], simulated)
 
 
 def _dense() -> Q:
@@ -18,16 +84,20 @@ def _dense() -> Q:
 
 
 class Ranking(models.Model):
-    quintet = models.ForeignKey(Quintet, models.PROTECT, related_name="rankings")
+    quintet = models.ForeignKey("Quintet", models.PROTECT, related_name="rankings")
     labeler = models.ForeignKey(User, models.PROTECT, related_name="rankings")
     ranks = ArrayField(models.PositiveSmallIntegerField(), help_text="ranks[slot]: 1 is best.")
     shown = ArrayField(models.PositiveSmallIntegerField(), null=True, blank=True)
-    seconds = models.FloatField(null=True, blank=True, help_text="From shown to submitted, by the server's clock.")
+    seconds = models.FloatField(
+        null=True, blank=True, help_text="From shown to submitted, by the server's clock."
+    )
     key = models.UUIDField(null=True, blank=True, unique=True)
     surplus = models.BooleanField(default=False, help_text="Came after the quintet had all it wanted; kept.")
     simulated = models.BooleanField(default=False)
     extra = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = RankingQuerySet.as_manager()
 
     class Meta:
         ordering = ["pk"]
