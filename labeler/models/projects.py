@@ -1,8 +1,19 @@
 """A project: one thing to get better at, with its guidelines, its starting model and the people who rank."""
 
+from functools import lru_cache
+
+import nh3
 from django.db import models
+from django.utils.safestring import SafeString, mark_safe
+from markdown_it import MarkdownIt
 
 from labeler.models.people import User
+
+# What written guidelines need, and no more: nothing that runs, and nothing that a browser fetches.
+READING_TAGS = {
+    *("a", "blockquote", "br", "code", "em", "hr", "li", "ol", "p", "pre", "strong", "ul"),
+    *("h3", "h4", "h5", "h6", "table", "tbody", "td", "th", "thead", "tr"),
+}
 
 
 class ProjectQuerySet(models.QuerySet["Project"]):
@@ -46,6 +57,23 @@ class Project(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def guidelines_html(self) -> SafeString:
+        """The guidelines as a reader sees them: only what text needs gets through, and nothing is fetched."""
+        return _reading(self.guidelines)
+
+
+@lru_cache(maxsize=128)
+def _reading(markdown: str) -> SafeString:
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(markdown)
+    for token in tokens:
+        if token.type.startswith("heading"):
+            # The page has a heading of its own above the guidelines' ones.
+            token.tag = f"h{min(int(token.tag[1]) + 2, 6)}"
+    html = parser.renderer.render(tokens, parser.options, {})
+    return mark_safe(nh3.clean(html, tags=READING_TAGS, attributes={"a": {"href", "title"}}))
 
 
 class Membership(models.Model):
