@@ -1,0 +1,113 @@
+"""People and a project, as small as they can be, for tests to add to; and real worker processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.test import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "quite a long password"
+
+
+@pytest.fixture
+def admin(db):
+    from labeler.models import User
+
+    return User.objects.create_user("ada", password=PASSWORD, is_staff=True, is_superuser=True)
+
+
+@pytest.fixture
+def labeler(db):
+    from labeler.models import User
+
+    return User.objects.create_user("lena", password=PASSWORD)
+
+
+@pytest.fixture
+def stranger(db):
+    """A labeler who belongs to no project."""
+    from labeler.models import User
+
+    return User.objects.create_user("otto", password=PASSWORD)
+
+
+@pytest.fixture
+def project(admin, labeler):
+    """A project that `admin` made and `labeler` ranks in; no prompts, no starting model."""
+    from labeler.models import Membership, Project
+
+    project = Project.objects.create(name="Pelican jokes", slug="pelican-jokes", created_by=admin)
+    Membership.objects.create(project=project, user=labeler)
+    return project
+
+
+@pytest.fixture
+def as_admin(admin) -> Client:
+    client = Client()
+    client.force_login(admin)
+    return client
+
+
+@pytest.fixture
+def as_labeler(labeler) -> Client:
+    client = Client()
+    client.force_login(labeler)
+    return client
+
+
+@pytest.fixture
+def as_stranger(stranger) -> Client:
+    client = Client()
+    client.force_login(stranger)
+    return client
+
+
+class Worker:
+    """`manage.py worker` on the test database: both nodes, with all that they start."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, ROOT / "manage.py", "worker"],
+                cwd=ROOT,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdout=log,
+                stderr=log,
+            )
+
+    def stop(self, seconds: float = 30) -> None:
+        """As Ctrl-C would; by force where that takes too long. Its nodes end with it."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGINT)
+                self.process.wait(10)
+
+    def wait_until(self, true, seconds: float = 60):
+        """What `true()` gave once it was; a failure shows what the worker said."""
+        deadline = time.monotonic() + seconds
+        while not (found := true()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {seconds} s; the worker said:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.1)
+        return found
+
+
+@pytest.fixture
+def worker(transactional_db, tmp_path) -> Iterator[Worker]:
+    worker = Worker(tmp_path / "worker.log")
+    worker.start()
+    yield worker
+    worker.stop()
