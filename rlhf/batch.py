@@ -1,0 +1,117 @@
+"""Quintets as rows of tokens: the prompt once with its rollouts behind it, or one padded row per rollout.
+
+In a shared row every rollout sees the prompt and itself, never its neighbours, and its positions go on where
+the prompt ends: the numbers of five separate rows at a fraction of the work. Which of the two a model takes is
+found out by `rlhf.reward_model`; texts become tokens in `rlhf.checkpoint`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NOWHERE = -1  # the segment of padding; the prompt's is 0, rollout k's is k + 1
+
+
+@dataclass(frozen=True)
+class Example:
+    """The tokens of one quintet: its prompt and each of its rollouts, whole or cut to fit."""
+
+    prompt: list[int]
+    rollouts: list[list[int]]
+    prompt_cut: bool = False
+    rollouts_cut: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Length of its shared row."""
+        return len(self.prompt) + sum(map(len, self.rollouts))
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """One row per quintet: [quintets, tokens] all, but `ends`, [quintets, places]: where rollouts end."""
+
+    ids: Tensor
+    positions: Tensor
+    segments: Tensor
+    ends: Tensor
+
+
+@dataclass(frozen=True)
+class PaddedRows:
+    """One row per place of a quintet, [quintets × places, tokens]; `ends` is [quintets, places]."""
+
+    ids: Tensor
+    there: Tensor
+    ends: Tensor
+
+
+def fit(prompt: Sequence[int], rollouts: Sequence[Sequence[int]], limit: int | None) -> Example:
+    """An example in which prompt and longest rollout take at most `limit` tokens.
+
+    The prompt loses its beginning first, down to its last token; only then are rollouts cut, and counted.
+    """
+    if limit is None:
+        return Example(list(prompt), [list(each) for each in rollouts])
+    kept = [list(each[: limit - 1]) for each in rollouts]
+    room = limit - max(map(len, kept))
+    cut = sum(len(after) < len(before) for after, before in zip(kept, rollouts, strict=True))
+    return Example(list(prompt[-room:]), kept, len(prompt) > room, cut)
+
+
+def shared_rows(examples: Sequence[Example], pad: int) -> SharedRows:
+    """Every example as one row, padded on the right."""
+    length = max(each.tokens for each in examples)
+    places = max(len(each.rollouts) for each in examples)
+    ids, positions, segments, ends = [], [], [], []
+    for each in examples:
+        row, place, part, last = list(each.prompt), list(range(len(each.prompt))), [0] * len(each.prompt), []
+        for number, rollout in enumerate(each.rollouts, start=1):
+            row += rollout
+            place += range(len(each.prompt), len(each.prompt) + len(rollout))
+            part += [number] * len(rollout)
+            last.append(len(row) - 1)
+        spare = length - len(row)
+        ids.append(row + [pad] * spare)
+        positions.append(place + [0] * spare)
+        segments.append(part + [NOWHERE] * spare)
+        ends.append(last + [0] * (places - len(last)))
+    return SharedRows(*map(torch.tensor, (ids, positions, segments, ends)))
+
+
+def padded_rows(examples: Sequence[Example], pad: int) -> PaddedRows:
+    """Every rollout behind a copy of its prompt, padded on the right; an empty place is a prompt alone."""
+    places = max(len(each.rollouts) for each in examples)
+    rows = [
+        each.prompt + (each.rollouts[place] if place < len(each.rollouts) else [])
+        for each in examples
+        for place in range(places)
+    ]
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    there = torch.arange(length)[None, :] < lengths[:, None]
+    return PaddedRows(ids, there.long(), (lengths - 1).view(len(examples), places))
+
+
+def block_mask(rows: SharedRows, dtype: torch.dtype, window: int | None = None) -> Tensor:
+    """What may look at what, added to attention scores: [quintets, 1, looking, seen], 0 or very negative.
+
+    A window counts restarted positions, as it would in the rollout's own row. Additive because a boolean mask
+    is silently wrong where attention adds it, finite because a row of minus infinities has no softmax.
+    """
+    looking, seen = rows.segments[:, :, None], rows.segments[:, None, :]
+    order = torch.arange(rows.ids.shape[1], device=rows.ids.device)
+    allowed = ((looking == seen) | (seen == 0)) & (order[:, None] >= order[None, :])
+    if window is not None:
+        allowed &= rows.positions[:, :, None] - rows.positions[:, None, :] < window
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=rows.ids.device)
+    return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
+
+
+def portions(examples: Sequence[Example], size: int) -> list[list[int]]:
+    """The numbers of the examples in portions of at most `size`, similar lengths together to pad little."""
+    order = sorted(range(len(examples)), key=lambda number: (examples[number].tokens, number))
+    return [order[start : start + size] for start in range(0, len(order), size)]
