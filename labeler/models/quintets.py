@@ -21,7 +21,7 @@ from django.utils import timezone
 from labeler.models.people import User
 from labeler.models.projects import Project
 from labeler.models.prompts import Prompt
-from labeler.models.rankings import AlreadyRanked, Ranking, RankingRefused, checked_ranks
+from labeler.models.rankings import AlreadyRanked, Ranking, RankingRefused, SentOtherwise, checked_ranks
 
 LEASE = timedelta(minutes=30)
 FEWEST, MOST = 2, 5
@@ -166,7 +166,7 @@ class Quintet(models.Model):
         return self.rankings.create(
             labeler=labeler,
             ranks=given,
-            shown=self.order_for(labeler) if place else None,
+            shown=[rollout.slot for rollout in place.rollouts_for(labeler)] if place else None,
             seconds=(timezone.now() - opened_at).total_seconds() if opened_at else None,
             key=key,
             surplus=bool(place) and seat is None,
@@ -181,7 +181,7 @@ class Quintet(models.Model):
             if key is None or ranking.key != key:
                 raise AlreadyRanked(ranking)
             if not same or ranking.ranks != ranks:
-                raise RankingRefused("This form was sent before with other ranks. The first ones stand.")
+                raise SentOtherwise(ranking)
             return ranking
         return None
 
@@ -262,6 +262,11 @@ class PlaceQuerySet(models.QuerySet["Place"]):
             vacant.seat(labeler)
         return vacant
 
+    def hold(self, labeler: User, project: Project) -> None:
+        """Keep what this labeler is reading: the page is in use."""
+        for held in self.filter(quintet__project=project, labeler=labeler, done=False):
+            held.renew()
+
     def release(self, labeler: User) -> int:
         """Give back what this labeler holds, at once instead of when the lease runs out."""
         return self.filter(labeler=labeler, done=False).update(
@@ -328,6 +333,12 @@ class Place(models.Model):
     def fill(self, labeler: User) -> None:
         self.labeler, self.leased_until, self.done = labeler, None, True
         self.save(update_fields=["labeler", "leased_until", "done"])
+
+    def rollouts_for(self, labeler: User) -> list[Rollout]:
+        """The rollouts in the order in which this labeler sees them."""
+        mine = self.shown if self.shown and self.labeler_id == labeler.pk else self.quintet.order_for(labeler)
+        by_slot = {rollout.slot: rollout for rollout in self.quintet.rollouts.all()}
+        return [by_slot[slot] for slot in mine]
 
     def ticket(self) -> str:
         return signing.dumps(

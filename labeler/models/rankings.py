@@ -20,11 +20,19 @@ class RankingRefused(ValueError):
 
 
 class AlreadyRanked(RankingRefused):
-    """This labeler's ranking of the quintet is stored already, and stands."""
+    """This labeler's ranking of the quintet is stored, and stands."""
+
+    message = "You have ranked this one already. That ranking stands."
 
     def __init__(self, stored: "Ranking"):
-        super().__init__("You have ranked this one already. That ranking stands.")
+        super().__init__(self.message)
         self.stored = stored
+
+
+class SentOtherwise(AlreadyRanked):
+    """The same form came before, with other ranks."""
+
+    message = "This form was sent before with other ranks. The first ones stand."
 
 
 def checked_ranks(ranks: Sequence[int | None], rollouts: int, *, ties: bool) -> list[int]:
