@@ -1,8 +1,8 @@
 """Quintets as rows of tokens: the prompt once with its rollouts behind it, or one padded row per rollout.
 
 In a shared row every rollout sees the prompt and itself, never its neighbours, and its positions go on where
-the prompt ends: the numbers of five separate rows at a fraction of the work. Which of the two a model takes is
-found out by `rlhf.reward_model`; texts become tokens in `rlhf.checkpoint`.
+the prompt ends: the numbers of five separate rows at a fraction of the work. Which of the two a model takes
+is found out by `rlhf.reward_model`; texts become tokens in `rlhf.checkpoint`.
 """
 
 from collections.abc import Sequence

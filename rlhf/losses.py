@@ -1,8 +1,8 @@
 """What a ranking says about rewards, as losses: tensors in, one loss per quintet out.
 
 `rewards` and `ranks` are [quintets, places]. Rank 1 is best, equal ranks are ties, rank 0 is an empty
-place, as partial quintets have. What is tied is never compared, only with what lies above and below. How rewards come
-about is the matter of `rlhf.reward_model`.
+place, as partial quintets have. What is tied is never compared, only with what lies above and below.
+How rewards come about is the matter of `rlhf.reward_model`.
 """
 
 import torch
