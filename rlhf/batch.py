@@ -5,8 +5,9 @@ the prompt ends: the numbers of five separate rows at a fraction of the work. Wh
 is found out by `rlhf.reward_model`; texts become tokens in `rlhf.checkpoint`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,9 @@ class PaddedRows:
     ids: Tensor
     there: Tensor
     ends: Tensor
+
+
+Masks = Callable[[SharedRows], Any]  # what a model is given as its attention mask
 
 
 def fit(prompt: Sequence[int], rollouts: Sequence[Sequence[int]], limit: int | None) -> Example:
@@ -109,6 +113,25 @@ def block_mask(rows: SharedRows, dtype: torch.dtype, window: int | None = None) 
         allowed &= rows.positions[:, :, None] - rows.positions[:, None, :] < window
     mask = torch.zeros(allowed.shape, dtype=dtype, device=rows.ids.device)
     return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
+
+
+def mask_forms(model: Any) -> list[Masks]:
+    """The ways in which architectures take a mask, the most particular first: one per layer kind, or one."""
+    text = model.config.get_text_config()
+    window, kinds = getattr(text, "sliding_window", None), set(getattr(text, "layer_types", None) or [])
+    dtype = model.dtype
+
+    def one_per_kind(rows: SharedRows) -> dict[str, Tensor]:
+        windows = {kind: window if kind == "sliding_attention" else None for kind in kinds}
+        return {kind: block_mask(rows, dtype, wide) for kind, wide in windows.items()}
+
+    def windowed(rows: SharedRows) -> Tensor:
+        return block_mask(rows, dtype, window)
+
+    def whole(rows: SharedRows) -> Tensor:
+        return block_mask(rows, dtype)
+
+    return [*([one_per_kind] if kinds else []), *([windowed] if window else []), whole]
 
 
 def portions(examples: Sequence[Example], size: int) -> list[list[int]]:

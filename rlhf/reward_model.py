@@ -5,7 +5,7 @@ can take a quintet as one shared row is found out by trying, never from a list o
 matter of `rlhf.train_reward`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from rlhf import batch, checkpoint
 from rlhf.batch import Example
 from rlhf.data import Prompt
 
-Masks = Callable[[batch.SharedRows], Any]
 UNABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
 ROUNDING = 1e-4  # by which two ways to compute the same reward may differ in fp32, relative to the largest
 
@@ -31,7 +30,7 @@ class RewardModel:
         limits = [limit for limit in (max_tokens, checkpoint.longest(model)) if limit]
         self.limit = min(limits, default=None)
         self.layout = ""
-        self._masks: Masks | None = None
+        self._masks: batch.Masks | None = None
 
     @classmethod
     def load(
@@ -72,7 +71,7 @@ class RewardModel:
         """Try shared rows on real quintets, best the longest, and keep them only if they change no reward."""
         longest = sorted(examples, key=lambda each: each.tokens)[-2:]
         expected = self._padded(longest)
-        for masks in self._mask_forms():
+        for masks in batch.mask_forms(self.model):
             try:
                 found = self._shared(longest, masks)
             except UNABLE:
@@ -82,7 +81,7 @@ class RewardModel:
                 return
         self._masks, self.layout = None, "one row per rollout"
 
-    def _shared(self, examples: Sequence[Example], masks: Masks) -> Tensor:
+    def _shared(self, examples: Sequence[Example], masks: batch.Masks) -> Tensor:
         rows = batch.shared_rows(examples, self.tokenizer.pad_token_id)
         rows = batch.SharedRows(*(each.to(self.model.device) for each in vars(rows).values()))
         hidden = checkpoint.backbone(self.model)(
@@ -105,21 +104,3 @@ class RewardModel:
         """Rewards in fp32, zero where a partial quintet has no rollout."""
         there = [[place < len(each.rollouts) for place in range(found.shape[1])] for each in examples]
         return found.float().masked_fill(~torch.tensor(there, device=found.device), 0)
-
-    def _mask_forms(self) -> list[Masks]:
-        """How architectures take masks, the most particular first: one per layer kind, or one for all."""
-        text = self.model.config.get_text_config()
-        window, kinds = getattr(text, "sliding_window", None), set(getattr(text, "layer_types", None) or [])
-        dtype = self.model.dtype
-
-        def one_per_kind(rows: batch.SharedRows) -> dict[str, Tensor]:
-            windows = {kind: window if kind == "sliding_attention" else None for kind in kinds}
-            return {kind: batch.block_mask(rows, dtype, wide) for kind, wide in windows.items()}
-
-        def windowed(rows: batch.SharedRows) -> Tensor:
-            return batch.block_mask(rows, dtype, window)
-
-        def whole(rows: batch.SharedRows) -> Tensor:
-            return batch.block_mask(rows, dtype)
-
-        return [*([one_per_kind] if kinds else []), *([windowed] if window else []), whole]
