@@ -5,8 +5,10 @@ the prompt ends: the numbers of five separate rows at a fraction of the work. Wh
 is found out by `rlhf.reward_model`; texts become tokens in `rlhf.checkpoint`.
 """
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -138,3 +140,25 @@ def portions(examples: Sequence[Example], size: int) -> list[list[int]]:
     """The numbers of the examples in portions of at most `size`, similar lengths together to pad little."""
     order = sorted(range(len(examples)), key=lambda number: (examples[number].tokens, number))
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def drawn(count: int, size: int, step: int, seed: int) -> list[int]:
+    """The examples of a step (1, 2 …): epoch after epoch, each in an order of its own.
+
+    They follow from the step alone, so a resumed run needs no memory of what it has seen.
+    """
+    size = min(size, count)
+    places = range((step - 1) * size, step * size)
+    return [_order(count, place // count, seed)[place % count] for place in places]
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, epoch: int, seed: int) -> list[int]:
+    order = list(range(count))
+    random.Random(f"epoch {epoch} of {seed}").shuffle(order)
+    return order
+
+
+def steps_of(count: int, size: int, epochs: float) -> int:
+    """How many steps of `size` examples make so many epochs."""
+    return max(1, round(epochs * count / min(size, count)))

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rlhf import card
 from rlhf.config import Refused
 from rlhf.data import Prompt, prompt_text
 
@@ -138,6 +139,12 @@ def lineage(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise Unloadable(f"{path}/{LINEAGE} cannot be read: {error}.", "Choose another checkpoint.") from None
     return found if isinstance(found, dict) else {}
+
+
+def is_policy(path: str | Path) -> bool:
+    """Whether a checkpoint writes rollouts, by what its config says it is."""
+    named = _json(Path(path) / "config.json").get("architectures") or []
+    return not any("SequenceClassification" in str(name) for name in named)
 
 
 def fingerprint(path: str | Path) -> str:
@@ -290,10 +297,13 @@ def save(
     model: Any,
     tokenizer: Any,
     lineage: dict[str, Any],
-    card: str,
+    metrics: dict[str, Any],
     trainer: TrainerState | None = None,
 ) -> None:
-    """Write a checkpoint whole or not at all: into a folder beside it, to the disk, then renamed."""
+    """Write a checkpoint whole or not at all: into a folder beside it, to the disk, then renamed.
+
+    `metrics` are the measured numbers that its model card shows.
+    """
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -301,7 +311,7 @@ def save(
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
     write_json(part / LINEAGE, lineage | {"versions": versions()})
-    (part / "README.md").write_text(card, encoding="utf-8")
+    (part / "README.md").write_text(card.write(lineage, metrics), encoding="utf-8")
     if trainer is not None:
         (part / TRAINER).mkdir()
         save_file(trainer.tensors, part / TRAINER / "state.safetensors")

@@ -6,7 +6,8 @@ a round trip. Knows no tensors and no database: which lines belong to a dataset 
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,20 @@ def dense(ranks: Iterable[float]) -> tuple[int, ...]:
     given = list(ranks)
     place = {rank: number for number, rank in enumerate(sorted(set(given)), start=1)}
     return tuple(place[rank] for rank in given)
+
+
+def split_by_prompt(prompts: Sequence[Prompt], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """The numbers of the items to train on and of those held out: all of a prompt's, or none.
+
+    One prompt at least is held out where a share is asked for and two prompts are there.
+    """
+    texts = [prompt_text(prompt) for prompt in prompts]
+    order = sorted(set(texts))
+    random.Random(f"held out {seed}").shuffle(order)
+    count = min(len(order) - 1, max(1, round(share * len(order)))) if share else 0
+    apart = set(order[: max(0, count)])
+    taught = [number for number, text in enumerate(texts) if text not in apart]
+    return taught, [number for number, text in enumerate(texts) if text in apart]
 
 
 def as_line(item: Ranking | PromptLine | Demonstration) -> dict[str, Any]:

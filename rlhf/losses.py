@@ -43,3 +43,6 @@ def strictly_below(ranks: Tensor) -> Tensor:
     """[quintets, i, j]: whether rollout j was ranked strictly below rollout i; never for an empty place."""
     there = ranks > 0
     return (ranks[:, None, :] > ranks[:, :, None]) & there[:, None, :] & there[:, :, None]
+
+
+KINDS = {"listwise": listwise, "pairs": pairs}

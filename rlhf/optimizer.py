@@ -38,13 +38,17 @@ class Optimizer:
         self.clip = clip
 
     def step(self, learning_rate: float) -> float:
-        """Apply the gathered gradients and forget them; returns their norm before it was clipped."""
-        norm = torch.nn.utils.clip_grad_norm_(list(self.names), self.clip)
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate
-        self.adam.step()
+        """Apply the gathered gradients and forget them; returns their norm before it was clipped.
+
+        A norm that is no finite number is returned too, but nothing is applied: the weights stay good.
+        """
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.names), self.clip))
+        if math.isfinite(norm):
+            for group in self.adam.param_groups:
+                group["lr"] = learning_rate
+            self.adam.step()
         self.adam.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def state(self) -> dict[str, Tensor]:
         """Adam's moments by the names of their weights, as tensors that safetensors can hold."""

@@ -140,11 +140,17 @@ class RunDirectory:
         try:
             self.lines["steps.jsonl"].append([{"step": step, "seconds": round(self.seconds, 3), **known}])
         except ValueError:
-            raise Failed(
-                f"The numbers of step {step} are no longer finite: {known}.", "Try a lower learning rate."
-            ) from None
+            raise self.lost(step) from None
         self.step_now = step
         self.tell(self.phase)
+
+    def lost(self, step: int, where: str = "") -> Failed:
+        """The end of a run whose numbers have left the numbers."""
+        return Failed(
+            f"At step {step} the loss or its gradient stopped being a number{where}.",
+            "The last checkpoint is from before that. Try a lower learning rate.",
+            "learning_rate",
+        )
 
     def samples(self, lines: Sequence[dict[str, Any]]) -> None:
         """Lines of samples.jsonl: the fixed prompts at an evaluated step."""
@@ -205,12 +211,12 @@ class RunDirectory:
         tokenizer: Any,
         optimizer: Any,
         lineage: dict[str, Any],
-        card: str,
+        metrics: dict[str, Any],
         **state: Any,
     ) -> str:
         """Write checkpoints/step-000050 with all that resuming needs; returns its relative path.
 
-        `state` holds further plain values to find again in `Resumed.state`.
+        `metrics` are its numbers so far, `state` any further plain values: `resume` finds both again.
         """
         import torch
 
@@ -225,17 +231,17 @@ class RunDirectory:
             "step": step,
             "seconds": self.seconds,
             "cursors": {name: lines.size for name, lines in self.lines.items()},
+            "metrics": metrics,
             "state": state,
         }
-        relative = f"checkpoints/step-{step:06d}"
         older = self._resumable()
-        checkpoint.save(
-            self.path / relative, model, tokenizer, lineage, card, checkpoint.TrainerState(tensors, values)
-        )
-        for path in older:
-            if path.name != Path(relative).name:
-                shutil.rmtree(path / checkpoint.TRAINER)
-        return relative
+        path = self.path / "checkpoints" / f"step-{step:06d}"
+        trainer = checkpoint.TrainerState(tensors, values)
+        checkpoint.save(path, model, tokenizer, lineage | {"step": step}, metrics, trainer)
+        for other in older:
+            if other != path:
+                shutil.rmtree(other / checkpoint.TRAINER)
+        return str(path.relative_to(self.path))
 
     def resume(self) -> "Resumed | None":
         """Go back to the newest checkpoint that can be resumed; without one None, and an empty slate."""
@@ -312,6 +318,10 @@ class Resumed:
     @property
     def step(self) -> int:
         return self.values["step"]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.values["metrics"]
 
     @property
     def state(self) -> dict[str, Any]:
