@@ -26,6 +26,7 @@ urlpatterns = [
     path("prompts/<slug:slug>/<int:pk>/delete/", prompts.delete, name="prompt_delete"),
     path("rank/<slug:slug>/", rank.rank, name="rank"),
     path("rank/<slug:slug>/submit/", rank.submit, name="rank_submit"),
+    path("rank/<slug:slug>/hold/", rank.hold, name="rank_hold"),
     path("runs/", runs.runs, name="runs"),
     path("runs/new/<slug:slug>/<str:kind>/", runs.new, name="run_new"),
     path("runs/<int:pk>/", runs.run, name="run"),
