@@ -1,0 +1,173 @@
+"""What a policy says of rollouts that were sampled, and what it learns from them: the tensors of one step.
+
+Tokens of all rollouts stand in one flat row, rollout after rollout, so that no number here knows of padding.
+A prompt is read once for all its rollouts where that is less work and the model can take it, which is tried
+and not assumed. Sampling is the matter of `rlhf.sample`, the order of things that of `rlhf.train_policy`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf import batch
+from rlhf.batch import Example
+from rlhf.sample import keeps_logits
+
+ROUNDING = 1e-4  # by which two ways to compute the same log-probability may differ in fp32
+UNABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Each rollout token's log-probability and the entropy it was drawn from, both [tokens] in fp32."""
+
+    log_probs: Tensor
+    entropies: Tensor
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Rows of ids [rows, length]; and of every rollout token what it is and where it is foretold."""
+
+    ids: Tensor
+    positions: Tensor
+    row: Tensor  # [tokens]
+    column: Tensor  # [tokens]: of the token before, whose logits foretell it
+    token: Tensor  # [tokens]
+
+
+class Reader:
+    """Reads rollouts with a causal language model, at the temperature they were sampled at."""
+
+    def __init__(self, model: PreTrainedModel, temperature: float = 1.0):
+        self.model, self.temperature = model, temperature or 1.0
+        self.keeps_logits = keeps_logits(model)
+        self._masks: batch.Masks | None = None
+        self._settled = False
+
+    def read(self, examples: Sequence[Example]) -> Reading:
+        """One forward pass, with gradients where they are asked for; tokens example by example, in order."""
+        if not self._settled and any(self.worth_sharing(each) for each in examples):
+            self.settle(examples)
+        if self._masks is not None and all(self.worth_sharing(each) for each in examples):
+            return self._shared(examples, self._masks)
+        return self._padded(examples)
+
+    @torch.no_grad()
+    def settle(self, examples: Sequence[Example]) -> None:
+        """Try shared rows on the longest of these examples, and keep them only if they change no number."""
+        longest = sorted(examples, key=lambda each: each.tokens)[-2:]
+        expected = self._padded(longest).log_probs
+        self._settled = True
+        for masks in batch.mask_forms(self.model):
+            try:
+                found = self._shared(longest, masks).log_probs
+            except UNABLE:
+                continue
+            if bool((found - expected).abs().max() <= ROUNDING * (1 + expected.abs().max())):
+                self._masks = masks
+                return
+
+    def worth_sharing(self, example: Example) -> bool:
+        """Whether one row for all is less work: the prompt is read once, but attention is quadratic."""
+        prompt, rollouts = len(example.prompt), [len(each) for each in example.rollouts]
+        each_token = 6 * self.model.config.get_text_config().hidden_size  # against one seen token's share
+        apart = sum((prompt + length) * (each_token + prompt + length) for length in rollouts)
+        return example.tokens * (each_token + example.tokens) < apart
+
+    def _shared(self, examples: Sequence[Example], masks: batch.Masks) -> Reading:
+        rows = batch.shared_rows(examples, 0)
+        rows = batch.SharedRows(*(each.to(self.model.device) for each in vars(rows).values()))
+        row, column, token = [], [], []
+        for number, example in enumerate(examples):
+            start = len(example.prompt)
+            for rollout in example.rollouts:
+                row += [number] * len(rollout)
+                column += [len(example.prompt) - 1, *range(start, start + len(rollout) - 1)]
+                token += rollout
+                start += len(rollout)
+        places = _Places(rows.ids, rows.positions, *map(self._tensor, (row, column, token)))
+        return self._read(places, masks(rows), min(len(each.prompt) for each in examples))
+
+    def _padded(self, examples: Sequence[Example]) -> Reading:
+        rows = batch.padded_rows(
+            [Example(each.prompt, [one]) for each in examples for one in each.rollouts], 0
+        )
+        lengths = [(len(each.prompt), len(one)) for each in examples for one in each.rollouts]
+        places = _Places(
+            ids=rows.ids.to(self.model.device),
+            positions=torch.arange(rows.ids.shape[1], device=self.model.device).expand(rows.ids.shape),
+            row=self._tensor([number for number, (_, length) in enumerate(lengths) for _ in range(length)]),
+            column=self._tensor(
+                [prompt - 1 + place for prompt, length in lengths for place in range(length)]
+            ),
+            token=self._tensor([token for each in examples for one in each.rollouts for token in one]),
+        )
+        # Padding stands on the right, where no earlier token looks: the plain causal mask is all it takes.
+        return self._read(places, None, min(prompt for prompt, _ in lengths))
+
+    def _read(self, places: _Places, mask: object, shortest_prompt: int) -> Reading:
+        skipped = shortest_prompt - 1  # positions of which no logits are asked for
+        keep = {"logits_to_keep": places.ids.shape[1] - skipped} if self.keeps_logits else {}
+        output = self.model(
+            input_ids=places.ids, attention_mask=mask, position_ids=places.positions, use_cache=False, **keep
+        )
+        column = places.column - skipped if keep else places.column
+        return token_log_probs(output.logits[places.row, column], places.token, self.temperature)
+
+    def _tensor(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=self.model.device)
+
+
+def token_log_probs(logits: Tensor, tokens: Tensor, temperature: float) -> Reading:
+    """Logits [tokens, vocabulary] and what followed [tokens] → log-probabilities and entropies, [tokens].
+
+    Everything is divided by the temperature that the tokens were drawn at, and summed in fp32.
+    """
+    logits = logits.float() / temperature
+    totals = logits.logsumexp(-1)
+    with torch.no_grad():
+        entropies = totals - ((logits - totals[:, None]).exp() * logits).sum(-1)
+    return Reading(logits.gather(-1, tokens[:, None])[:, 0] - totals, entropies)
+
+
+def per_rollout(values: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The sum over each rollout's tokens: values [tokens] and the rollouts' lengths → [rollouts]."""
+    owners = torch.repeat_interleave(torch.tensor(lengths, device=values.device))
+    return torch.zeros(len(lengths), device=values.device).index_add_(0, owners, values)
+
+
+def kl(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """k1, the sampled KL to the start: log π − log π_ref of each token [tokens], never with a gradient.
+
+    Positive where the policy is surer of what it wrote than its start would be; its expectation is the KL.
+    """
+    return (log_probs - reference).detach()
+
+
+def advantages(rewards: Tensor, normalised: bool = False) -> Tensor:
+    """How much better each rollout is than the mean of its siblings: rewards [prompts, rollouts] → the same.
+
+    Normalised divides the distance from the group's own mean by the group's spread instead.
+    """
+    count = rewards.shape[1]
+    from_mean = rewards - rewards.mean(1, keepdim=True)
+    if normalised:
+        return from_mean / (rewards.std(1, keepdim=True) + 1e-6)
+    return from_mean * count / (count - 1)
+
+
+def without_spread(rewards: Tensor) -> Tensor:
+    """Which groups say nothing, all their rollouts being worth the same: [prompts, rollouts] → [prompts]."""
+    return rewards.amax(1) - rewards.amin(1) <= 1e-6
+
+
+def loss(log_probs: Tensor, advantages: Tensor, tokens: int) -> Tensor:
+    """REINFORCE over some of a step's tokens: log-probabilities and their rollout's advantage, both [tokens].
+
+    `tokens` counts those of the whole step, so that losses of portions add up to that of the step.
+    """
+    return -(advantages * log_probs).sum() / tokens

@@ -1,0 +1,90 @@
+"""The suggested crop, on series made by hand."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rlhf.guard import Limits, crop, distinct, signs, smoothed, start
+
+LIMITS = Limits(kl=2.0, distinct_2=0.5, entropy=0.6)
+
+
+def run(kl, distinct_2, entropy):
+    """Step lines of a run from three equally long series."""
+    rows = zip(kl, distinct_2, entropy, strict=True)
+    return [
+        {"step": number, "kl": a, "distinct_2": b, "entropy": c} for number, (a, b, c) in enumerate(rows, 1)
+    ]
+
+
+def test_a_run_that_holds_is_left_alone():
+    assert crop(run([0.5] * 50, [0.4] * 50, [2.0] * 50), LIMITS) is None
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        ([9.0] * 50, [0.4] * 50, [2.0] * 50),
+        ([0.5] * 50, [0.4] * 10 + [0.1] * 40, [2.0] * 50),
+        ([0.5] * 50, [0.4] * 50, [2.0] * 10 + [0.5] * 40),
+    ],
+)
+def test_one_sign_alone_suggests_nothing(series):
+    assert crop(run(*series), LIMITS) is None
+
+
+def test_two_signs_that_agree_suggest_the_step_at_which_they_first_do():
+    steps = run([3.0] * 50, [0.4] * 50, [2.0] * 20 + [0.0] * 30)
+    found = crop(steps, LIMITS)
+    # The smoothed entropy is 2 × 3/5 = 1.2 = 60 % after two empty steps, and below that after three.
+    assert found.step == 23
+    assert found.signs == ("kl", "entropy")
+    assert found.rules[0] == "The KL to the start is 3.00 nats a rollout, above 2."
+    assert found.rules[1] == "The entropy is at 40% of its start, below 60%."
+
+
+def test_signs_at_different_times_do_not_add_up():
+    kl = [0.5] * 10 + [9.0] * 5 + [0.0] * 35
+    entropy = [2.0] * 30 + [0.1] * 20
+    assert crop(run(kl, [0.4] * 50, entropy), LIMITS) is None
+
+
+def test_one_wild_step_is_smoothed_away():
+    kl, entropy = [0.5] * 50, [2.0] * 50
+    kl[20], entropy[20] = 8.0, 0.0
+    assert crop(run(kl, [0.4] * 50, entropy), LIMITS) is None
+
+
+def test_later_steps_never_change_an_earlier_suggestion():
+    steps = run([3.0] * 50, [0.4] * 50, [2.0] * 20 + [0.0] * 30)
+    assert crop(steps[:23], LIMITS) == crop(steps, LIMITS)
+    assert crop(steps[:22], LIMITS) is None
+
+
+def test_nothing_is_suggested_before_there_is_a_start_to_compare_with():
+    assert crop(run([9.0] * 4, [0.0] * 4, [0.0] * 4), LIMITS) is None
+    assert crop([], LIMITS) is None
+
+
+def test_the_words_name_the_value_and_its_limit():
+    found = signs({"kl": [0.1] * 9, "distinct_2": [0.5] * 5 + [0.1] * 5, "entropy": [1.0] * 9}, LIMITS)
+    assert found == {"distinct_2": "The variety of token pairs is at 20% of its start, below 50%."}
+
+
+def test_smoothing_looks_back_only_and_a_start_is_a_mean():
+    assert smoothed([10.0, 1.0, 2.0, 3.0, 4.0, 5.0]) == 3.0
+    assert smoothed([4.0]) == 4.0
+    assert start([1.0, 2.0, 3.0, 4.0, 5.0, 100.0]) == 3.0
+
+
+def test_distinct_counts_different_runs_of_tokens():
+    assert distinct([[1, 2, 1, 2]], 2) == pytest.approx(2 / 3)
+    assert distinct([[1, 2], [1, 2]], 1) == 0.5
+    assert distinct([[1, 2, 3], [4, 5, 6]], 2) == 1.0
+    assert distinct([[1]], 2) == 1.0
+
+
+def test_the_guard_knows_no_torch():
+    code = "import sys, rlhf.guard; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

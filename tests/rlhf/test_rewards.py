@@ -1,0 +1,148 @@
+"""Rewards of rollouts: on tokens or on text, cut off or not, and what happens where there is none."""
+
+import math
+
+import pytest
+import torch
+
+from rlhf import checkpoint
+from rlhf.data import PromptLine
+from rlhf.reward_model import RewardModel
+from rlhf.rewards import Group, ModelRewards, RuleRewards, Verdict, same_tokens
+from rlhf.run import Failed
+from rlhf.sample import Rollout
+from tests.rlhf import tiny
+
+WORDS = tiny.tokenizer()
+LINES = [PromptLine("A joke about a pelican."), PromptLine("Now one about rain.", answer="wet")]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return tiny.policy(tmp_path_factory.mktemp("start") / "policy")
+
+
+@pytest.fixture
+def judge(start):
+    model, words = checkpoint.start_reward_model(start, seed=3)
+    return RewardModel(model, words, mu=0.25, tau=0.5)
+
+
+def written(text, finished=True):
+    ids = checkpoint.encode_rollout(WORDS, text)
+    return Rollout(ids if finished else ids[:-1], [0.0] * len(ids), finished)
+
+
+def groups(*texts, finished=True):
+    return [
+        Group(line, checkpoint.encode_prompt(WORDS, line.prompt), [written(each, finished) for each in texts])
+        for line in LINES
+    ]
+
+
+def alone(judge, prompt, text):
+    """The slow reference: transformers' own pipeline on one unpadded row."""
+    ids = checkpoint.encode_prompt(judge.tokenizer, prompt) + checkpoint.encode_rollout(judge.tokenizer, text)
+    with torch.no_grad():
+        return float(judge.model(torch.tensor([ids])).logits[0, 0])
+
+
+def test_rewards_are_the_models_on_its_own_scale(judge):
+    found = ModelRewards(judge, WORDS, unfinished=-1.0)(groups("Ha.", "Not at all funny."))
+    for line, row in zip(LINES, found, strict=True):
+        for text, verdict in zip(("Ha.", "Not at all funny."), row, strict=True):
+            raw = alone(judge, line.prompt, text)
+            assert verdict.raw == pytest.approx(raw, abs=1e-5)
+            assert verdict.reward == pytest.approx((raw - 0.25) / 0.5, abs=1e-4)
+            assert verdict.score == pytest.approx(judge.score(raw), abs=1e-5)
+
+
+def test_a_rollout_that_was_cut_off_earns_what_the_config_says(judge):
+    found = ModelRewards(judge, WORDS, unfinished=-1.5)(groups("Ha", finished=False))
+    assert found[0][0].parts == {"unfinished": -1.5}
+    assert found[0][0].score == pytest.approx(1 / (1 + math.exp(1.5)))
+    assert math.isfinite(found[0][0].raw)
+
+
+def test_tokens_are_scored_as_they_were_written_and_not_decoded_anew(judge):
+    """Half a character decodes to a replacement character, which would be three other tokens."""
+    half = WORDS("é", add_special_tokens=False)["input_ids"][:1]
+    rollout = Rollout([*half, WORDS.eos_token_id], [0.0, 0.0], True)
+    group = Group(LINES[0], checkpoint.encode_prompt(WORDS, LINES[0].prompt), [rollout])
+    found = ModelRewards(judge, WORDS, unfinished=-1.0)([group])[0][0]
+    with torch.no_grad():
+        ids = torch.tensor([group.prompt + rollout.tokens])
+        assert found.raw == pytest.approx(float(judge.model(ids).logits[0, 0]), abs=1e-5)
+    assert found.raw != pytest.approx(alone(judge, LINES[0].prompt, "�"), abs=1e-5)
+
+
+def test_another_tokenizer_gets_the_text(judge):
+    """The same letters under other numbers, and another template."""
+    other = tiny.tokenizer(chat=False)
+    scorer = ModelRewards(judge, other, unfinished=-1.0)
+    assert scorer.by_text
+    line = LINES[0]
+    group = Group(line, checkpoint.encode_prompt(other, line.prompt), [written("Ha."), written("Oh", False)])
+    found = scorer([group])[0]
+    assert found[0].raw == pytest.approx(alone(judge, line.prompt, "Ha."), abs=1e-5)
+    ids = checkpoint.encode_prompt(judge.tokenizer, line.prompt) + WORDS("Oh")["input_ids"]
+    with torch.no_grad():
+        assert found[1].raw == pytest.approx(float(judge.model(torch.tensor([ids])).logits[0, 0]), abs=1e-5)
+    assert scorer.cost_of_text([group]) > 0
+
+
+def test_the_same_tokens_are_known_as_such():
+    assert same_tokens(WORDS, tiny.tokenizer())
+    assert not same_tokens(WORDS, tiny.tokenizer(chat=False))
+    larger = tiny.tokenizer()
+    larger.add_tokens(["pelican"])
+    assert not same_tokens(WORDS, larger)
+
+
+def test_a_rule_sees_the_text_and_the_answer():
+    seen = []
+
+    def rule(line, text):
+        seen.append((line.answer, text))
+        return 1.0 if text == "wet" else 0.0
+
+    found = RuleRewards(rule, WORDS, unfinished=-1.0)(groups("wet", "dry"))
+    assert seen == [(None, "wet"), (None, "dry"), ("wet", "wet"), ("wet", "dry")]
+    assert [[each.reward for each in row] for row in found] == [[1.0, 0.0], [1.0, 0.0]]
+    assert found[0][0].parts == {"rule": 1.0} and found[0][0].raw is None
+
+
+def test_a_rule_is_not_asked_about_what_was_cut_off():
+    def rule(line, text):
+        raise AssertionError(text)
+
+    found = RuleRewards(rule, WORDS, unfinished=-1.0)(groups("wet", finished=False))
+    assert found[0][0].parts == {"unfinished": -1.0}
+
+
+def test_a_rule_that_raises_fails_the_run_and_names_the_sample():
+    def rule(line, text):
+        return 1 / len(text.replace("dry", ""))
+
+    with pytest.raises(Failed) as failed:
+        RuleRewards(rule, WORDS, unfinished=-1.0)(groups("wet", "dry"))
+    assert "rollout 2 of the prompt “A joke about a pelican.”" in failed.value.reason
+    assert "ZeroDivisionError: division by zero" in failed.value.reason
+    assert "“dry”" in failed.value.reason
+
+
+@pytest.mark.parametrize("answer", [math.nan, math.inf])
+def test_a_reward_that_is_no_number_fails_the_run(answer):
+    with pytest.raises(Failed, match=f"the rule answered {answer}"):
+        RuleRewards(lambda line, text: answer, WORDS, unfinished=-1.0)(groups("wet"))
+
+
+def test_a_reward_model_that_answers_nan_fails_the_run_and_names_the_sample(judge):
+    judge.model.score.weight.data.fill_(math.nan)
+    with pytest.raises(Failed, match=r"rollout 1 of .* pelican\.”: the reward model"):
+        ModelRewards(judge, WORDS, unfinished=-1.0)(groups("wet"))
+
+
+def test_a_verdict_is_the_sum_of_its_parts():
+    verdict = Verdict({"model": 1.5, "length": -0.5})
+    assert verdict.reward == 1.0 and verdict.score == pytest.approx(1 / (1 + math.exp(-1)))
