@@ -1,0 +1,153 @@
+"""Which curves a run's page draws and which numbers stand above them, for each kind of run.
+
+Plain descriptions: static/chart.js draws them, `run_steps` brings their numbers. Axes that mean a share go
+from 0 to 1 on every run, so that two pages can be compared at a glance; others begin at 0, losses do not."""
+
+from collections.abc import Iterable
+from math import log
+from typing import Any
+
+from labeler.models import Run
+from labeler.templatetags.words import count, figure
+
+CHANCE_LISTWISE = log(120) / 4  # the mean stage of five rollouts in random order
+CHANCE_PAIRS = log(2)
+
+
+def series(key: str, label: str, ink: str = "accent", form: str = "number", **more: Any) -> dict[str, Any]:
+    """`measured`: at some steps only, drawn with points; `exact`: never smoothed; `range`: ends of its axis."""
+    found = {"key": key, "label": label, "ink": ink, "format": form, "axis": "left", "dash": False}
+    return (
+        found
+        | {"measured": False, "exact": False, "range": [0, 1] if form in ("share", "percent") else [0, None]}
+        | more
+    )
+
+
+def chart(
+    title: str, *drawn: dict[str, Any], lines: Iterable[dict] = (), crop: bool = False
+) -> dict[str, Any]:
+    """`lines`: values to compare with; `crop`: whether the crop and the checkpoints are drawn on it."""
+    return {"title": title, "series": drawn, "lines": list(lines), "crop": crop}
+
+
+def charts(run: Run) -> list[dict[str, Any]]:
+    """The charts of a run's page, the most telling one first: it is drawn large."""
+    return DRAWN[run.kind](run.config) if run.kind in DRAWN else []
+
+
+def _policy(config: dict) -> list[dict[str, Any]]:
+    def limit(of: str, share: float | None) -> list[dict]:
+        return (
+            [{"of": of, "share": share, "label": f"limit, {100 * share:.0f} % of its start"}] if share else []
+        )
+
+    return [
+        chart(
+            "Reward, and how far it moved from the start to earn it",
+            series("reward", "reward", form="share"),
+            series("kl", "KL (right)", "cool", axis="right", dash=True),
+            crop=True,
+        ),
+        chart("Entropy", series("entropy", "entropy"), lines=limit("entropy", config.get("crop_entropy"))),
+        chart(
+            "Variety of word pairs",
+            series("distinct_2", "distinct-2", form="share", range=[0, None]),
+            lines=limit("distinct_2", config.get("crop_distinct")),
+        ),
+        chart("Length in tokens", series("length", "length")),
+        chart("Rollouts that ended by themselves", series("finished", "finished", form="percent")),
+    ]
+
+
+def _reward(config: dict) -> list[dict[str, Any]]:
+    pairs = config.get("loss") == "pairs"
+    chance = {"value": CHANCE_PAIRS if pairs else CHANCE_LISTWISE, "label": "chance, among five"}
+    return [
+        chart(
+            "Loss on the rankings it learns from, and on those held out",
+            series("loss", "loss", form="loss", range=[None, None]),
+            series("held_out_loss", "held-out loss", "good", "loss", measured=True, range=[None, None]),
+            lines=[chance],
+        ),
+        chart(
+            "Held-out pairs that it orders as people did",
+            series(
+                "held_out_accuracy", "held-out accuracy", "good", "percent", measured=True, range=[0.4, 1]
+            ),
+            lines=[{"value": 0.5, "label": "chance"}],
+        ),
+        chart("Learning rate", series("learning_rate", "learning rate", "quiet", "rate", exact=True)),
+    ]
+
+
+def _sft(config: dict) -> list[dict[str, Any]]:
+    return [
+        chart(
+            "Loss on the demonstrations it learns from, and on those held out",
+            series("loss", "loss", form="loss", range=[None, None]),
+            series("held_out_loss", "held-out loss", "good", "loss", measured=True, range=[None, None]),
+        ),
+        chart("Learning rate", series("learning_rate", "learning rate", "quiet", "rate", exact=True)),
+        chart("Tokens learnt from at each step", series("tokens", "tokens", "quiet", "whole")),
+    ]
+
+
+DRAWN = {"policy": _policy, "reward": _reward, "sft": _sft}
+
+# What stands above the charts: key, label, form.
+STRIP = {
+    "policy": [
+        ("reward", "Reward (0–1)", "share"),
+        ("kl", "KL to the start", "number"),
+        ("entropy", "Entropy", "number"),
+        ("distinct_2", "Distinct-2", "share"),
+        ("length", "Length, tokens", "number"),
+        ("finished", "Finished", "percent"),
+    ],
+    "reward": [
+        ("loss", "Loss", "loss"),
+        ("held_out_loss", "Held-out loss", "loss"),
+        ("held_out_accuracy", "Held-out accuracy", "percent"),
+        ("held_out_pairs", "Held-out pairs", "whole"),
+        ("ece", "Calibration error", "percent"),
+    ],
+    "sft": [
+        ("loss", "Loss", "loss"),
+        ("held_out_loss", "Held-out loss", "loss"),
+        ("tokens", "Tokens a step", "whole"),
+    ],
+    "evaluation": [
+        ("held_out_accuracy", "Pairs ordered as people did", "percent"),
+        ("held_out_pairs", "Pairs", "whole"),
+        ("nll", "NLL of a pair", "loss"),
+        ("ece", "Calibration error", "percent"),
+    ],
+}
+
+
+def outcome(run: Run) -> str:
+    """What came of it in a few numbers, for a line in a list."""
+    final = run.result.get("metrics") or {}
+    if run.kind == Run.Kind.POLICY:
+        named = [("reward", "reward", "share"), ("kl", "KL", "number"), ("distinct_2", "distinct-2", "share")]
+        return ", ".join(f"{word} {figure(final[key], form)}" for key, word, form in named if key in final)
+    if "held_out_accuracy" in final:
+        share, pairs = figure(final["held_out_accuracy"], "percent"), final.get("held_out_pairs", 0)
+        return f"orders {share} of {count(pairs, 'held-out pair')} as people did"
+    return f"held-out loss {figure(final['held_out_loss'], 'loss')}" if "held_out_loss" in final else ""
+
+
+def strip(run: Run) -> list[tuple[str, Any, str]]:
+    """Label, value and form of each number: the end result, else the newest that was measured."""
+    wanted = STRIP.get(run.kind, [])
+    final = run.result.get("metrics") or {}
+    newest = list(run.steps.order_by("-step").values_list("metrics", flat=True)[:1])
+    found = []
+    for key, label, form in wanted:
+        value = final.get(key, newest[0].get(key) if newest else None)
+        if value is None and newest:
+            measured = run.steps.filter(**{f"metrics__{key}__isnull": False}).order_by("-step")
+            value = next(iter(measured.values_list(f"metrics__{key}", flat=True)[:1]), None)
+        found.append((label, value, form))
+    return found

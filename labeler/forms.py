@@ -1,0 +1,306 @@
+"""The launch form of a run, made from `rlhf.config.settings`: fields, help and bounds are the config's.
+
+`rlhf.config.make` is the only judge of a value, so the form and the command line refuse by the same words.
+The fields are text, whatever they hold: what was typed comes back as it was typed. Launching itself is
+`Run.objects.launch`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from django import forms
+from django.db.models import Case, Q, QuerySet, Value, When
+from django.urls import reverse
+from django.utils.text import slugify
+
+from labeler.models import Checkpoint, Dataset, Project, Ranking, Run, User
+from labeler.templatetags.words import count, plain
+from rlhf import config
+
+NOW = "now"  # the dataset that is frozen from the project's rows at the moment of the launch
+
+INPUTS = {
+    "rollouts": ["start"],
+    "sft": ["start", "dataset"],
+    "reward": ["start", "dataset", "simulated"],
+    "policy": ["start", "reward_model"],
+    "evaluation": ["reward_model", "dataset", "simulated"],
+}
+
+
+class CheckpointField(forms.ModelChoiceField):
+    """The project's checkpoints of one kind, and those that belong to every project; the likeliest first."""
+
+    def __init__(self, project: Project, kind: str, **kwargs: Any):
+        self.first = project.start_id if kind == Checkpoint.Kind.POLICY else None
+        found = Checkpoint.objects.filter(Q(project=project) | Q(project=None), kind=kind).select_related(
+            "run"
+        )
+        first = Case(When(pk=self.first, then=Value(0)), default=Value(1))
+        super().__init__(found.order_by(first, "-suggested", "-pk"), empty_label=None, **kwargs)
+
+    def label_from_instance(self, checkpoint: Checkpoint) -> str:
+        words = [checkpoint.name]
+        if checkpoint.pk == self.first:
+            words.append("the project's start")
+        elif checkpoint.suggested:
+            words.append("suggested")
+        return " · ".join(words)
+
+
+class RunForm(forms.Form):
+    """Settings by their own names, the run's inputs as `start`, `reward_model`, `dataset` and `simulated`."""
+
+    def __init__(
+        self,
+        project: Project,
+        kind: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        source: Run | None = None,
+        preset: str = "",
+        chosen: Mapping[str, Any] | None = None,
+    ):
+        """`source`: a run to do again; `chosen`: inputs that a link to this page has picked already."""
+        self.project, self.kind, self.settings = project, kind, _settings(kind)
+        self.presets = [
+            each | {"slug": slugify(each["name"])} for each in project.presets if each["kind"] == kind
+        ]
+        self.preset = next((each for each in self.presets if each["slug"] == preset), None)
+        self.config: config.Config | None = None
+        picked = {name: chosen[name] for name in INPUTS[kind] if chosen and name in chosen}
+        super().__init__(data, initial=self._first_values(source) | picked, label_suffix="")
+        for name in INPUTS[kind]:
+            self.fields[name] = getattr(self, f"_{name}_field")()
+        for setting in self.settings:
+            self.fields[setting.name] = _field(setting)
+
+    def _first_values(self, source: Run | None) -> dict[str, Any]:
+        values: dict[str, Any] = {each.name: each.default for each in self.settings}
+        values |= self.project.run_defaults.get(self.kind, {})
+        if source:
+            values |= {name: value for name, value in source.config.items() if name in values}
+            values |= {"start": source.start_id, "reward_model": source.reward_model_id}
+            values |= {"dataset": source.dataset_id} if source.dataset_id else {}
+        values |= self.preset["values"] if self.preset else {}
+        return {name: plain(value) if isinstance(value, float) else value for name, value in values.items()}
+
+    # The inputs: what the run starts from.
+
+    def _start_field(self) -> forms.Field:
+        helps = {
+            "reward": "The model that the reward model begins as; the project's start is a good choice.",
+            "rollouts": "The model that writes.",
+        }
+        return CheckpointField(
+            self.project,
+            Checkpoint.Kind.POLICY,
+            label="Starting checkpoint",
+            help_text=helps.get(self.kind, "The model that is trained further; it stays as it is."),
+            error_messages={
+                "required": "There is no checkpoint to start from: the project needs a starting model."
+            },
+        )
+
+    def _reward_model_field(self) -> forms.Field:
+        return CheckpointField(
+            self.project,
+            Checkpoint.Kind.REWARD,
+            label="Reward model",
+            help_text="The simulator of the people who ranked: it says what is good.",
+            error_messages={"required": "There is no reward model yet: train one from rankings first."},
+        )
+
+    def _dataset_field(self) -> forms.Field:
+        now = "All demonstrations now" if self.kind == "sft" else "All rankings now"
+        frozen = [(str(each.pk), _described(each)) for each in self._datasets()]
+        return forms.ChoiceField(
+            choices=[(NOW, now), *frozen],
+            label="Dataset",
+            help_text=f"Frozen at the launch and named by its hash. Now: {self.supply()}.",
+        )
+
+    def _simulated_field(self) -> forms.Field:
+        return forms.BooleanField(
+            required=False,
+            label="Include simulated rankings",
+            help_text="They stay out unless you ask for them, and are counted apart wherever they are used.",
+        )
+
+    def _datasets(self) -> QuerySet[Dataset]:
+        kind = Dataset.Kind.DEMONSTRATIONS if self.kind == "sft" else Dataset.Kind.RANKINGS
+        return self.project.datasets.filter(kind=kind)[:20]
+
+    def supply(self) -> str:
+        """What a dataset frozen now could hold, in words."""
+        if self.kind == "sft":
+            return count(self.project.demonstrations.count(), "demonstration")
+        people, simulated = self.rankings
+        said = f"{count(people, 'ranking')} by people"
+        return f"{said} and {simulated:,} simulated" if simulated else said
+
+    @property
+    def rankings(self) -> tuple[int, int]:
+        """By people, and simulated."""
+        found = Ranking.objects.filter(quintet__project=self.project)
+        return found.filter(simulated=False).count(), found.filter(simulated=True).count()
+
+    # What the page shows.
+
+    @property
+    def inputs(self) -> list[forms.BoundField]:
+        return [self[name] for name in INPUTS[self.kind]]
+
+    @property
+    def simple(self) -> list[forms.BoundField]:
+        return [self[each.name] for each in self.settings if not each.advanced]
+
+    @property
+    def advanced(self) -> list[forms.BoundField]:
+        return [self[each.name] for each in self.settings if each.advanced]
+
+    @property
+    def advanced_is_open(self) -> bool:
+        """A field that was refused, or that a preset set, must not hide."""
+        named = {field.name for field in self.advanced}
+        return bool(named & (set(self.errors) | set(self.preset["values"] if self.preset else ())))
+
+    def missing(self) -> dict[str, str] | None:
+        """What has to be there before such a run can be thought of, and the page that mends it."""
+        slug = self.project.slug
+
+        def lacking(what: str, remedy: str, action: str, url: str, *more: str) -> dict[str, str]:
+            return {"what": what, "remedy": remedy, "action": action, "url": reverse(url, args=[slug, *more])}
+
+        if "reward_model" in self.fields and not self.fields["reward_model"].queryset.exists():
+            remedy = "A policy is run against a reward model, and that is trained from rankings."
+            return lacking("No reward model yet", remedy, "Train reward model", "run_new", "reward")
+        if "start" in self.fields and not self.fields["start"].queryset.exists():
+            remedy = "Say in the project's settings which model it begins with."
+            return lacking("No starting model yet", remedy, "Edit the project", "project_edit")
+        if self.kind in ("rollouts", "policy") and not self.project.prompts.exists():
+            return lacking(
+                "No prompts yet", "The model needs something to answer.", "Add prompts", "prompts_add"
+            )
+        if self.kind == "sft" and not self.project.demonstrations.exists() and not self._datasets().exists():
+            remedy = "Finetuning learns from ideal answers that people wrote; import some with the prompts."
+            return lacking("No demonstrations yet", remedy, "To the datasets", "datasets")
+        if "simulated" in self.fields and not any(self.rankings) and not self._datasets().exists():
+            remedy = "A reward model learns from people's rankings; a few dozen are a beginning."
+            return lacking("No rankings yet", remedy, "Rank a few quintets", "rank")
+        return None
+
+    # What was sent.
+
+    def clean(self) -> dict[str, Any]:
+        names = [each.name for each in self.settings]
+        values = {name: self.cleaned_data[name] for name in names if name in self.cleaned_data}
+        self.config, refusals = _made(self.kind, values)
+        for refused in refusals:
+            self.add_error(refused.field if refused.field in self.fields else None, refused.message)
+        if self.cleaned_data.get("dataset") == NOW and not self._lines():
+            self.add_error("dataset", f"There is nothing to learn from: {self.supply()}.")
+        return self.cleaned_data
+
+    def launch(self, by: User) -> Run:
+        """Queue the run that the form describes."""
+        inputs = {name: self.cleaned_data.get(name) for name in INPUTS[self.kind]}
+        if inputs.get("dataset") == NOW:
+            inputs["dataset"] = None
+        elif inputs.get("dataset"):
+            inputs["dataset"] = self._datasets().model.objects.get(project=self.project, pk=inputs["dataset"])
+        return Run.objects.launch(self.project, self.kind, config.as_dict(self.config), by=by, **inputs)
+
+    def _lines(self) -> int:
+        """How many lines the chosen dataset has."""
+        chosen = self["dataset"].value()
+        if chosen not in (None, NOW):
+            found = self._datasets().model.objects.filter(project=self.project, pk=chosen).first()
+            return found.lines if found else 0
+        if self.kind == "sft":
+            return self.project.demonstrations.count()
+        people, simulated = self.rankings
+        return people + (simulated if self["simulated"].value() else 0)
+
+    def sums(self) -> str:
+        """What the values on the form come to; empty while one of them is refused."""
+        made, refusals = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
+        if refusals:
+            return ""
+        if isinstance(made, config.PolicyConfig):
+            steps, prompts, rollouts = made.steps, made.prompts_per_step, made.rollouts_per_prompt
+            return (
+                f"{count(steps, 'step')} × {count(prompts, 'prompt')} × {count(rollouts, 'rollout')}"
+                f" = {steps * prompts * rollouts:,} rollouts scored"
+            )
+        if isinstance(made, config.RolloutsConfig):
+            prompts = self.project.prompts.count()
+            total = f"{count(prompts, 'prompt')} × {count(made.count, 'rollout')}"
+            quintets = f": {count(prompts, 'quintet')} to rank" if made.count == 5 else ""
+            return f"{total} = {prompts * made.count:,} rollouts{quintets}"
+        if isinstance(made, config.RewardConfig | config.SftConfig):
+            noun = "demonstration" if self.kind == "sft" else "ranking"
+            steps = round(self._lines() * (1 - made.held_out) * made.epochs / made.batch)
+            return (
+                f"{count(self._lines(), noun)}, {made.held_out:.0%} held out, × {plain(made.epochs)} epochs"
+                f" ÷ {made.batch} a step = about {count(max(1, steps), 'step')}"
+            )
+        return f"{count(self._lines(), 'ranking')} to measure on"
+
+    def differing(self) -> int:
+        made, _ = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
+        return len(config.differences(made))
+
+
+def _settings(kind: str) -> list[config.Setting]:
+    """What is this kind's own comes first; and a form always asks for a reward model, which has its cap."""
+    own = vars(config.KINDS[kind])["__annotations__"]
+    found = sorted(config.settings(kind), key=lambda each: (each.advanced, each.name not in own))
+    capped = {"steps": config.STEP_CAP} if kind == "policy" else {}
+    return [replace(each, maximum=capped.get(each.name, each.maximum)) for each in found]
+
+
+def _field(setting: config.Setting) -> forms.Field:
+    """Text for every type, because a field of numbers forgets what was typed wrongly; or a list."""
+    named = {"label": setting.label, "help_text": setting.help, "required": False}
+    if setting.choices:
+        return forms.ChoiceField(choices=[(each, each) for each in setting.choices], **named)
+    if setting.type is bool:
+        return forms.BooleanField(**named)
+    mode = {int: "numeric", float: "decimal"}.get(setting.type, "text")
+    attributes = {"inputmode": mode, "autocomplete": "off", "spellcheck": "false"}
+    found = forms.CharField(max_length=100, widget=forms.TextInput(attributes), **named)
+    found.bounds = _bounds(setting)
+    return found
+
+
+def _bounds(setting: config.Setting) -> str:
+    """`1 to 500 steps · default 300`, the cap told where there is one."""
+    said = []
+    if setting.minimum is not None:
+        said.append(f"{_number(setting.minimum)} to {_number(setting.maximum)}")
+    said.append(f"default {plain(setting.default)}")
+    return f" {setting.unit} · ".join(said) if setting.unit and len(said) > 1 else " · ".join(said)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else plain(value)
+
+
+def _made(kind: str, values: dict[str, Any]) -> tuple[config.Config, list[config.Refused]]:
+    """The config, and every refusal at once: a refused value gives way to its default."""
+    refusals: list[config.Refused] = []
+    while True:
+        try:
+            return config.make(kind, values), refusals
+        except config.Refused as refused:
+            refusals.append(refused)
+            if refused.field not in values:
+                return config.make(kind, {}), refusals
+            values = {name: value for name, value in values.items() if name != refused.field}
+
+
+def _described(dataset: Dataset) -> str:
+    people = dataset.lines - dataset.simulated
+    parts = [f"Dataset {dataset.pk}", f"{people:,} by people", f"{dataset.simulated:,} simulated"]
+    return " · ".join([*parts, dataset.sha256[:8]])

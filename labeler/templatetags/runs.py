@@ -1,0 +1,144 @@
+"""How far a run has come and what came of it, in sentences. Reads rows, changes none."""
+
+from datetime import timedelta
+from typing import Any
+
+from django import template
+from django.utils import timezone
+
+from labeler import charts
+from labeler.models import Dataset, Run
+from labeler.templatetags.words import about, count, duration
+
+register = template.Library()
+
+TITLES = {
+    "rollouts": "Rollouts run",
+    "sft": "Supervised run",
+    "reward": "Reward model run",
+    "policy": "Policy run",
+    "evaluation": "Evaluation run",
+}
+# A running run's lease is renewed by its worker; what has run out for this long is nobody's at the moment.
+PATIENCE = timedelta(seconds=5)
+
+
+@register.filter
+def title(run: Run) -> str:
+    return f"{TITLES[run.kind]} {run.pk}"
+
+
+@register.filter
+def is_live(run: Run) -> bool:
+    return run.state in (Run.State.QUEUED, Run.State.RUNNING)
+
+
+@register.filter
+def is_lost(run: Run) -> bool:
+    """It says "running", but its worker has not been heard of: a page must not pretend otherwise."""
+    return run.state == Run.State.RUNNING and timezone.now() > (run.leased_until or timezone.now()) + PATIENCE
+
+
+@register.filter
+def elapsed(run: Run) -> float | None:
+    """Seconds since it was started, or that it took."""
+    if not run.started_at:
+        return None
+    return max(0.0, ((run.finished_at or timezone.now()) - run.started_at).total_seconds())
+
+
+@register.filter
+def remaining(run: Run) -> float | None:
+    """Seconds, going by the newest thirty steps; None before there are two."""
+    if run.state != Run.State.RUNNING or not run.total:
+        return None
+    newest = list(run.steps.order_by("-step").values_list("step", "metrics__seconds")[:30])
+    timed = [(step, seconds) for step, seconds in newest if seconds is not None]
+    if len(timed) < 2 or timed[0][1] <= timed[-1][1]:
+        return None
+    pace = (timed[0][1] - timed[-1][1]) / (timed[0][0] - timed[-1][0])
+    return max(0, run.total - run.step) * pace
+
+
+@register.filter
+def sentence(run: Run) -> str:
+    """Where the run stands: `step 27 of 90 · 46 s gone, about 1 min left`."""
+    if run.state == Run.State.QUEUED:
+        return _waiting(run)
+    gone = elapsed(run)
+    steps = f"step {run.step:,} of {run.total:,}" if run.total else "not a step yet"
+    if run.state == Run.State.RUNNING:
+        if is_lost(run):
+            since = duration(timezone.now() - run.leased_until)
+            return f"{steps} · its worker has not been heard of for {since}; it is picked up again soon"
+        if run.cancel_requested:
+            return f"{steps} · stopping after this step"
+        left = remaining(run)
+        time = f"{duration(gone)} gone" + (f", {about(left)} left" if left is not None else "")
+        return " · ".join([steps if run.step else run.phase or "starting", time, *_busy_with(run)])
+    if run.state == Run.State.FINISHED:
+        return f"{count(run.total or run.step, 'step')} in {duration(gone)}"
+    if run.state == Run.State.CANCELLED:
+        return f"stopped after {steps}, {duration(gone)}" if run.started_at else "taken off the queue"
+    return f"failed at {steps} after {duration(gone)}" if run.started_at else "failed before it was started"
+
+
+def _waiting(run: Run) -> str:
+    ahead = Run.objects.filter(state__in=[Run.State.QUEUED, Run.State.RUNNING], pk__lt=run.pk).count()
+    return f"waiting behind {count(ahead, 'run')}" if ahead else "waiting for the worker to take it"
+
+
+def _busy_with(run: Run) -> list[str]:
+    """The phase once steps are being made is worth a word only where it is not training itself."""
+    return [run.phase] if run.step and run.phase and run.phase != "training" else []
+
+
+@register.filter
+def outcome(run: Run) -> str:
+    """One line for a list: what came of it."""
+    if run.state == Run.State.FAILED:
+        return run.reason
+    said, turned = charts.outcome(run), crop(run)
+    return f"{said} · crop suggested at step {turned['step']}" if turned else said
+
+
+@register.filter
+def is_share(run: Run) -> int:
+    """Progress in percent."""
+    return round(100 * min(run.step, run.total) / run.total) if run.total else 0
+
+
+@register.filter
+def crop(run: Run) -> dict[str, Any] | None:
+    """The suggested crop: `step`, the rules that fired as `words`; None where no crop is suggested."""
+    found = run.result.get("crop")
+    return {"step": found["step"], "words": ", ".join(found.get("rules", []))} if found else None
+
+
+@register.filter
+def scored(run: Run) -> str:
+    """The arithmetic that makes the point: how often the simulator was asked, and what people read for it."""
+    if run.kind != Run.Kind.POLICY or not run.step or not run.reward_model:
+        return ""
+    rollouts = run.step * run.config.get("prompts_per_step", 0) * run.config.get("rollouts_per_prompt", 0)
+    source = run.reward_model.run.dataset if run.reward_model.run else None
+    said = f"asked the simulator {rollouts:,} times"
+    if not source:
+        return said
+    people, simulated = source.lines - source.simulated, source.simulated
+    ranked = f"people ranked {count(people, 'quintet')} for it"
+    return f"{said}; {ranked}" + (f", simulated labelers {simulated:,}" if simulated else "")
+
+
+@register.filter
+def supply(dataset: Dataset) -> str:
+    """What a frozen dataset holds: people and programs are never counted together."""
+    noun = "demonstration" if dataset.kind == Dataset.Kind.DEMONSTRATIONS else "ranking"
+    people = f"{count(dataset.lines - dataset.simulated, noun)} by people"
+    return f"{people}, {dataset.simulated:,} simulated" if dataset.simulated else people
+
+
+@register.filter
+def prompt(content: str | list[dict[str, str]]) -> str:
+    """The last thing that is said to the model."""
+    return content if isinstance(content, str) else content[-1]["content"]

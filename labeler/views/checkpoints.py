@@ -1,0 +1,75 @@
+"""Checkpoints: what the runs have saved, where each comes from and how to open it. Admins only.
+
+The weights are never read here: the lineage is the row's copy of quintet.json."""
+
+import json
+
+from django.conf import settings
+from django.contrib import messages
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_safe
+
+from labeler.access import admin_required
+from labeler.charts import STRIP
+from labeler.models import Checkpoint, Project
+from rlhf.config import hub_start
+
+
+def seen_by(request: HttpRequest) -> QuerySet[Checkpoint]:
+    projects = Project.objects.visible_to(request.user)
+    found = Checkpoint.objects.filter(Q(project__in=projects) | Q(project=None))
+    return found.select_related("project__start", "run")
+
+
+@admin_required
+@require_safe
+def checkpoints(request: HttpRequest) -> HttpResponse:
+    slug = request.GET.get("project")
+    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug) if slug else None
+    found = seen_by(request).order_by("-run", "-step", "-pk")
+    if project:
+        found = found.filter(Q(project=project) | Q(project=None))
+    kinds = [
+        ("Policies", "What writes the rollouts.", found.filter(kind=Checkpoint.Kind.POLICY)),
+        ("Reward models", "What says how good a rollout is.", found.filter(kind=Checkpoint.Kind.REWARD)),
+    ]
+    return render(request, "checkpoints/checkpoints.html", {"project": project, "kinds": kinds})
+
+
+@admin_required
+def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
+    """One checkpoint; a POST makes it the one that its project's runs start from."""
+    checkpoint = get_object_or_404(seen_by(request), pk=pk)
+    project = checkpoint.project
+    may_start = bool(project) and checkpoint.kind == Checkpoint.Kind.POLICY and project.start != checkpoint
+    if request.method == "POST" and may_start:
+        project.start = checkpoint
+        project.save(update_fields=["start"])
+        messages.success(request, f"{project} now starts from {checkpoint}.")
+        return redirect("checkpoint", pk)
+    hub = hub_start(checkpoint.location)
+    context = {
+        "project": project,
+        "checkpoint": checkpoint,
+        "may_start": may_start,
+        "opened": hub[0] if hub else str(settings.HOME / checkpoint.location),
+        "revision": hub[1] if hub else "",
+        "metrics": _measured(checkpoint),
+        "uses": checkpoint.started_runs.all() | checkpoint.judged_runs.all(),
+        "lineage": json.dumps(checkpoint.lineage, indent=2, ensure_ascii=False) if checkpoint.lineage else "",
+    }
+    return render(request, "checkpoints/checkpoint.html", context)
+
+
+def _measured(checkpoint: Checkpoint) -> list[tuple[str, float, str]]:
+    """What was measured at the step at which it was saved; for a reward model, also when it was finished."""
+    run = checkpoint.run
+    if not run:
+        return []
+    step = run.steps.filter(step__lte=checkpoint.step or 0).last()
+    known = step.metrics if step else {}
+    if checkpoint.suggested and checkpoint.kind == Checkpoint.Kind.REWARD:
+        known |= run.result.get("metrics", {})
+    return [(label, known[key], form) for key, label, form in STRIP.get(run.kind, []) if key in known]

@@ -1,0 +1,252 @@
+"""Runs: the list, launching one, following one, and the answers before and after it. Admins only.
+
+Pages read rows and never a run directory; what a run does is decided in labeler/models/runs.py and on the
+worker."""
+
+import csv
+from typing import Any
+from urllib.parse import urlencode
+
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from labeler.access import admin_required
+from labeler.charts import charts, strip
+from labeler.forms import RunForm
+from labeler.models import Checkpoint, Project, Request, Run
+from labeler.templatetags import runs as words
+from rlhf import config
+
+A_PAGE = 40
+STEPS_AT_ONCE = 20_000
+
+
+def seen_by(request: HttpRequest) -> QuerySet[Run]:
+    related = ("project", "start", "reward_model__run__dataset", "dataset", "created_by", "round")
+    return Run.objects.filter(project__in=Project.objects.visible_to(request.user)).select_related(*related)
+
+
+def whole(text: str | None, otherwise: int) -> int:
+    return int(text) if text and text.lstrip("-").isdecimal() and len(text) < 10 else otherwise
+
+
+@admin_required
+@require_safe
+def runs(request: HttpRequest) -> HttpResponse:
+    projects = Project.objects.visible_to(request.user)
+    slug = request.GET.get("project")
+    project = get_object_or_404(projects, slug=slug) if slug else None
+    found = seen_by(request).filter(project=project) if project else seen_by(request)
+    page = Paginator(found, A_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "project": project,
+        "projects": projects,
+        "page": page,
+        "live": any(words.is_live(run) for run in page),
+    }
+    return render(request, "runs/runs.html#list" if request.htmx else "runs/runs.html", context)
+
+
+@admin_required
+def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
+    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    if kind not in config.KINDS:
+        raise Http404
+    source = project.runs.filter(pk=whole(request.GET.get("from"), 0), kind=kind).first()
+    sent = request.POST if request.method == "POST" else request.GET if request.htmx else None
+    form = RunForm(
+        project, kind, sent, source=source, preset=request.GET.get("preset", ""), chosen=request.GET
+    )
+    if request.method == "POST" and form.is_valid():
+        return redirect("run", form.launch(request.user).pk)
+    context = {"project": project, "kind": kind, "form": form, "source": source, "title": words.TITLES[kind]}
+    context["missing"] = None if request.htmx else form.missing()
+    template = "runs/new.html#sums" if request.htmx and request.method == "GET" else "runs/new.html"
+    return render(request, template, context, status=422 if form.is_bound and sent is request.POST else 200)
+
+
+@admin_required
+@require_safe
+def run(request: HttpRequest, pk: int) -> HttpResponse:
+    run = get_object_or_404(seen_by(request), pk=pk)
+    context = {"project": run.project, "run": run, **_shown(run), **_samples(run, request.GET.get("look"))}
+    return render(request, "runs/run.html#said" if request.htmx else "runs/run.html", context)
+
+
+@admin_required
+@require_safe
+def live(request: HttpRequest, pk: int) -> HttpResponse:
+    """What has changed on the page of a live run; once it has ended, for the last time."""
+    run = get_object_or_404(seen_by(request), pk=pk)
+    samples = _samples(run, request.GET.get("look"), had=request.GET.get("had"))
+    return render(request, "runs/run.html#update", {"run": run, "oob": True, **_shown(run), **samples})
+
+
+@admin_required
+@require_safe
+def steps(request: HttpRequest, pk: int) -> HttpResponse:
+    """Every step after `after`, for the charts; all of them, as CSV, for other tools."""
+    run = get_object_or_404(seen_by(request), pk=pk)
+    if request.GET.get("form") == "csv":
+        return _csv(run)
+    after = whole(request.GET.get("after"), -1)
+    rows = list(run.steps.filter(step__gt=after).values_list("step", "metrics")[:STEPS_AT_ONCE])
+    checkpoints = run.checkpoints.exclude(step=None).order_by("step").values("step", "suggested")
+    return JsonResponse(
+        {
+            "attempt": run.attempt,
+            "total": run.total if words.is_live(run) else run.step,
+            "steps": [metrics | {"step": step} for step, metrics in rows],
+            "more": len(rows) == STEPS_AT_ONCE,
+            "marks": {"crop": words.crop(run), "checkpoints": list(checkpoints)},
+        }
+    )
+
+
+def _csv(run: Run) -> HttpResponse:
+    rows = list(run.steps.values_list("step", "metrics"))
+    names = ["step", *dict.fromkeys(name for _, metrics in rows for name in metrics if name != "step")]
+    response = HttpResponse(content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="run-{run.pk}-steps.csv"'
+    writer = csv.DictWriter(response, names)
+    writer.writeheader()
+    writer.writerows(metrics | {"step": step} for step, metrics in rows)
+    return response
+
+
+@admin_required
+@require_POST
+def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    get_object_or_404(seen_by(request), pk=pk).cancel()
+    if request.htmx:
+        return live(request, pk)
+    return redirect("run", pk)
+
+
+@admin_required
+def compare(request: HttpRequest, pk: int) -> HttpResponse:
+    """The same prompts answered before and after the run, side by side."""
+    run = get_object_or_404(seen_by(request), pk=pk)
+    choices = run.checkpoints.filter(kind=Checkpoint.Kind.POLICY).order_by("-suggested", "-step")
+    if request.method == "POST":
+        after = get_object_or_404(choices, pk=whole(request.POST.get("after"), 0))
+        Request.objects.ask_to_compare(run, after, seed=whole(request.POST.get("seed"), 0), by=request.user)
+        return redirect("run_compare", pk)
+    asked = run.requests.filter(kind=Request.Kind.COMPARE).first()
+    context = {
+        "project": run.project,
+        "run": run,
+        "choices": choices,
+        "asked": asked,
+        "said": _compared(asked),
+    }
+    context["after"] = choices.filter(pk=asked.question["after"]).first() if asked else choices.first()
+    return render(request, "runs/compare.html#answer" if request.htmx else "runs/compare.html", context)
+
+
+def _compared(asked: Request | None) -> dict[str, Any]:
+    """What the scores of an answered comparison come to."""
+    items = asked.answer["items"] if asked and asked.answer else []
+    pairs = [(each["before"].get("score"), each["after"].get("score")) for each in items]
+    pairs = [(before, after) for before, after in pairs if before is not None and after is not None]
+    if not pairs:
+        return {"items": items}
+    before, after = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
+    better = sum(after > before for before, after in pairs)
+    return {"items": items, "before": before, "after": after, "better": better, "scored": len(pairs)}
+
+
+def _next_steps(run: Run) -> list[dict[str, str]]:
+    """What a person may want to do now that the run has finished, the likeliest first."""
+    best = run.checkpoints.order_by("-suggested", "-step").first()
+
+    def launch(kind: str, words: str, **given: int) -> dict[str, str]:
+        return {
+            "words": words,
+            "url": reverse("run_new", args=[run.project.slug, kind]) + f"?{urlencode(given)}",
+        }
+
+    if run.state != Run.State.FINISHED:
+        return []
+    if run.kind == Run.Kind.ROLLOUTS:
+        return [{"words": "Rank the quintets", "url": reverse("rank", args=[run.project.slug])}]
+    if not best:
+        return []
+    if run.kind == Run.Kind.REWARD:
+        return [launch("policy", "Run RLHF with this reward model", reward_model=best.pk)]
+    compare = {"words": "Compare before and after", "url": reverse("run_compare", args=[run.pk])}
+    sample = launch("rollouts", "Sample quintets from it", start=best.pk)
+    return [compare, sample, launch("policy", "Train it further", start=best.pk)]
+
+
+def _shown(run: Run) -> dict[str, Any]:
+    drawn = charts(run) if words.is_live(run) or run.steps.exists() else []
+    return {
+        "strip": strip(run) if drawn or run.kind == Run.Kind.EVALUATION else [],
+        "charts": drawn,
+        "chart_spec": {"source": reverse("run_steps", args=[run.pk]), "charts": drawn},
+        "settings": _settings(run),
+        "made": run.checkpoints.order_by("-step"),
+        "suggested": run.checkpoints.filter(suggested=True).first(),
+        "next": _next_steps(run),
+        "last_words": "\n".join(run.log_tail.splitlines()[-12:]),
+    }
+
+
+def _settings(run: Run) -> list[dict[str, Any]]:
+    """The config that ran: each setting with its default, those that differ first."""
+    known = [each for each in config.settings(run.kind) if each.name in run.config]
+    rows = [{"setting": each, "value": run.config[each.name]} for each in known]
+    for row in rows:
+        row["differs"] = row["value"] != row["setting"].default
+    return sorted(rows, key=lambda row: not row["differs"])
+
+
+def _samples(run: Run, look: str | None, had: str | None = None) -> dict[str, Any]:
+    """The samples of one measured step; `look` counts the measured steps from 0, the newest without it.
+
+    A reader at the newest one (of the `had` that the page knew of) moves along with the run; others stay."""
+    measured = list(run.samples.order_by("step").values_list("step", flat=True).distinct())
+    newest = len(measured) - 1
+    chosen = whole(look, newest)
+    if had is not None and chosen >= whole(had, 0) - 1:
+        chosen = newest
+    chosen = max(0, min(chosen, newest))
+    lines = [each.line for each in run.samples.filter(step=measured[chosen])] if measured else []
+    if run.kind == Run.Kind.REWARD:
+        lines = sorted((_disagreement(line) for line in lines), key=lambda line: -line["apart"])
+    return {
+        "measured": measured,
+        "look": chosen,
+        "look_step": measured[chosen] if measured else None,
+        "samples": lines,
+        "newer": had is not None and len(measured) != whole(had, 0),
+    }
+
+
+def _disagreement(line: dict[str, Any]) -> dict[str, Any]:
+    """A held-out quintet in people's order, each with its score; how many pairs are the other way round."""
+    rows = sorted(zip(line["ranks"], line["rollouts"], line["scores"], strict=True), key=lambda row: row[0])
+    by_score = sorted((score for _, _, score in rows), reverse=True)
+    pairs = [(above, below) for above in rows for below in rows if above[0] < below[0]]
+    apart = [pair for pair in pairs if pair[0][2] < pair[1][2]]
+    contested = {row for pair in apart for row in pair}
+    return {
+        "prompt": line["prompt"],
+        "rows": [
+            {
+                "rank": row[0],
+                "rollout": row[1],
+                "score": row[2],
+                "place": by_score.index(row[2]) + 1,
+                "contested": row in contested,
+            }
+            for row in rows
+        ],
+        "pairs": len(pairs),
+        "apart": len(apart),
+    }
