@@ -32,17 +32,22 @@ LOADING_ERRORS = (
 PADDING = ("<pad>", "<|pad|>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>")
 LINEAGE = "quintet.json"
 TRAINER = "trainer"
+KINDS = {
+    transformers.AutoModelForCausalLM: "policy",
+    transformers.AutoModelForSequenceClassification: "reward model",
+}
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
 class Unloadable(Exception):
-    """A checkpoint that cannot be used: the reason and what to do about it, in words."""
+    """A checkpoint that cannot be used: the reason, what to do about it, and which input of a run it is."""
 
-    def __init__(self, reason: str, remedy: str):
+    def __init__(self, path: str | Path, reason: str, remedy: str):
         super().__init__(reason)
         self.reason, self.remedy = reason, remedy
+        self.field = "reward" if Path(path).name == "reward" else "policy"
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ def load_reward_model(path: str | Path, device: torch.device | None = None) -> t
     model, tokenizer, missing = _load(Path(path), transformers.AutoModelForSequenceClassification)
     if missing or model.config.num_labels != 1:
         raise Unloadable(
-            f"{path} is no reward model: it does not hold a head with one score.",
+            path,
+            f"{_called(path)} is no reward model: it has no head that gives one score.",
             "Choose a checkpoint that a reward run wrote.",
         )
     return model.to(device or "cpu").eval(), tokenizer
@@ -137,7 +143,9 @@ def lineage(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise Unloadable(f"{path}/{LINEAGE} cannot be read: {error}.", "Choose another checkpoint.") from None
+        raise Unloadable(
+            path, f"{_called(path)}/{LINEAGE} cannot be read: {error}.", "Mend that file."
+        ) from None
     return found if isinstance(found, dict) else {}
 
 
@@ -168,12 +176,14 @@ def _load(path: Path, auto: Any, **options: Any) -> tuple[Any, Any, list[str]]:
     except LOADING_ERRORS as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise Unloadable(
-            f"{path.name} cannot be opened as {_article(auto)}: {reason}",
+            path,
+            f"{_called(path)} cannot be opened as a {KINDS[auto]}: {reason}",
             "Choose a folder that plain transformers opens, with safetensors weights.",
         ) from error
     if tokenizer.eos_token_id is None:
         raise Unloadable(
-            f"The tokenizer of {path.name} has no end-of-text token, so no rollout could end.",
+            path,
+            f"The tokenizer of {_called(path)} has no end-of-text token, so no rollout could end.",
             "Set eos_token in its tokenizer_config.json.",
         )
     if report["mismatched_keys"]:
@@ -198,24 +208,26 @@ def _inspect(path: Path) -> None:
     """Refuse by its files what must not be opened at all."""
     if not (path / "config.json").is_file():
         raise Unloadable(
-            f"{path} is not a checkpoint: it has no config.json.", "Choose a folder in Hugging Face layout."
+            path,
+            f"{_called(path)} is not a checkpoint: it has no config.json.",
+            "Choose a Hugging Face folder.",
         )
     for name in ("config.json", "tokenizer_config.json"):
         if (path / name).is_file() and "auto_map" in _json(path / name):
             raise Unloadable(
-                f"{path.name} wants to run code of its own (auto_map in {name}), which Quintet never does.",
+                path,
+                f"{_called(path)} brings code of its own (auto_map in {name}), which Quintet never runs.",
                 "Choose a model whose architecture is part of transformers.",
             )
-    if not any(path.glob("*.safetensors")):
-        pickled = any(path.glob("*.bin")) or any(path.glob("*.pt")) or any(path.glob("*.pth"))
+    if any(path.glob("*.safetensors")):
+        return
+    if any(each for pattern in ("*.bin", "*.pt", "*.pth") for each in path.glob(pattern)):
         raise Unloadable(
-            f"{path.name} holds pickled weights, which can run any code when opened."
-            if pickled
-            else f"{path.name} holds no weights.",
-            "Convert it to safetensors with a tool you trust."
-            if pickled
-            else "Choose a folder with weights.",
+            path,
+            f"{_called(path)} holds pickled weights, which can run any code when they are opened.",
+            "Convert it to safetensors with a tool you trust.",
         )
+    raise Unloadable(path, f"{_called(path)} holds no weights.", "Choose a folder with safetensors weights.")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -223,23 +235,25 @@ def _json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Unloadable(
-            f"{path.parent.name}/{path.name} cannot be read: {error}.", "Mend that file."
+            path.parent, f"{_called(path)} cannot be read: {error}.", "Mend that file."
         ) from None
     if not isinstance(found, dict):
-        raise Unloadable(f"{path.parent.name}/{path.name} holds no JSON object.", "Mend that file.")
+        raise Unloadable(path.parent, f"{_called(path)} holds no JSON object.", "Mend that file.")
     return found
 
 
 def _lacking(path: str | Path, missing: Sequence[str]) -> Unloadable:
     shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
     return Unloadable(
-        f"The weights of {Path(path).name} do not fit its config: {shown} missing or of another shape.",
+        path,
+        f"The weights of {_called(path)} do not fit its config: {shown} missing or of another shape.",
         "Choose a complete checkpoint of a causal language model.",
     )
 
 
-def _article(auto: Any) -> str:
-    return "a policy" if auto is transformers.AutoModelForCausalLM else "a reward model"
+def _called(path: str | Path) -> str:
+    """A checkpoint's name without the folders of the machine it lies on."""
+    return "/".join(Path(path).parts[-2:])
 
 
 # Tokens
@@ -260,8 +274,9 @@ def give_padding(model: Any, tokenizer: Any) -> None:
         rows = table.shape[0]
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-            if layer is not None:
-                layer.weight.data[rows:] = layer.weight.data[:rows].mean(0)
+            for table in (getattr(layer, "weight", None), getattr(layer, "bias", None)):
+                if table is not None:
+                    table.data[rows:] = table.data[:rows].mean(0)
     for config in (model.config, model.config.get_text_config(), getattr(model, "generation_config", None)):
         if config is not None:
             config.pad_token_id = tokenizer.pad_token_id

@@ -10,13 +10,14 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 LONGEST_LINE = 1_000_000  # bytes
 FEWEST, MOST = 2, 5  # rollouts of a ranking
 ROLES = ("system", "user", "assistant")
 
 Prompt = str | list[dict[str, str]]
+Item = TypeVar("Item")
 
 
 class BadLine(ValueError):
@@ -69,16 +70,19 @@ class Demonstration:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_lines(source: str | Path | BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
     """Every line of a file as `(number, object)`; empty lines are passed over. Raises BadLine."""
-    with open(path, "rb") as file:
-        for number, raw in enumerate(iter(lambda: file.readline(LONGEST_LINE + 2), b""), start=1):
-            try:
-                line = parse(raw)
-            except _Bad as error:
-                raise BadLine(number, str(error)) from None
-            if line is not None:
-                yield number, line
+    if isinstance(source, (str, Path)):
+        with open(source, "rb") as file:
+            yield from read_lines(file)
+        return
+    for number, raw in enumerate(iter(lambda: source.readline(LONGEST_LINE + 2), b""), start=1):
+        try:
+            line = parse(raw)
+        except _Bad as error:
+            raise BadLine(number, str(error)) from None
+        if line is not None:
+            yield number, line
 
 
 def parse(raw: bytes) -> dict[str, Any] | None:
@@ -157,17 +161,29 @@ def demonstration(line: dict[str, Any]) -> Demonstration:
 
 def rankings(path: str | Path) -> list[Ranking]:
     """Every ranking of a file. Raises BadLine."""
-    return _each(path, ranking)
+    return list(_each(path, ranking))
 
 
 def prompt_lines(path: str | Path) -> list[PromptLine]:
     """Every prompt of a file. Raises BadLine."""
-    return _each(path, prompt_line)
+    return list(_each(path, prompt_line))
 
 
 def demonstrations(path: str | Path) -> list[Demonstration]:
     """Every demonstration of a file. Raises BadLine."""
-    return _each(path, demonstration)
+    return list(_each(path, demonstration))
+
+
+def scorable(source: str | Path | BinaryIO) -> Iterator[tuple[Prompt, list[str]]]:
+    """The prompt and rollouts of every line as they come, any number and unranked. Raises BadLine."""
+    return _each(source, _scorable)
+
+
+def _scorable(line: dict[str, Any]) -> tuple[Prompt, list[str]]:
+    rollouts = line.get("rollouts")
+    if not isinstance(rollouts, list) or not rollouts:
+        raise _Bad("“rollouts” must be a list of texts.")
+    return prompt(line), [_text(each, f"rollout {number}") for number, each in enumerate(rollouts, start=1)]
 
 
 def prompt(line: dict[str, Any]) -> Prompt:
@@ -241,14 +257,12 @@ def write_lines(path: str | Path, lines: Iterable[dict[str, Any]]) -> None:
     os.replace(part, path)
 
 
-def _each(path: str | Path, read: Callable[[dict[str, Any]], Any]) -> list[Any]:
-    found = []
-    for number, line in read_lines(path):
+def _each(source: str | Path | BinaryIO, read: Callable[[dict[str, Any]], Item]) -> Iterator[Item]:
+    for number, line in read_lines(source):
         try:
-            found.append(read(line))
+            yield read(line)
         except _Bad as error:
             raise BadLine(number, str(error)) from None
-    return found
 
 
 def _text(value: Any, what: str) -> str:

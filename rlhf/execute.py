@@ -79,6 +79,7 @@ def _attempt(run: RunDirectory, config: configs.Config) -> tuple[int, str]:
         return FAILED, f"{failed.reason} {failed.remedy}".strip()
     run.finish("finished", outcome)
     run.tell("finished")
+    run.log(f"Finished at step {run.step_now}.")
     return FINISHED, ""
 
 
@@ -97,7 +98,7 @@ def _train(run: RunDirectory, config: configs.Config) -> Outcome:
     except data.BadLine as bad:
         raise Failed(f"In the data, {bad}", "Mend that line.", "dataset") from bad
     except Unloadable as unloadable:
-        raise Failed(unloadable.reason, unloadable.remedy, "policy") from unloadable
+        raise Failed(unloadable.reason, unloadable.remedy, unloadable.field) from unloadable
     except OSError as error:
         words = f"{error.strerror or error} {error.filename or ''}".strip()
         raise Failed(words, "See whether the disk is full and the files may be read.") from error

@@ -23,30 +23,30 @@ def download(name: str, revision: str, into: Path) -> None:
     part = into.with_name(f".{into.name}.part")
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision)
-        wanted = _wanted(name, [each.rfilename for each in info.siblings or []])
+        wanted = _wanted(name, into, [each.rfilename for each in info.siblings or []])
         huggingface_hub.snapshot_download(name, revision=info.sha, local_dir=part, allow_patterns=wanted)
     except errors.GatedRepoError:
         raise checkpoint.Unloadable(
-            f"{name} asks its users to accept a licence first.", "Accept it, or take another."
+            into, f"{name} asks its users to accept a licence first.", "Accept it, or take another."
         ) from None
     except errors.RepositoryNotFoundError:
-        raise checkpoint.Unloadable(f"The Hub has no model {name}.", remedy) from None
+        raise checkpoint.Unloadable(into, f"The Hub has no model {name}.", remedy) from None
     except errors.RevisionNotFoundError:
         raise checkpoint.Unloadable(
-            f"{name} has no revision {revision}.", "Name a commit, a tag or a branch."
+            into, f"{name} has no revision {revision}.", "Name a commit, a tag or a branch."
         ) from None
     except (OSError, ValueError, errors.HfHubHTTPError) as error:
-        raise checkpoint.Unloadable(f"{name} could not be downloaded: {error}", remedy) from error
+        raise checkpoint.Unloadable(into, f"{name} could not be downloaded: {error}", remedy) from error
     shutil.rmtree(part / ".cache", ignore_errors=True)
     checkpoint.write_json(part / checkpoint.LINEAGE, {"kind": "policy", "hub": name, "revision": info.sha})
     os.rename(part, into)
 
 
-def _wanted(name: str, files: Iterable[str]) -> list[str]:
+def _wanted(name: str, into: Path, files: Iterable[str]) -> list[str]:
     kept = (".safetensors", ".json", ".jinja", ".model", ".txt")
     wanted = [file for file in files if "/" not in file and file.endswith(kept)]
     if not any(file.endswith(".safetensors") for file in wanted):
         raise checkpoint.Unloadable(
-            f"{name} has no safetensors weights.", "Choose a model that has; pickled ones are refused."
+            into, f"{name} has no safetensors weights.", "Choose a model that has; pickled ones are refused."
         )
     return wanted

@@ -1,0 +1,186 @@
+"""The commands of the machine learning side, for people at a terminal and for the worker.
+
+    python -m rlhf new KIND RUN_DIR --from CHECKPOINT …   make a run directory
+    python -m rlhf RUN_DIR                                run it, or go on with it
+    python -m rlhf evaluate CHECKPOINT DATASET.jsonl      how well a reward model agrees with rankings
+    python -m rlhf score CHECKPOINT < lines.jsonl         rewards and scores, a line out per line in
+
+Each ends with 0 only when it did what it was asked; what went wrong is one line on stderr. Torch is loaded
+only by the commands that compute, so that a setting is refused at once.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rlhf import config, data
+from rlhf.config import Refused
+from rlhf.execute import FINISHED, complain, execute
+
+OPTIONS = {"policy": "--from", "reward": "--reward", "dataset": "--dataset", "prompts": "--prompts"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(complain(f"{self.prog}: {message}; --help tells more.", 2))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out one command; the exit status."""
+    commands = {"new": _new, "evaluate": _evaluate, "score": _score}
+    if not arguments or arguments[0] not in (*commands, "-h", "--help"):
+        given = _run_parser().parse_args(arguments)
+        return execute(given.run_dir, given.afresh)
+    given = _parser().parse_args(arguments)
+    try:
+        return commands[given.command](given)
+    except (Refused, data.BadLine) as error:
+        return complain(str(error))
+    except OSError as error:
+        return complain(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m rlhf", description="Run or resume a run directory.")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--afresh", action="store_true", help="forget what earlier attempts wrote")
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m rlhf",
+        description="Reward models and policies. `python -m rlhf RUN_DIR` runs or resumes a run directory.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    new = commands.add_parser(
+        "new",
+        help="make a run directory",
+        epilog=_settings_in_words(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    new.add_argument("kind", choices=list(config.KINDS))
+    new.add_argument("run_dir", type=Path)
+    new.add_argument("--from", dest="policy", metavar="CHECKPOINT", help="a folder, or hub:org/name@revision")
+    new.add_argument("--dataset", metavar="FILE", help="rankings, or for sft demonstrations")
+    new.add_argument("--prompts", metavar="FILE", help="prompt lines")
+    new.add_argument("--reward", metavar="CHECKPOINT", help="the reward model")
+    new.add_argument("--checker", default="", metavar="NAME", help="a rule that judges in its place")
+    new.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    measure = commands.add_parser("evaluate", help="how well a reward model agrees with rankings")
+    measure.add_argument("checkpoint", type=Path)
+    measure.add_argument("dataset", type=Path)
+    measure.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    score = commands.add_parser("score", help="rewards and scores of the lines on stdin")
+    score.add_argument("checkpoint", type=Path)
+    return parser
+
+
+def _settings_in_words() -> str:
+    lines = []
+    for kind in config.KINDS:
+        lines.append(f"settings of a {kind} run:")
+        lines += [f"  {each.name}={each.default}".ljust(34) + each.help for each in config.settings(kind)]
+    return "\n".join(lines)
+
+
+def _new(given: argparse.Namespace) -> int:
+    """Make a run directory, whole or not at all."""
+    if given.kind == "evaluation":  # it starts from the reward model that it measures
+        given.reward, given.policy = given.reward or given.policy, None
+    places = config.inputs(given.kind)
+    values: dict[str, Any] = {"checker": given.checker} if given.checker else {}
+    if given.checker and not given.reward:
+        values["reward"] = ""
+    sources = {name: getattr(given, name) for name in OPTIONS}
+    for name, source in sources.items():
+        if source and name not in places:
+            raise Refused(name, f"A {given.kind} run takes no {OPTIONS[name]}.")
+        if not source and name in places and values.get(name) != "":
+            raise Refused(name, f"A {given.kind} run needs {OPTIONS[name]}.")
+    if (sources["policy"] or "").startswith("hub:"):
+        values["policy"] = sources.pop("policy")
+    made = config.make(given.kind, values | config.assignments(given.settings))
+    if given.run_dir.exists() and (not given.run_dir.is_dir() or any(given.run_dir.iterdir())):
+        raise Refused("run_dir", f"{given.run_dir} is there already and is not empty.")
+    part = given.run_dir.with_name(f".{given.run_dir.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        config.write(part, made)
+        for name, source in sources.items():
+            if source:
+                _take(given.kind, name, Path(source), part / places[name])
+        os.replace(part, given.run_dir)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    print(f"Made {given.run_dir}; run it with: python -m rlhf {given.run_dir}")
+    return FINISHED
+
+
+def _take(kind: str, name: str, source: Path, target: Path) -> None:
+    """An input of the run: lines are checked and copied, checkpoints linked where that is possible."""
+    if name == "prompts":
+        data.prompt_lines(source)
+        shutil.copyfile(source, target)
+    elif name == "dataset":
+        (data.demonstrations if kind == "sft" else data.rankings)(source)
+        shutil.copyfile(source, target)
+    elif not source.is_dir():
+        raise Refused(name, f"{source} is not a folder.")
+    else:
+        target.mkdir(parents=True)
+        for file in sorted(source.iterdir()):
+            if file.is_file():
+                _link(file.resolve(), target / file.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    rankings = data.rankings(given.dataset)
+    if not rankings:
+        raise Refused("dataset", f"{given.dataset} holds no rankings.")
+    from rlhf import checkpoint, evaluate
+    from rlhf.reward_model import RewardModel
+
+    try:
+        model = RewardModel.load(given.checkpoint, checkpoint.choose_device())
+    except checkpoint.Unloadable as error:
+        return complain(f"{error.reason} {error.remedy}")
+    found = evaluate.evaluate(model, rankings)
+    if given.json:
+        print(json.dumps(found))
+    else:
+        for name, value in found.items():
+            print(f"{name.replace('_', ' '):14} {'–' if value is None else f'{value:.4g}'}")
+    return FINISHED
+
+
+def _score(given: argparse.Namespace) -> int:
+    from rlhf import checkpoint
+    from rlhf.reward_model import RewardModel
+
+    try:
+        model = RewardModel.load(given.checkpoint, checkpoint.choose_device())
+    except checkpoint.Unloadable as error:
+        return complain(f"{error.reason} {error.remedy}")
+    for prompt, rollouts in data.scorable(sys.stdin.buffer):
+        rewards = model.rewards_of([model.encode(prompt, rollouts)])[0]
+        print(json.dumps({"rewards": rewards, "scores": [model.score(each) for each in rewards]}), flush=True)
+    return FINISHED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

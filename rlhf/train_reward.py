@@ -1,0 +1,195 @@
+"""Training a reward model: a simulator of the people who ranked.
+
+Reads top to bottom. One quintet is one example, scored in one forward pass; its loss is the listwise one (or
+all pairs) and a small centring. What is held out is held out by prompt. Leaves out weights per labeler,
+ensembles, adapters and mixed precision.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf import batch, checkpoint, data, evaluate, losses
+from rlhf.batch import Example
+from rlhf.config import RewardConfig
+from rlhf.data import Ranking
+from rlhf.optimizer import Optimizer, rate
+from rlhf.reward_model import RewardModel
+from rlhf.run import Failed, Outcome, RunDirectory
+from rlhf.sample import sample
+
+REFERENCES = 64  # rollouts of the starting model whose mean reward becomes the middle of the score
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """Rankings and, in the same order, their tokens."""
+
+    lines: list[Ranking]
+    examples: list[Example]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+def train(run: RunDirectory, config: RewardConfig) -> Outcome:
+    """Train, or go on training, to the last step."""
+    # 1. The model: a policy's backbone with a new head, a reward model to train on, or where this run was.
+    torch.manual_seed(config.seed)
+    device = checkpoint.choose_device(config.device)
+    run.tell("loading", device=checkpoint.describe(device))
+    base = run.input(config.policy)
+    resumed = run.resume()
+    model, tokenizer = checkpoint.start_reward_model(resumed.path if resumed else base, config.seed, device)
+    judge = RewardModel(model, tokenizer, max_tokens=config.max_tokens)
+
+    # 2. The rankings as tokens, split by prompt, and whether the model can take a quintet as one row.
+    given = data.rankings(run.input(config.dataset))
+    taught, held = _split(judge, given, config)
+    judge.settle(taught.examples + held.examples)
+    references = _references(run, base, judge, taught, config)
+
+    # 3. The optimizer.
+    total = batch.steps_of(len(taught), config.batch, config.epochs)
+    warmup = round(config.warmup * total)
+    optimizer = Optimizer(model, config.weight_decay, config.clip)
+    lineage = run.lineage(config, base)
+    metrics = _counts(given, taught, held)
+    done, last = 0, None
+    if resumed:
+        resumed.restore(optimizer)
+        done, metrics, last = resumed.step, resumed.metrics, str(resumed.path.relative_to(run.path))
+    run.log(f"{len(taught)} rankings, {len(held)} held out, {total} steps on {run.device}, {judge.layout}.")
+
+    for step in run.steps(done, total):
+        # 4. One step: the mean loss of the batch's quintets, however they are cut into portions.
+        chosen = batch.drawn(len(taught), config.batch, step, config.seed)
+        loss = 0.0
+        for portion in batch.portions([taught.examples[number] for number in chosen], config.micro_batch):
+            numbers = [chosen[place] for place in portion]
+            rewards = judge.rewards([taught.examples[number] for number in numbers])  # [quintets, places]
+            ranks = evaluate.ranks_of([taught.lines[number] for number in numbers], rewards.shape[1]).to(
+                device
+            )
+            each = losses.KINDS[config.loss](rewards, ranks)
+            part = (each + config.centering * losses.centering(rewards, ranks)).sum() / len(chosen)
+            part.backward()
+            loss += float(each.detach().sum()) / len(chosen)
+        learning_rate = rate(step, total, config.learning_rate, warmup)
+        if not math.isfinite(optimizer.step(learning_rate)):
+            raise run.lost(step, _named([taught.lines[number] for number in chosen]))
+
+        # 5. Every so often: how it does on what was held out. The scale of the score is fitted anew.
+        measured: dict[str, Any] = {}
+        due = run.checkpoint_due(step, config.checkpoint_every)
+        if due or step == 1 or step % config.evaluate_every == 0:
+            measured = _measure(run, step, judge, held, references, config)
+            metrics |= {"loss": loss, **measured}
+            run.log(f"step {step} of {total}: loss {loss:.4f}, {_in_words(measured)}")
+        told = {name: measured.get(name) for name in ("held_out_loss", "held_out_accuracy", "held_out_pairs")}
+        run.step(step, loss=loss, learning_rate=learning_rate, **told)
+
+        # 6. A checkpoint, at its time, at the end, and before the run has to stop.
+        if due:
+            scale = {"mu": judge.mu, "tau": judge.tau}
+            last = run.save(step, model, tokenizer, optimizer, lineage | scale, metrics)
+
+    return Outcome(last, metrics)
+
+
+def _split(judge: RewardModel, given: Sequence[Ranking], config: RewardConfig) -> tuple[Rankings, Rankings]:
+    """What is trained on and what is held out. A ranking of equals says nothing and is neither."""
+    telling = [ranking for ranking in given if ranking.teaches]
+    if not telling:
+        raise Failed("No ranking says that one rollout is better than another.", "Rank some more.", "dataset")
+    examples = [judge.encode(ranking.prompt, ranking.rollouts) for ranking in telling]
+    parts = data.split_by_prompt([ranking.prompt for ranking in telling], config.held_out, config.seed)
+    taught, held = (Rankings([telling[n] for n in part], [examples[n] for n in part]) for part in parts)
+    return taught, held
+
+
+def _references(
+    run: RunDirectory, base: Path, judge: RewardModel, taught: Rankings, config: RewardConfig
+) -> list[Example]:
+    """Typical answers of the starting model: its own where it can write, else those that people ranked."""
+    prompts = sorted({tuple(example.prompt) for example in taught.examples})
+    random.Random(config.seed).shuffle(prompts)
+    if not checkpoint.is_policy(base):
+        return taught.examples
+    run.tell("sampling")
+    policy, tokenizer = checkpoint.load_policy(base, judge.model.device)
+    longest = max(len(rollout) for example in taught.examples for rollout in example.rollouts)
+    asked = [list(prompts[number % len(prompts)]) for number in range(REFERENCES)]
+    chances = torch.Generator().manual_seed(config.seed)
+    rollouts = sample(policy, tokenizer, asked, 1, longest, 1.0, chances)
+    return [Example(prompt, [rollout.tokens]) for prompt, rollout in zip(asked, rollouts, strict=True)]
+
+
+def _measure(
+    run: RunDirectory,
+    step: int,
+    judge: RewardModel,
+    held: Rankings,
+    references: Sequence[Example],
+    config: RewardConfig,
+) -> dict[str, Any]:
+    """The numbers of a step on what was held out; fits μ and τ, and keeps the shown quintets' scores."""
+    typical = [reward for row in judge.rewards_of(references, config.micro_batch) for reward in row]
+    found = evaluate.Measured(judge.rewards_of(held.examples, config.micro_batch), held.lines)
+    margins = found.margins
+    judge.mu, judge.tau = sum(typical) / len(typical), evaluate.fit_tau(margins)
+    shown = zip(held.lines, found.rewards, strict=True)
+    run.samples(
+        [
+            {
+                "step": step,
+                "index": index,
+                "prompt": data.prompt_text(ranking.prompt),
+                "rollouts": list(ranking.rollouts),
+                "ranks": list(ranking.ranks),
+                "scores": [judge.score(reward) for reward in rewards],
+            }
+            for index, (ranking, rewards) in enumerate(shown)
+            if index < config.sample_quintets
+        ]
+    )
+    return {
+        "held_out_loss": found.loss(config.loss),
+        "held_out_accuracy": evaluate.accuracy(margins),
+        "held_out_pairs": len(margins),
+        "nll": evaluate.nll(margins, judge.tau),
+        "ece": evaluate.calibration_error(margins, judge.tau),
+        "mu": judge.mu,
+        "tau": judge.tau,
+    }
+
+
+def _counts(given: Sequence[Ranking], taught: Rankings, held: Rankings) -> dict[str, Any]:
+    examples = taught.examples + held.examples
+    return {
+        "rankings": len(given),
+        "trained_on": len(taught),
+        "held_out": len(held),
+        "all_tied": len(given) - len(taught) - len(held),
+        "labelers": len({ranking.labeler for ranking in given}),
+        "simulated": sum(ranking.simulated for ranking in given),
+        "prompts_cut": sum(example.prompt_cut for example in examples),
+        "rollouts_cut": sum(example.rollouts_cut for example in examples),
+    }
+
+
+def _named(rankings: Sequence[Ranking]) -> str:
+    """The quintets of a step, for whoever has to look for the one at fault."""
+    names = [ranking.quintet or data.prompt_text(ranking.prompt)[:40] for ranking in rankings]
+    return f" on the quintets {', '.join(names)}"
+
+
+def _in_words(measured: dict[str, Any]) -> str:
+    if measured["held_out_accuracy"] is None:
+        return "nothing held out"
+    return f"held out {measured['held_out_loss']:.4f}, right on {measured['held_out_accuracy']:.1%} of pairs"
