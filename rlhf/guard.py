@@ -8,6 +8,7 @@ people decide, and nothing here stops a run. Knows numbers only, no tensors and 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
+SIGNS = ("kl", "distinct_2", "entropy")
 SMOOTHED = 5  # steps behind a smoothed value, never later ones
 START = 5  # steps whose mean is a series' start
 AGREEING = 2  # of the three signs
@@ -33,38 +34,35 @@ class Crop:
 
 def crop(steps: Sequence[Mapping[str, float]], limits: Limits) -> Crop | None:
     """The first step at which two signs agree, of a run's step lines in order; None where none does."""
-    series = {name: [float(each[name]) for each in steps] for name in ("kl", "distinct_2", "entropy")}
-    for count in range(START, len(steps) + 1):
-        found = signs({name: values[:count] for name, values in series.items()}, limits)
+    series = {name: [float(each[name]) for each in steps] for name in SIGNS}
+    start = {name: mean(values[:START]) for name, values in series.items()}
+    for end in range(START, len(steps) + 1):
+        now = {name: mean(values[max(0, end - SMOOTHED) : end]) for name, values in series.items()}
+        found = signs(start, now, limits)
         if len(found) >= AGREEING:
-            return Crop(int(steps[count - 1]["step"]), tuple(found), tuple(found.values()))
+            return Crop(int(steps[end - 1]["step"]), tuple(found), tuple(found.values()))
     return None
 
 
-def signs(series: Mapping[str, Sequence[float]], limits: Limits) -> dict[str, str]:
-    """The signs to be seen at the last step of these series, each with its reason in words."""
+def signs(start: Mapping[str, float], now: Mapping[str, float], limits: Limits) -> dict[str, str]:
+    """The signs to be seen in what a run's numbers are, against what they were; each with its reason."""
     found = {}
-    paid = smoothed(series["kl"])
-    if paid > limits.kl:
-        found["kl"] = f"The KL to the start is {paid:.2f} nats a rollout, above {limits.kl:g}."
-    for name, limit, words in (
-        ("distinct_2", limits.distinct_2, "The variety of token pairs"),
-        ("entropy", limits.entropy, "The entropy"),
-    ):
-        share = smoothed(series[name]) / max(start(series[name]), 1e-9)
-        if share < limit:
-            found[name] = f"{words} is at {share:.0%} of its start, below {limit:.0%}."
+    if now["kl"] > limits.kl:
+        found["kl"] = f"The KL to the start is {now['kl']:.2f} nats a rollout, above {limits.kl:g}."
+    shares = {name: now[name] / max(start[name], 1e-9) for name in SIGNS[1:]}
+    if shares["distinct_2"] < limits.distinct_2:
+        found["distinct_2"] = _fallen("The variety of token pairs", shares["distinct_2"], limits.distinct_2)
+    if shares["entropy"] < limits.entropy:
+        found["entropy"] = _fallen("The entropy", shares["entropy"], limits.entropy)
     return found
 
 
-def smoothed(values: Sequence[float]) -> float:
-    """The mean of the last few values: what is known at that step, with less noise."""
-    return sum(values[-SMOOTHED:]) / len(values[-SMOOTHED:])
+def _fallen(what: str, share: float, limit: float) -> str:
+    return f"{what} is at {share:.0%} of its start, below {limit:.0%}."
 
 
-def start(values: Sequence[float]) -> float:
-    """Where a series began: the mean of its first few values."""
-    return sum(values[:START]) / len(values[:START])
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
 
 
 def distinct(rollouts: Sequence[Sequence[Hashable]], size: int) -> float:

@@ -5,7 +5,7 @@ A prompt is read once for all its rollouts where that is less work and the model
 and not assumed. Sampling is the matter of `rlhf.sample`, the order of things that of `rlhf.train_policy`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,17 @@ class Reader:
         if self._masks is not None and all(self.worth_sharing(each) for each in examples):
             return self._shared(examples, self._masks)
         return self._padded(examples)
+
+    @torch.no_grad()
+    def log_probs(self, examples: Sequence[Example], at_once: int) -> Tensor:
+        """Every rollout token's log-probability, [tokens] in the order of the examples, without gradients."""
+        count = sum(len(each.rollouts) for each in examples)
+        found = [torch.empty(0)] * count
+        for some, numbers in portions(examples, at_once):
+            parts = self.read(some).log_probs.split([len(one) for each in some for one in each.rollouts])
+            for number, part in zip(numbers, parts, strict=True):
+                found[number] = part
+        return torch.cat(found)
 
     @torch.no_grad()
     def settle(self, examples: Sequence[Example]) -> None:
@@ -120,6 +131,23 @@ class Reader:
 
     def _tensor(self, numbers: list[int]) -> Tensor:
         return torch.tensor(numbers, device=self.model.device)
+
+
+def portions(examples: Sequence[Example], at_once: int) -> Iterator[tuple[list[Example], list[int]]]:
+    """The examples in portions of at most so many rollouts, and whose rollouts these are of all, in order.
+
+    Examples of similar length go together; one of too many rollouts is taken in pieces.
+    """
+    pieces, numbers, before = [], [], 0
+    for each in examples:
+        for start in range(0, len(each.rollouts), at_once):
+            some = each.rollouts[start : start + at_once]
+            pieces.append(Example(each.prompt, some))
+            numbers.append(list(range(before + start, before + start + len(some))))
+        before += len(each.rollouts)
+    most = max((len(each.rollouts) for each in pieces), default=1)
+    for portion in batch.portions(pieces, max(1, at_once // most)):
+        yield [pieces[place] for place in portion], [each for place in portion for each in numbers[place]]
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor, temperature: float) -> Reading:

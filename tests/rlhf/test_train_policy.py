@@ -1,0 +1,288 @@
+"""The policy trainer on tiny models: what it writes, that it learns, how it ends and how it goes on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+import zstandard
+
+from rlhf import checkpoint, config, train_policy
+from rlhf.execute import FAILED, FINISHED, TRY_AGAIN, execute
+from rlhf.run import RunDirectory
+from tests.rlhf import tiny
+
+PROMPTS = ["A joke about a pelican.", "A joke about rain.", "And one about tea."]
+ENDS = list(range(4, 60))
+SETTINGS = {
+    "steps": 4, "prompts_per_step": 2, "rollouts_per_prompt": 4, "max_new_tokens": 10, "learning_rate": 0.01,
+    "evaluate_every": 2, "checkpoint_every": 2, "sample_prompts": 2, "warmup": 0, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A policy with many ending tokens: random weights would hardly ever draw the one."""
+    path = tiny.policy(tmp_path_factory.mktemp("start") / "policy")
+    chances = json.loads((path / "generation_config.json").read_text())
+    (path / "generation_config.json").write_text(json.dumps(chances | {"eos_token_id": ENDS}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def judge(start, tmp_path_factory):
+    return scorer(start, tmp_path_factory.mktemp("judge") / "reward")
+
+
+@pytest.fixture
+def made(tmp_path, start, judge):
+    """A run directory with these settings."""
+
+    def make(name="run", policy=start, reward=judge, prompts=PROMPTS, **settings):
+        path = tmp_path / name
+        shutil.copytree(policy, path / "inputs" / "policy")
+        shutil.copytree(reward, path / "inputs" / "reward")
+        (path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": each}) + "\n" for each in prompts))
+        config.write(path, config.make("policy", SETTINGS | settings))
+        return path
+
+    return make
+
+
+def scorer(start, path, seed=1):
+    model, words = checkpoint.start_reward_model(start, seed=seed)
+    checkpoint.save(path, model, words, {"kind": "reward", "mu": 0.1, "tau": 0.5}, {})
+    return path
+
+
+def lines(path, name="steps.jsonl"):
+    blob = (path / name).read_bytes()
+    if name.endswith(".zst"):
+        blob = zstandard.ZstdDecompressor().stream_reader(blob, read_across_frames=True).read()
+    return [json.loads(line) for line in blob.decode().splitlines()]
+
+
+def result(path):
+    return json.loads((path / "result.json").read_text())
+
+
+def weights(path, step):
+    return (path / "checkpoints" / f"step-{step:06d}" / "model.safetensors").read_bytes()
+
+
+def told(path, name="steps.jsonl"):
+    """The lines without the clock."""
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines(path, name)]
+
+
+def test_a_run_writes_all_that_the_contract_names(made):
+    path = made()
+    assert execute(path) == FINISHED
+    steps = lines(path)
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    wanted = {
+        "reward", "raw_reward", "kl", "sqrt_kl", "entropy", "distinct_1", "distinct_2", "length", "finished",
+        "zero_spread", "loss", "grad_norm", "learning_rate", "seconds",
+    }  # fmt: skip
+    assert all(wanted <= set(line) for line in steps)
+    assert all(0 <= line["reward"] <= 1 for line in steps)
+    ended = result(path)
+    assert (ended["state"], ended["step"], ended["checkpoint"]) == ("finished", 4, "checkpoints/step-000004")
+    assert ended["crop"] is None and ended["suggested"] == "checkpoints/step-000004"
+    assert ended["metrics"]["kl"] == steps[-1]["kl"]
+    folders = sorted(each.name for each in (path / "checkpoints").iterdir())
+    assert folders == ["step-000002", "step-000004"]
+    assert not (path / "checkpoints/step-000002/trainer").exists()
+    model, _ = checkpoint.load_policy(path / ended["checkpoint"])
+    assert isinstance(model, torch.nn.Module)
+    lineage = checkpoint.lineage(path / ended["checkpoint"])
+    assert lineage["kind"] == "policy" and lineage["step"] == 4
+    assert lineage["reward"]["sha256"] == checkpoint.fingerprint(path / "inputs/reward")
+
+
+def test_every_rollout_is_kept_with_all_that_was_made_of_it(made):
+    path = made()
+    execute(path)
+    kept = lines(path, "rollouts.jsonl.zst")
+    assert len(kept) == 4 * 2 * 4
+    first = kept[0]
+    assert (first["step"], first["group"], first["index"]) == (1, 0, 0)
+    assert first["prompt"] in PROMPTS and isinstance(first["rollout"], str)
+    for each in kept:
+        assert len(each["kl"]) == len(each["tokens"]) <= 10
+        assert each["reward"] == pytest.approx(sum(each["parts"].values()), abs=1e-5)
+        assert each["parts"]["kl"] == pytest.approx(-0.1 * sum(each["kl"]), abs=1e-3)
+        assert each["finished"] == (each["tokens"][-1] in ENDS)
+        assert ("unfinished" in each["parts"]) != each["finished"]
+    for step in range(1, 5):
+        for group in range(2):
+            rows = [each for each in kept if (each["step"], each["group"]) == (step, group)]
+            assert [each["index"] for each in rows] == [0, 1, 2, 3]
+            if rows[0]["trained"]:
+                others = sum(each["reward"] for each in rows[1:]) / 3
+                assert rows[0]["advantage"] == pytest.approx(rows[0]["reward"] - others, abs=1e-4)
+            else:
+                assert {each["advantage"] for each in rows} == {0.0}
+
+
+def test_the_start_pays_no_kl_and_its_samples_come_first(made):
+    path = made()
+    execute(path)
+    samples = lines(path, "samples.jsonl")
+    assert [(each["step"], each["index"]) for each in samples] == [
+        (step, index) for step in (0, 2, 4) for index in (0, 1)
+    ]
+    assert [each["prompt"] for each in samples[:2]] == PROMPTS[:2]
+    assert all(abs(each["kl"]) < 1e-4 for each in samples[:2])
+    assert all(0 <= each["score"] <= 1 for each in samples)
+    assert abs(lines(path)[0]["kl"]) < 1e-4
+
+
+def test_sampling_and_training_agree_before_the_first_update(made, capfd):
+    execute(made())
+    found = [line for line in capfd.readouterr().out.splitlines() if "agree on every token" in line]
+    assert len(found) == 1 and float(found[0].split()[-1].rstrip(".")) < 1e-4
+
+
+def test_a_model_that_says_other_things_in_training_is_refused(made, monkeypatch):
+    monkeypatch.setattr(train_policy, "DISAGREEMENT", 0.0)
+    path = made()
+    assert execute(path) == FAILED
+    assert "says other things when it writes" in result(path)["reason"]
+
+
+def test_the_reward_rises_where_nothing_holds_it(made):
+    path = made(steps=25, beta=0, prompts_per_step=3, rollouts_per_prompt=8, learning_rate=0.01, seed=1)
+    execute(path)
+    rewards = [line["raw_reward"] for line in lines(path)]
+    assert sum(rewards[-5:]) > sum(rewards[:5]) + 0.5
+    kls = [line["kl"] for line in lines(path)]
+    assert kls[-1] > kls[1] and kls[-1] > 0.5
+
+
+def test_a_large_beta_holds_the_policy_where_it_started(made):
+    same = {"steps": 15, "prompts_per_step": 3, "rollouts_per_prompt": 8}
+    free, held = made("free", beta=0, **same), made("held", beta=10, **same)
+    execute(free)
+    execute(held)
+    assert lines(held)[-1]["kl"] < 0.5 * lines(free)[-1]["kl"]
+
+
+def test_portions_of_any_size_give_the_same_run(made):
+    whole, parts = made("whole", micro_batch=8), made("parts", micro_batch=3)
+    execute(whole)
+    execute(parts)
+    for one, other in zip(lines(whole), lines(parts), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-2)
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 4, 5])
+def test_a_killed_run_goes_on_to_the_very_same_end(made, killed_at):
+    """The process dies at once when it is about to tell a step: nothing is flushed, nothing is said."""
+    straight, broken = made("straight", steps=6), made("broken", steps=6)
+    assert execute(straight) == FINISHED
+    code = (
+        "import os, sys\nfrom rlhf import execute, run\ntell = run.RunDirectory.step\n"
+        "def die(self, step, **metrics):\n"
+        f"    os.kill(os.getpid(), 9) if step == {killed_at} else tell(self, step, **metrics)\n"
+        "run.RunDirectory.step = die\nexecute.execute(sys.argv[1])"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(broken)], check=False, env=os.environ)
+    assert died.returncode == -signal.SIGKILL and not (broken / "result.json").exists()
+    assert execute(broken) == FINISHED
+    assert weights(broken, 6) == weights(straight, 6)
+    for name in ("steps.jsonl", "samples.jsonl", "rollouts.jsonl.zst"):
+        assert told(broken, name) == told(straight, name)
+    assert result(broken) == result(straight)
+
+
+def test_sigterm_stops_between_two_steps_and_the_run_goes_on(made, monkeypatch):
+    straight, stopped = made("straight"), made("stopped")
+    execute(straight)
+    tell = RunDirectory.step
+
+    def interrupted(self, step, **metrics):
+        tell(self, step, **metrics)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "step", interrupted)
+        assert execute(stopped) == TRY_AGAIN
+    assert not (stopped / "result.json").exists()
+    assert (stopped / "checkpoints/step-000003/trainer").is_dir()
+    assert execute(stopped) == FINISHED
+    assert weights(stopped, 4) == weights(straight, 4)
+    assert told(stopped) == told(straight)
+
+
+def test_a_cancelled_run_ends_with_a_checkpoint_of_its_last_step(made, monkeypatch):
+    path = made(steps=50)
+    tell = RunDirectory.step
+
+    def cancelling(self, step, **metrics):
+        tell(self, step, **metrics)
+        if step == 3:
+            (self.path / "cancel").touch()
+
+    monkeypatch.setattr(RunDirectory, "step", cancelling)
+    assert execute(path) == FINISHED
+    assert result(path)["state"] == "cancelled"
+    assert result(path)["checkpoint"] == "checkpoints/step-000003"
+
+
+def test_a_crop_is_told_once_and_names_the_checkpoint_before_it(made):
+    path = made(steps=9, checkpoint_every=2, crop_kl=0.01, crop_distinct=0, crop_entropy=1, beta=0)
+    execute(path)
+    crops = [(line["step"], line["crop"]) for line in lines(path) if "crop" in line]
+    assert len(crops) == 1
+    step, signs = crops[0]
+    assert signs == ["kl", "entropy"]
+    crop = result(path)["crop"]
+    assert crop["step"] == step and len(crop["rules"]) == 2
+    assert crop["checkpoint"] == f"checkpoints/step-{step // 2 * 2:06d}" == result(path)["suggested"]
+
+
+def test_a_crop_before_any_checkpoint_suggests_none(made):
+    path = made(steps=9, checkpoint_every=9, crop_kl=0.01, crop_distinct=0, crop_entropy=1, beta=0)
+    execute(path)
+    assert result(path)["crop"]["checkpoint"] is None and result(path)["suggested"] is None
+
+
+def test_a_group_whose_rollouts_are_all_worth_the_same_is_counted_and_not_trained_on(made, tmp_path):
+    path = made(steps=2, policy=tiny.policy(tmp_path / "endless"), max_new_tokens=1)  # all are cut off
+    execute(path)
+    assert [line["zero_spread"] for line in lines(path)] == [1.0, 1.0]
+    assert not any(each["trained"] for each in lines(path, "rollouts.jsonl.zst"))
+    assert [line["grad_norm"] for line in lines(path)] == [0.0, 0.0]
+
+
+def test_another_tokenizer_is_scored_by_text_and_the_log_says_so(made, tmp_path, capfd):
+    other = scorer(tiny.policy(tmp_path / "other", chat=False), tmp_path / "other-judge")
+    path = made(reward=other, steps=1)
+    assert execute(path) == FINISHED
+    assert "another tokenizer" in capfd.readouterr().out
+
+
+def test_a_reward_model_that_is_none_fails_in_words(made, start):
+    path = made(reward=start)
+    assert execute(path) == FAILED
+    assert "is no reward model" in result(path)["reason"] and result(path)["field"] == "reward"
+
+
+def test_no_prompts_fail_in_words(made):
+    path = made(prompts=[])
+    assert execute(path) == FAILED
+    assert result(path)["reason"] == "There are no prompts to answer."
+
+
+def test_rollouts_longer_than_the_model_are_refused_before_any_step(made):
+    path = made(max_new_tokens=8000)
+    assert execute(path) == FAILED
+    assert result(path)["field"] == "max_new_tokens"
+    assert not (path / "steps.jsonl").exists()
