@@ -1,10 +1,15 @@
-"""Tiny models made on the spot: a byte-level tokenizer and random weights of several architectures."""
+"""Tiny models and data made on the spot: a byte-level tokenizer, random weights of several architectures,
+people who love pelicans."""
 
+import random
+import shutil
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from rlhf import config, data
 
 SPECIAL = ["<pad>", "<bos>", "<|user|>", "<|assistant|>", "<|end|>"]
 CHAT = "{% for message in messages %}<|user|>{{ message['content'] }}{% endfor %}<|assistant|>"
@@ -15,13 +20,26 @@ CONFIGS = {
     "qwen3": {**_SIZES, "num_key_value_heads": 2, "head_dim": 8},
     "mistral": {**_SIZES, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 6},
     "gemma2": {**_GEMMA, "query_pre_attn_scalar": 8},
-    "gemma3_text": {**_GEMMA, "query_pre_attn_scalar": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    "gemma3_text": {
+        **_GEMMA, "query_pre_attn_scalar": 8, "layer_types": ["sliding_attention", "full_attention"],
+    },
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
 }  # fmt: skip
+_LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8}
+UNSHARED = {  # that cannot take a quintet as one row: one says so, the other is silently wrong
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "qwen3_next": {
+        **_SIZES, **_LINEAR, "num_key_value_heads": 2, "head_dim": 8, "linear_value_head_dim": 8,
+        "num_experts": 2, "num_experts_per_tok": 1,
+        "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+        "layer_types": ["linear_attention", "full_attention"],
+    },
+}  # fmt: skip
+WORDS = ("why", "did", "the", "pelican", "cross", "a", "road", "with", "fish", "big", "beak", "bird")
 
 
 def tokenizer(pad: str | None = "<pad>", chat: bool = True) -> PreTrainedTokenizerFast:
-    """Every byte is a token. `pad="<|end|>"` gives the kind in which padding ends a text, None one without."""
+    """Every byte is a token. `pad="<|end|>"` is the kind in which padding ends a text, None one without."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE({token: number for number, token in enumerate(SPECIAL + alphabet)}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -36,7 +54,7 @@ def tokenizer(pad: str | None = "<pad>", chat: bool = True) -> PreTrainedTokeniz
 
 def model(kind: str = "llama", seed: int = 0, **changes):
     """A random causal language model whose vocabulary fits `tokenizer()`."""
-    options = CONFIGS[kind] | {
+    options = (CONFIGS | UNSHARED)[kind] | {
         "vocab_size": len(SPECIAL) + 256,
         "eos_token_id": 4,
         "pad_token_id": 0,
@@ -55,4 +73,46 @@ def policy(
     made.config.pad_token_id = made.generation_config.pad_token_id = words.pad_token_id
     made.save_pretrained(path)
     words.save_pretrained(path)
+    return path
+
+
+def rankings(path: Path, count: int = 40, prompts: int = 20, seed: int = 0) -> Path:
+    """A file of rankings by people who like pelicans and fish, with a tie now and then."""
+    random_words = random.Random(seed)
+    lines = []
+    for number in range(count):
+        rollouts = [
+            " ".join(random_words.choices(WORDS, k=random_words.randint(3, 7)))
+            for _ in range(random_words.choice((5, 5, 5, 3)))
+        ]
+        liked = [text.count("pelican") + text.count("fish") for text in rollouts]
+        lines.append(
+            {
+                "prompt": f"Joke {number % prompts}, please.",
+                "rollouts": rollouts,
+                "ranks": list(data.dense([-each for each in liked])),
+                "labeler": f"labeler {number % 3}",
+                "quintet": str(number),
+                "simulated": number % 2 == 0,
+            }
+        )
+    data.write_lines(path, lines)
+    return path
+
+
+def demonstrations(path: Path, count: int = 24) -> Path:
+    """A file of demonstrations: every answer repeats its prompt's number."""
+    lines = [
+        {"prompt": f"Joke {number % 12}, please.", "completion": f"pelican {number % 12}"}
+        for number in range(count)
+    ]
+    data.write_lines(path, lines)
+    return path
+
+
+def run_directory(path: Path, kind: str, start: Path, dataset: Path, **values) -> Path:
+    """A run directory ready to be run."""
+    config.write(path, config.make(kind, {"device": "cpu"} | values))
+    shutil.copytree(start, path / "inputs" / "policy")
+    shutil.copyfile(dataset, path / "dataset.jsonl")
     return path

@@ -1,0 +1,137 @@
+"""Five scores in one pass: equal to separate rows for every architecture, in value and in gradient."""
+
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from rlhf import batch, checkpoint
+from rlhf.batch import Example
+from rlhf.reward_model import RewardModel
+from tests.rlhf import tiny
+
+QUINTETS = [
+    ("Tell me a joke about a pelican.", ["why", "because it is so", "no", "one that goes on and on", "x"]),
+    ([{"role": "user", "content": "And now?"}], ["something else", "bb"]),
+]
+PADDINGS = ["<pad>", "<|end|>", None]
+
+
+def made(folder, kind, pad="<pad>", chat=True):
+    model, tokenizer = checkpoint.start_reward_model(
+        tiny.policy(folder / kind, kind, pad=pad, chat=chat), seed=0
+    )
+    return RewardModel(model, tokenizer)
+
+
+def rewards_and_gradients(judge, compute, examples):
+    """Rewards, and the gradient of a sum that weighs every place differently."""
+    judge.model.zero_grad()
+    rewards = compute(examples)
+    weights = torch.arange(1, rewards.numel() + 1).view(rewards.shape) * (rewards != 0)
+    (rewards * weights).sum().backward()
+    gradients = [weight.grad for weight in judge.model.parameters()]
+    return rewards.detach(), torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
+
+
+@pytest.mark.parametrize("pad", PADDINGS)
+@pytest.mark.parametrize("kind", tiny.CONFIGS)
+def test_a_shared_row_equals_separate_rows_in_scores_and_gradients(kind, pad, tmp_path):
+    judge = made(tmp_path, kind, pad)
+    examples = [judge.encode(*quintet) for quintet in QUINTETS]
+    shared, shared_gradient = rewards_and_gradients(judge, judge.rewards, examples)
+    assert judge.layout == "one row per quintet"
+    apart, apart_gradient = rewards_and_gradients(judge, judge._padded, examples)
+    assert (shared - apart).abs().max() < 1e-5
+    assert (shared_gradient - apart_gradient).norm() < 1e-5 * apart_gradient.norm()
+
+
+@pytest.mark.parametrize("kind", tiny.UNSHARED)
+def test_a_model_that_cannot_share_a_row_is_found_out_by_trying(kind, tmp_path):
+    judge = made(tmp_path, kind)
+    examples = [judge.encode(*quintet) for quintet in QUINTETS]
+    found = judge.rewards(examples)
+    assert judge.layout == "one row per rollout"
+    assert torch.equal(found, judge._padded(examples))
+
+
+@pytest.mark.parametrize("pad", PADDINGS)
+@pytest.mark.parametrize("kind", tiny.CONFIGS)
+def test_plain_transformers_gives_the_same_scores_on_the_same_ids(kind, pad, tmp_path):
+    judge = made(tmp_path, kind, pad)
+    checkpoint.save(
+        tmp_path / "saved", judge.model, judge.tokenizer, {"kind": "reward", "mu": 0.5, "tau": 2.0}, {}
+    )
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert plain.config.num_labels == 1
+    for prompt, rollouts in QUINTETS:
+        example = judge.encode(prompt, rollouts)
+        ours = torch.tensor(judge.rewards_of([example])[0])
+        rows = [torch.tensor(example.prompt + rollout) for rollout in example.rollouts]
+        pad_id = plain.config.get_text_config().pad_token_id
+        for side in ("right", "left"):
+            ids = torch.nn.utils.rnn.pad_sequence(rows, True, pad_id, padding_side=side)
+            there = (ids != pad_id).long()
+            positions = (there.cumsum(1) - 1).clamp(min=0)
+            with torch.no_grad():
+                theirs = plain(input_ids=ids, attention_mask=there, position_ids=positions).logits[:, 0]
+            assert (ours - theirs).abs().max() < 1e-5, side
+
+
+def test_a_rollouts_end_counts(tmp_path):
+    judge = made(tmp_path, "llama", pad="<|end|>")
+    example = judge.encode("Go on.", ["and so"])
+    cut_off = Example(example.prompt, [example.rollouts[0][:-1]])
+    assert judge.rewards_of([example]) != judge.rewards_of([cut_off])
+
+
+def test_neighbours_do_not_matter(tmp_path):
+    judge = made(tmp_path, "gemma3_text")
+    first, second = (judge.encode(*quintet) for quintet in QUINTETS)
+    together = judge.rewards_of([first, second])
+    assert together[0] == pytest.approx(judge.rewards_of([first])[0], abs=1e-6)
+    turned = judge.rewards_of([Example(first.prompt, first.rollouts[::-1])])[0]
+    assert together[0] == pytest.approx(turned[::-1], abs=1e-6)
+
+
+def test_any_number_of_quintets_keeps_its_order(tmp_path):
+    judge = made(tmp_path, "llama")
+    examples = [judge.encode("word " * number, ["a" * number, "b"]) for number in (5, 1, 9, 3, 7)]
+    alone = [judge.rewards_of([example])[0] for example in examples]
+    assert judge.rewards_of(examples, at_once=2) == [pytest.approx(each, abs=1e-6) for each in alone]
+
+
+def test_the_score_is_the_chance_to_beat_a_typical_answer(tmp_path):
+    judge = made(tmp_path, "llama")
+    judge.mu, judge.tau = 1.0, 2.0
+    assert judge.score(1.0) == 0.5
+    assert judge.score(1.0 + 2 * math.log(3)) == pytest.approx(0.75)
+    assert 0 <= judge.score(-1e6) < 1e-9 and judge.score(1e6) == 1
+
+
+def test_a_long_prompt_is_cut_to_the_positions_of_the_model(tmp_path):
+    judge = made(tmp_path, "gpt2")
+    assert judge.limit == 256
+    example = judge.encode("a long story " * 100, ["short", "also short"])
+    assert example.prompt_cut and not example.rollouts_cut
+    assert len(judge.rewards_of([example])[0]) == 2
+
+
+def test_a_trained_reward_model_opens_with_its_scale(tmp_path):
+    judge = made(tmp_path, "llama")
+    checkpoint.save(
+        tmp_path / "saved", judge.model, judge.tokenizer, {"kind": "reward", "mu": 0.5, "tau": 2.0}, {}
+    )
+    opened = RewardModel.load(tmp_path / "saved")
+    examples = [judge.encode(*quintet) for quintet in QUINTETS]
+    assert (opened.mu, opened.tau) == (0.5, 2.0)
+    assert opened.rewards_of(examples) == judge.rewards_of(examples)
+
+
+def test_rows_longer_than_a_window_are_right_too(tmp_path):
+    judge = made(tmp_path, "mistral")
+    example = judge.encode("a prompt far longer than six tokens", ["a rollout far longer than that", "x"])
+    assert batch.shared_rows([example], 0).ids.shape[1] > 6 * judge.model.config.sliding_window
+    judge.settle([example])
+    assert judge.layout == "one row per quintet"
