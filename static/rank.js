@@ -216,7 +216,8 @@
       document.body.append(drag.ghost);
       document.documentElement.classList.add("dragging");
     }
-    drag.ghost.style.transform = `translate(${event.clientX + 12}px, ${event.clientY - 20}px)`;
+    const left = Math.min(event.clientX + 12, document.documentElement.clientWidth - drag.ghost.offsetWidth - 8);
+    drag.ghost.style.transform = `translate(${left}px, ${event.clientY - 20}px)`;
     const row = rowAt(event.clientX, event.clientY);
     drag.to = row ? +row.dataset.rank : null;
     for (const each of all(".slots li")) each.classList.toggle("over", each === row);

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from django.test import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "quite a long password"
+JOKES = ["the first joke", "the second joke", "the third joke", "the fourth joke", "the fifth joke"]
 
 
 @pytest.fixture
@@ -45,6 +46,22 @@ def project(admin, labeler):
     project = Project.objects.create(name="Pelican jokes", slug="pelican-jokes", created_by=admin)
     Membership.objects.create(project=project, user=labeler)
     return project
+
+
+@pytest.fixture
+def compose(project):
+    """`compose(3)`: so many quintets of five jokes in the current round, each on a prompt of its own."""
+    from labeler.models import Prompt, Quintet, Round
+
+    def quintets(count: int = 1, texts: Sequence[str] = JOKES, **options) -> list[Quintet]:
+        round, begin = Round.objects.current(project), project.prompts.count() + 1
+        numbers = range(begin, begin + count)
+        prompts = [
+            Prompt.objects.create(project=project, content=f"Joke number {n}, please.") for n in numbers
+        ]
+        return [Quintet.objects.compose(project, round, prompt, texts, **options) for prompt in prompts]
+
+    return quintets
 
 
 @pytest.fixture
