@@ -15,7 +15,7 @@ CHANCE_PAIRS = log(2)
 
 
 def series(key: str, label: str, ink: str = "accent", form: str = "number", **more: Any) -> dict[str, Any]:
-    """`measured`: at some steps only, drawn with points; `exact`: never smoothed; `range`: ends of its axis."""
+    """`measured`: at some steps only, drawn with points; `exact`: never smoothed; `range`: its axis."""
     found = {"key": key, "label": label, "ink": ink, "format": form, "axis": "left", "dash": False}
     return (
         found
@@ -51,7 +51,7 @@ def _policy(config: dict) -> list[dict[str, Any]]:
         ),
         chart("Entropy", series("entropy", "entropy"), lines=limit("entropy", config.get("crop_entropy"))),
         chart(
-            "Variety of word pairs",
+            "Variety of token pairs",
             series("distinct_2", "distinct-2", form="share", range=[0, None]),
             lines=limit("distinct_2", config.get("crop_distinct")),
         ),
@@ -132,10 +132,11 @@ def outcome(run: Run) -> str:
     if run.kind == Run.Kind.POLICY:
         named = [("reward", "reward", "share"), ("kl", "KL", "number"), ("distinct_2", "distinct-2", "share")]
         return ", ".join(f"{word} {figure(final[key], form)}" for key, word, form in named if key in final)
-    if "held_out_accuracy" in final:
+    if final.get("held_out_accuracy") is not None:
         share, pairs = figure(final["held_out_accuracy"], "percent"), final.get("held_out_pairs", 0)
         return f"orders {share} of {count(pairs, 'held-out pair')} as people did"
-    return f"held-out loss {figure(final['held_out_loss'], 'loss')}" if "held_out_loss" in final else ""
+    held_out = final.get("held_out_loss")
+    return f"held-out loss {figure(held_out, 'loss')}" if held_out is not None else ""
 
 
 def strip(run: Run) -> list[tuple[str, Any, str]]:

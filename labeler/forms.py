@@ -116,6 +116,7 @@ class RunForm(forms.Form):
         frozen = [(str(each.pk), _described(each)) for each in self._datasets()]
         return forms.ChoiceField(
             choices=[(NOW, now), *frozen],
+            initial=NOW,
             label="Dataset",
             help_text=f"Frozen at the launch and named by its hash. Now: {self.supply()}.",
         )

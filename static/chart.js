@@ -200,9 +200,10 @@
 
     reference(line, end, start) {
       const at = Math.round(this.y.left(line.value)) + 0.5;
-      const above = at - this.span[0] > 18;
       this.svg.append(svg("line", { class: "reference", x1: start, x2: end, y1: at, y2: at }));
-      return svg("text", { class: "said", x: end, y: above ? at - 5 : at + 14, "text-anchor": "end" }, line.label);
+      // A share of its start lies below where a curve begins; what is learnt leaves chance behind on its way right.
+      const place = line.share ? { x: start + 4, y: at + 15 } : { x: end, y: at - 5, "text-anchor": "end" };
+      return svg("text", { class: "said", ...place }, line.label);
     }
 
     /** Diamonds on the first curve, one for each checkpoint; the suggested one is filled. */
@@ -227,7 +228,7 @@
 
     /** The crop's rule in lines that fit the width, at about 6.4 pixels a letter. */
     cropWords(width) {
-      const words = `Crop here, step ${marks.crop.step}: ${marks.crop.words}`.split(" ");
+      const words = `Crop here, at step ${marks.crop.step}. ${marks.crop.words}`.split(" ");
       const lines = [""];
       for (const word of words) {
         if ((lines.at(-1) + word).length * 6.4 > width && lines.at(-1)) lines.push("");

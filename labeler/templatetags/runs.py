@@ -110,9 +110,9 @@ def is_share(run: Run) -> int:
 
 @register.filter
 def crop(run: Run) -> dict[str, Any] | None:
-    """The suggested crop: `step`, the rules that fired as `words`; None where no crop is suggested."""
+    """The suggested crop: `step`, the rules that fired as `words` (sentences); None where no crop is suggested."""
     found = run.result.get("crop")
-    return {"step": found["step"], "words": ", ".join(found.get("rules", []))} if found else None
+    return {"step": found["step"], "words": " ".join(found.get("rules", []))} if found else None
 
 
 @register.filter

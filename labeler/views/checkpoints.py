@@ -20,7 +20,7 @@ from rlhf.config import hub_start
 def seen_by(request: HttpRequest) -> QuerySet[Checkpoint]:
     projects = Project.objects.visible_to(request.user)
     found = Checkpoint.objects.filter(Q(project__in=projects) | Q(project=None))
-    return found.select_related("project__start", "run")
+    return found.select_related("project", "run__project")
 
 
 @admin_required
@@ -28,7 +28,7 @@ def seen_by(request: HttpRequest) -> QuerySet[Checkpoint]:
 def checkpoints(request: HttpRequest) -> HttpResponse:
     slug = request.GET.get("project")
     project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug) if slug else None
-    found = seen_by(request).order_by("-run", "-step", "-pk")
+    found = seen_by(request).order_by("-run_id", "step", "-pk")
     if project:
         found = found.filter(Q(project=project) | Q(project=None))
     kinds = [

@@ -83,7 +83,8 @@ def live(request: HttpRequest, pk: int) -> HttpResponse:
     """What has changed on the page of a live run; once it has ended, for the last time."""
     run = get_object_or_404(seen_by(request), pk=pk)
     samples = _samples(run, request.GET.get("look"), had=request.GET.get("had"))
-    return render(request, "runs/run.html#update", {"run": run, "oob": True, **_shown(run), **samples})
+    context = {"project": run.project, "run": run, "oob": True, **_shown(run), **samples}
+    return render(request, "runs/run.html#update", context)
 
 
 @admin_required
@@ -109,7 +110,12 @@ def steps(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _csv(run: Run) -> HttpResponse:
     rows = list(run.steps.values_list("step", "metrics"))
-    names = ["step", *dict.fromkeys(name for _, metrics in rows for name in metrics if name != "step")]
+    # The database keeps no order of keys.
+    names = [
+        "step",
+        "seconds",
+        *sorted({name for _, metrics in rows for name in metrics} - {"step", "seconds"}),
+    ]
     response = HttpResponse(content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="run-{run.pk}-steps.csv"'
     writer = csv.DictWriter(response, names)

@@ -1,0 +1,187 @@
+"""The pages of runs in a real browser: curves from real rows, one cursor, news while it runs, and a phone."""
+
+import math
+from datetime import timedelta
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from labeler.models import Checkpoint, Run, Sample, Step
+from rlhf import config
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def run(project) -> Run:
+    """A policy run, twenty of its thirty steps made and two measured."""
+    now = timezone.now()
+    run = Run.objects.create(
+        project=project,
+        kind="policy",
+        state="running",
+        config=config.as_dict(config.make("policy", {"beta": 0, "steps": 30})),
+        step=20,
+        total=30,
+        started_at=now - timedelta(seconds=20),
+        leased_until=now + timedelta(minutes=5),
+        log_tail="step 20 of 30",
+    )
+    make_steps(run, 1, 20)
+    for step in (1, 10, 20):
+        sample(run, step)
+    start = Checkpoint.objects.create(project=project, name="Start", location="checkpoints/start")
+    Run.objects.filter(pk=run.pk).update(start=start)
+    return run
+
+
+def make_steps(run: Run, first: int, last: int) -> None:
+    for step in range(first, last + 1):
+        metrics = {
+            "seconds": step,
+            "reward": round(0.9 - 0.5 * math.exp(-step / 8), 3),
+            "kl": round(step / 10, 3),
+            "entropy": 2 - step / 20,
+            "distinct_2": 0.9 - step / 50,
+            "length": 20 + step / 10,
+            "finished": 0.98,
+        }
+        Step.objects.create(run=run, step=step, metrics=metrics)
+    Run.objects.filter(pk=run.pk).update(step=last)
+
+
+def sample(run: Run, step: int) -> None:
+    line = {"prompt": "Write a joke.", "rollout": f"A joke of step {step}.", "score": 0.7, "kl": 1.0}
+    Sample.objects.create(run=run, step=step, index=0, line=line | {"finished": True})
+
+
+@pytest.fixture
+def opened(page, sign_in, admin, run):
+    sign_in(page, admin)
+    page.goto(reverse("run", args=[run.pk]))
+    page.wait_for_selector(".plot polyline")
+    return page
+
+
+def value(page, series: str) -> str:
+    return page.text_content(f"[data-series={series}]")
+
+
+def test_the_curves_draw_every_step_on_one_axis(opened):
+    drawn = opened.eval_on_selector_all(
+        ".chart.large polyline.accent:not(.raw)", "lines => lines[0].getAttribute('points').split(' ').length"
+    )
+    assert drawn == 20
+    ends = opened.eval_on_selector_all(
+        ".plot", "plots => plots.map(plot => [...plot.querySelectorAll('text.tick')].at(-1).textContent)"
+    )
+    assert set(ends) == {"30"} and len(ends) == 5
+    assert value(opened, "reward") == "0.86" and value(opened, "kl") == "2.00"
+
+
+def test_one_cursor_moves_through_all_charts(opened):
+    box = opened.locator(".chart.large .plot").bounding_box()
+    opened.mouse.move(box["x"] + 50, box["y"] + 150)  # just right of the left axis: the first step
+    assert set(opened.locator(".at").all_text_contents()) == {"step 1"}
+    assert (value(opened, "kl"), value(opened, "entropy"), value(opened, "finished")) == (
+        "0.10",
+        "1.95",
+        "98 %",
+    )
+    assert opened.locator(".cursor line").count() == 5
+    opened.mouse.move(5, 5)
+    assert set(opened.locator(".at").all_text_contents()) == {"step 20"}
+
+
+def test_the_arrow_keys_move_the_cursor_and_say_its_values(opened):
+    plot = opened.locator(".chart.large .plot")
+    plot.focus()
+    opened.keyboard.press("Home")
+    opened.keyboard.press("ArrowRight")
+    assert plot.get_attribute("aria-valuetext") == "step 2: reward 0.51, KL (right) 0.20"
+    assert set(opened.locator(".at").all_text_contents()) == {"step 2"}
+    opened.keyboard.press("Escape")
+    assert set(opened.locator(".at").all_text_contents()) == {"step 20"}
+    assert "reward from 0.46 at step 1 to 0.86 at step 20" in plot.get_attribute("aria-label")
+
+
+def test_smoothing_can_be_turned_off(opened):
+    assert opened.locator(".line.raw").count() > 0
+    opened.locator("#smoothing").fill("0")
+    assert opened.locator(".line.raw").count() == 0
+
+
+def test_the_numbers_are_there_as_a_table(opened):
+    opened.locator(".chart.large summary").click()
+    assert opened.locator(".chart.large tbody tr").count() == 20
+    assert opened.locator(".chart.large tbody tr").last.text_content() == "200.862.00"
+
+
+def test_a_live_page_brings_new_steps_and_samples_and_stops_when_the_run_ends(opened, run):
+    polls = []
+    opened.on("request", lambda request: polls.append(request.url) if "/live/" in request.url else None)
+    make_steps(run, 21, 25)
+    sample(run, 25)
+    opened.locator(".at", has_text="step 25").first.wait_for()
+    assert "step 25 of 30" in opened.text_content("#sentence")
+    opened.wait_for_selector("text=A joke of step 25.")
+
+    make_steps(run, 26, 30)
+    crop = {"step": 12, "rules": ["The entropy is at 40% of its start."], "checkpoint": ""}
+    ended = {"state": "finished", "finished_at": timezone.now(), "result": {"crop": crop}}
+    Run.objects.filter(pk=run.pk).update(**ended)
+    opened.wait_for_selector("text=✓ finished")
+    opened.wait_for_selector("line.crop", state="attached")
+    assert "Crop here, at step 12. The entropy is at 40%" in opened.text_content(".chart.large .plot")
+    seen = len(polls)
+    opened.wait_for_timeout(2600)
+    assert len(polls) == seen, "a finished run's page asks for nothing"
+
+
+def test_the_slider_goes_back_through_the_samples(opened):
+    slider = opened.locator("#look")
+    opened.wait_for_selector("text=A joke of step 20.")
+    slider.focus()
+    opened.keyboard.press("ArrowLeft")
+    opened.wait_for_selector("text=A joke of step 10.")
+    assert slider.get_attribute("aria-valuetext") == "step 10"
+    assert opened.evaluate("document.activeElement.id") == "look"
+
+
+def test_stopping_is_one_press(opened, run):
+    opened.click("text=Stop after this step")
+    opened.wait_for_selector("text=stopping after this step")
+    run.refresh_from_db()
+    assert run.cancel_requested
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_a_phone(new_page, sign_in, admin, run, project, scheme):
+    page = new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    sign_in(page, admin)
+    pages = [
+        f"{reverse('runs')}?project={project.slug}",
+        reverse("run", args=[run.pk]),
+        reverse("run_new", args=[project.slug, "rollouts"]),
+        reverse("run_compare", args=[run.pk]),
+        reverse("checkpoints"),
+        reverse("checkpoint", args=[run.start_id or Checkpoint.objects.get().pk]),
+    ]
+    for address in pages:
+        page.goto(address)
+        wide, room = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert wide <= room, address
+
+
+def test_the_sums_of_the_launch_form_follow_the_hand(page, sign_in, admin, project, run):
+    project.prompts.create(content="Write a joke.")
+    Checkpoint.objects.create(project=project, kind="reward", name="Judge", location="checkpoints/judge")
+    sign_in(page, admin)
+    page.goto(reverse("run_new", args=[project.slug, "policy"]))
+    page.fill("[name=steps]", "10")
+    page.wait_for_selector("text=10 steps × 8 prompts × 8 rollouts = 640 rollouts scored")
+    assert "1 setting differs from the defaults" in page.text_content("#sums")
+    page.fill("[name=steps]", "many")
+    page.wait_for_selector("text=One of the values cannot be used")
+    assert page.input_value("[name=steps]") == "many"
