@@ -263,9 +263,13 @@ class RunDirectory:
                     "Restore the file, or run again with --afresh.",
                 )
             self.lines[name].cut(size)
-        self._began = time.monotonic() - resumed.values["seconds"]
+        self.goes_on_from(resumed.values["seconds"])
         self.log(f"Going on after step {resumed.step}.")
         return resumed
+
+    def goes_on_from(self, seconds: float) -> None:
+        """Let the clock go on from where an earlier attempt stood."""
+        self._began = time.monotonic() - seconds
 
     def clear(self) -> None:
         """Forget everything that earlier attempts wrote."""
