@@ -1,0 +1,5 @@
+"""The demo project "Pelican jokes": what made it, and what it ships."""
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
