@@ -1,0 +1,218 @@
+"""A warm child that samples and scores for people who wait: `python -m rlhf.serve`, JSON lines in and out.
+
+    {"id", "op": "sample", "checkpoint", "prompts": […], "count", "temperature", "max_new_tokens", "seed"}
+        -> {"id", "rollouts": [[{"text", "tokens", "finished"}]]}
+    {"id", "op": "score", "checkpoint", "items": [{"prompt", "rollouts": […]}]}
+        -> {"id", "rewards": [[…]], "scores": [[…]]}
+    {"id", "op": "unload"} -> {"id", "unloaded": n}
+    anything else, and whatever goes wrong -> {"id", "error", "remedy"}
+
+The first line out is {"ready": true, "device"}. The two models used last stay in memory. The child ends when its
+input closes or its parent is gone; who asks, and when its memory has to go to a run, is decided there.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from rlhf import checkpoint, data
+from rlhf.config import Refused
+from rlhf.reward_model import RewardModel
+from rlhf.sample import fitted, sample
+
+KEPT = 2  # models in memory
+AT_ONCE = 64  # rollouts sampled together
+LONGEST = 8192  # tokens of a rollout, as in a run's config
+
+
+class Bad(ValueError):
+    """A request that cannot be answered: why and what to do, in words."""
+
+    def __init__(self, reason: str, remedy: str = ""):
+        super().__init__(reason)
+        self.reason, self.remedy = reason, remedy
+
+
+class Shelf:
+    """The models used last, loaded when they are asked for."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.models: OrderedDict[tuple[str, Path], Any] = OrderedDict()
+
+    def policy(self, path: str) -> tuple[Any, Any]:
+        return self._take("policy", path, lambda folder: checkpoint.load_policy(folder, self.device))
+
+    def reward_model(self, path: str) -> RewardModel:
+        return self._take("reward", path, lambda folder: RewardModel.load(folder, self.device))
+
+    def unload(self) -> int:
+        """Forget all of them, and give the memory back; how many there were."""
+        count = len(self.models)
+        self.models.clear()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return count
+
+    def _take(self, kind: str, path: str, load: Callable[[Path], Any]) -> Any:
+        key = (kind, Path(path).resolve())
+        if key not in self.models:
+            while len(self.models) >= KEPT:  # before loading, so that there are never three
+                self.models.popitem(last=False)
+                gc.collect()
+            self.models[key] = load(key[1])
+        self.models.move_to_end(key)
+        return self.models[key]
+
+
+def serve(lines: TextIO, out: TextIO, device: torch.device) -> None:
+    """Answer line by line until there are no more."""
+    shelf = Shelf(device)
+    _say(out, {"ready": True, "device": checkpoint.describe(device)})
+    for line in lines:
+        if line.strip():
+            _say(out, answer(shelf, line))
+
+
+def answer(shelf: Shelf, line: str) -> dict[str, Any]:
+    """One request's answer; whatever goes wrong is told in words and ends nothing."""
+    number = None
+    try:
+        request = json.loads(line)
+        if not isinstance(request, dict):
+            raise Bad("A request is a JSON object.")
+        number = request.get("id")
+        operation = OPERATIONS.get(request.get("op"))
+        if operation is None:
+            raise Bad(f"There is no operation “{request.get('op')}”; there are {', '.join(OPERATIONS)}.")
+        return {"id": number, **operation(shelf, request)}
+    except json.JSONDecodeError as error:
+        return _error(number, f"This is not JSON: {error}.")
+    except (Bad, checkpoint.Unloadable) as error:
+        return _error(number, error.reason, error.remedy)
+    except Refused as error:
+        return _error(number, error.message)
+    except Exception as error:  # the child must outlive what one checkpoint or request does to it
+        traceback.print_exc()
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            shelf.unload()
+            return _error(number, "There is not enough memory.", "Ask for fewer or shorter rollouts.")
+        return _error(number, f"{type(error).__name__}: {error}", "The worker's log tells where it happened.")
+
+
+def _sample(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
+    count = _number(request, "count", 1, 1, 64)
+    longest = _number(request, "max_new_tokens", 256, 1, LONGEST)
+    temperature = _number(request, "temperature", 1.0, 0, 2)
+    chances = torch.Generator().manual_seed(_number(request, "seed", 0, 0, 2**63 - 1))
+    prompts = [_prompt({"prompt": each}) for each in _list(request, "prompts")]
+    model, tokenizer = shelf.policy(_text(request, "checkpoint"))
+    ids = [fitted(checkpoint.encode_prompt(tokenizer, each), model, longest) for each in prompts]
+    rollouts = []
+    size = max(1, AT_ONCE // count)
+    for first in range(0, len(ids), size):
+        rollouts += sample(model, tokenizer, ids[first : first + size], count, longest, temperature, chances)
+    told = [
+        {
+            "text": checkpoint.decode_rollout(tokenizer, each.tokens),
+            "tokens": each.tokens,
+            "finished": each.finished,
+        }
+        for each in rollouts
+    ]
+    return {"rollouts": [told[first : first + count] for first in range(0, len(told), count)]}
+
+
+def _score(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
+    items = _list(request, "items")
+    prompts = [_prompt(each) for each in items]
+    rollouts = [_list(each, "rollouts") for each in items]
+    if not all(isinstance(text, str) for row in rollouts for text in row):
+        raise Bad("“rollouts” must hold texts.")
+    model = shelf.reward_model(_text(request, "checkpoint"))
+    examples = [model.encode(prompt, row) for prompt, row in zip(prompts, rollouts, strict=True)]
+    rewards = model.rewards_of(examples)
+    return {"rewards": rewards, "scores": [[model.score(each) for each in row] for row in rewards]}
+
+
+def _unload(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
+    return {"unloaded": shelf.unload()}
+
+
+OPERATIONS = {"sample": _sample, "score": _score, "unload": _unload}
+
+
+def _number(request: dict[str, Any], name: str, default: Any, low: float, high: float) -> Any:
+    value = request.get(name, default)
+    whole = isinstance(default, int)
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise Bad(f"“{name}” must be a {'whole ' if whole else ''}number.")
+    if not low <= value <= high:
+        raise Bad(f"“{name}” must be between {low:,} and {high:,}; {value} is not.")
+    return value
+
+
+def _text(request: dict[str, Any], name: str) -> str:
+    value = request.get(name)
+    if not isinstance(value, str) or not value:
+        raise Bad(f"“{name}” must be a text.")
+    return value
+
+
+def _list(request: Any, name: str) -> list[Any]:
+    value = request.get(name) if isinstance(request, dict) else None
+    if not isinstance(value, list) or not value:
+        raise Bad(f"“{name}” must be a list that is not empty.")
+    return value
+
+
+def _prompt(line: Any) -> data.Prompt:
+    try:
+        return data.prompt(line if isinstance(line, dict) else {})
+    except ValueError as error:
+        raise Bad(str(error)) from None
+
+
+def _error(number: Any, reason: str, remedy: str = "") -> dict[str, Any]:
+    return {"id": number, "error": reason, "remedy": remedy}
+
+
+def _say(out: TextIO, message: dict[str, Any]) -> None:
+    out.write(json.dumps(message, ensure_ascii=False) + "\n")
+    out.flush()
+
+
+def _die_with(parent: int) -> None:
+    """End this process soon after its parent, even in the middle of an answer."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    _die_with(os.getppid())
+    # Only answers may go to stdout; what a library prints goes where logs go.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C in its parent's terminal reaches it as well
+        serve(sys.stdin, out, checkpoint.choose_device())
+
+
+if __name__ == "__main__":
+    main()
