@@ -7,8 +7,8 @@
     {"id", "op": "unload"} -> {"id", "unloaded": n}
     anything else, and whatever goes wrong -> {"id", "error", "remedy"}
 
-The first line out is {"ready": true, "device"}. The two models used last stay in memory. The child ends when its
-input closes or its parent is gone; who asks, and when its memory has to go to a run, is decided there.
+The first line out is {"ready": true, "device"}. The two models used last stay in memory. The child ends when
+its input closes or its parent is gone; who asks, and when memory has to go to a run, is decided there.
 """
 
 import contextlib
