@@ -2,7 +2,7 @@
 
 from labeler.models.checkpoints import Checkpoint
 from labeler.models.datasets import Dataset, Demonstration
-from labeler.models.people import Invitation, User
+from labeler.models.people import Invitation, User, WrongTry
 from labeler.models.projects import Membership, Project
 from labeler.models.prompts import Prompt
 from labeler.models.quintets import Place, Quintet, Rollout, Round
@@ -28,4 +28,5 @@ __all__ = [
     "Sample",
     "Step",
     "User",
+    "WrongTry",
 ]

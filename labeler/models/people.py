@@ -1,8 +1,40 @@
 """People: admins, labelers, and the simulated labelers of a demo, who have no password. No open sign-up: an
-invitation is a link that works once."""
+invitation is a link that works once. Wrong passwords are counted here too, so that they cannot be tried for ever.
 
-from django.contrib.auth.models import AbstractUser
-from django.db import models
+Left out: what a person may see (`Project.objects.visible_to`) and what they ranked (rankings.py)."""
+
+import hashlib
+import secrets
+from datetime import timedelta
+
+from django.contrib.auth.models import AbstractUser, UserManager
+from django.db import connection, models, transaction
+from django.utils import timezone
+
+VALID_FOR = timedelta(days=7)
+TRIES = 6
+LOCKED_FOR = timedelta(minutes=10)
+
+
+class People(UserManager["User"]):
+    use_in_migrations = False
+
+    @transaction.atomic
+    def create_first_admin(self, password: str = "", name: str = "admin") -> tuple["User", str] | None:
+        """The admin of a new installation and the password, a random one if none is given; None when there is one."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('quintet-first-admin'))")
+        if self.filter(is_staff=True, is_active=True).exists():
+            return None
+        password = password or secrets.token_urlsafe(12)
+        return self.create_user(name, password=password, is_staff=True, is_superuser=True), password
+
+    def without_password(self, name: str, *, simulated: bool = False) -> "User":
+        """One whose rankings are here though nobody signs in by this name: simulated, or from an import."""
+        user = self.model(username=name, simulated=simulated, is_active=False)
+        user.set_unusable_password()
+        user.save()
+        return user
 
 
 class User(AbstractUser):
@@ -10,9 +42,28 @@ class User(AbstractUser):
 
     simulated = models.BooleanField(default=False, help_text="A program that ranks by a hidden taste.")
 
+    objects = People()
+
     @property
     def is_admin(self) -> bool:
         return self.is_staff
+
+
+class InvitationQuerySet(models.QuerySet["Invitation"]):
+    def issue(
+        self, by: User, *, project=None, as_admin: bool = False, note: str = ""
+    ) -> tuple["Invitation", str]:
+        """A new invitation and the token of its link, which is told this once and stored nowhere."""
+        token = secrets.token_urlsafe(32)
+        expires = timezone.now() + VALID_FOR
+        fields = {"project": project, "as_admin": as_admin, "note": note}
+        return self.create(token_digest=digest(token), created_by=by, expires_at=expires, **fields), token
+
+    def open(self) -> "InvitationQuerySet":
+        return self.filter(used_at=None, expires_at__gt=timezone.now())
+
+    def by_token(self, token: str) -> "InvitationQuerySet":
+        return self.open().filter(token_digest=digest(token))
 
 
 class Invitation(models.Model):
@@ -28,8 +79,67 @@ class Invitation(models.Model):
     used_at = models.DateTimeField(null=True, blank=True)
     used_by = models.OneToOneField(User, models.SET_NULL, null=True, blank=True, related_name="invitation")
 
+    objects = InvitationQuerySet.as_manager()
+
     class Meta:
         ordering = ["-created_at"]
 
     def __str__(self) -> str:
         return self.note or f"invitation {self.pk}"
+
+    def accept(self, username: str, password: str) -> User:
+        """The new account. The caller holds the row's lock, so that a link works once."""
+        user = User.objects.create_user(
+            username, password=password, is_staff=self.as_admin, is_superuser=self.as_admin
+        )
+        if self.project:
+            self.project.memberships.create(user=user)
+        self.used_at, self.used_by = timezone.now(), user
+        self.save(update_fields=["used_at", "used_by"])
+        return user
+
+
+class WrongTryQuerySet(models.QuerySet["WrongTry"]):
+    def locked(self, username: str, address: str) -> "WrongTry":
+        """The row of this name and address, locked: tries take turns, or many at once would slip through."""
+        row = WrongTry(digest=digest(f"{username.casefold()}\n{address}"))
+        # An update of nothing locks the row that is there already, in the same statement that looks for it.
+        self.bulk_create([row], update_conflicts=True, unique_fields=["digest"], update_fields=["digest"])
+        return self.get(digest=row.digest)
+
+
+class WrongTry(models.Model):
+    """Wrong passwords for one name from one address. Six, and the next minutes even the right one is refused."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    count = models.PositiveSmallIntegerField(default=0)
+    last_at = models.DateTimeField(default=timezone.now)
+
+    objects = WrongTryQuerySet.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["last_at"], name="wrong_tries_by_age")]
+
+    def __str__(self) -> str:
+        return f"{self.count} wrong tries"
+
+    @property
+    def is_locked(self) -> bool:
+        return self.count >= TRIES and timezone.now() < self.last_at + LOCKED_FOR
+
+    @property
+    def minutes_left(self) -> int:
+        return max(1, round((self.last_at + LOCKED_FOR - timezone.now()).total_seconds() / 60))
+
+    def add(self) -> None:
+        """One more; the old ones are forgotten after the time of a lock."""
+        now = timezone.now()
+        self.count = 1 if now >= self.last_at + LOCKED_FOR else self.count + 1
+        self.last_at = now
+        self.save()
+        old = WrongTry.objects.filter(last_at__lt=now - LOCKED_FOR).select_for_update(skip_locked=True)
+        WrongTry.objects.filter(pk__in=[row.pk for row in old]).delete()
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -2,14 +2,41 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
+from itertools import islice
 
-from django.db import models
+from django.db import models, transaction
 
 from labeler.models.projects import Project
+from rlhf.data import PromptLine
 
 
 def digest(content: str | list) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+class PromptQuerySet(models.QuerySet["Prompt"]):
+    @transaction.atomic
+    def add(self, project: Project, lines: Iterable[PromptLine]) -> int:
+        """Keep the lines' prompts, each once; how many are new. What is there already stays as it is."""
+        before = project.prompts.count()
+        prompts = (Prompt.of(project, line) for line in lines)
+        while some := list(islice(prompts, 1000)):
+            self.bulk_create(some, ignore_conflicts=True)
+        return project.prompts.count() - before
+
+    def search(self, words: str) -> "PromptQuerySet":
+        """Those whose text holds all of the words, in any order."""
+        found = self.annotate(written=models.functions.Cast("content", models.TextField()))
+        for word in words.split():
+            # Text inside JSON is escaped; what is searched for has to be written likewise.
+            found = found.filter(written__icontains=json.dumps(word, ensure_ascii=False)[1:-1])
+        return found
+
+    def with_use(self) -> "PromptQuerySet":
+        """With `quintet_count` and `demonstration_count`: a prompt that is in use cannot be deleted."""
+        many = {"quintet_count": "quintets", "demonstration_count": "demonstrations"}
+        return self.annotate(**{name: models.Count(of, distinct=True) for name, of in many.items()})
 
 
 class Prompt(models.Model):
@@ -21,12 +48,21 @@ class Prompt(models.Model):
     extra = models.JSONField(default=dict, blank=True, help_text="Keys that an import brought along.")
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = PromptQuerySet.as_manager()
+
     class Meta:
         ordering = ["pk"]
         constraints = [models.UniqueConstraint(fields=["project", "digest"], name="a_prompt_once_a_project")]
 
     def __str__(self) -> str:
         return self.text[:80]
+
+    @classmethod
+    def of(cls, project: Project, line: PromptLine) -> "Prompt":
+        written = {"answer": line.answer or "", "external_id": "" if line.id is None else str(line.id)}
+        return cls(
+            project=project, content=line.prompt, digest=digest(line.prompt), extra=line.extra, **written
+        )
 
     def save(self, *args, **kwargs):
         self.digest = digest(self.content)
