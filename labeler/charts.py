@@ -117,6 +117,12 @@ STRIP = {
         ("held_out_loss", "Held-out loss", "loss"),
         ("tokens", "Tokens a step", "whole"),
     ],
+    "rollouts": [
+        ("prompts", "Prompts answered", "whole"),
+        ("rollouts", "Rollouts", "whole"),
+        ("finished", "Finished", "percent"),
+        ("length", "Length, tokens", "number"),
+    ],
     "evaluation": [
         ("held_out_accuracy", "Pairs ordered as people did", "percent"),
         ("held_out_pairs", "Pairs", "whole"),
@@ -135,6 +141,8 @@ def outcome(run: Run) -> str:
     if final.get("held_out_accuracy") is not None:
         share, pairs = figure(final["held_out_accuracy"], "percent"), final.get("held_out_pairs", 0)
         return f"orders {share} of {count(pairs, 'held-out pair')} as people did"
+    if run.kind == Run.Kind.ROLLOUTS and "rollouts" in final:
+        return f"{count(final['rollouts'], 'rollout')} for {count(final['prompts'], 'prompt')}"
     held_out = final.get("held_out_loss")
     return f"held-out loss {figure(held_out, 'loss')}" if held_out is not None else ""
 

@@ -19,6 +19,13 @@ TITLES = {
     "policy": "Policy run",
     "evaluation": "Evaluation run",
 }
+SIGNS = {
+    "kl": "the KL to the start",
+    "distinct_2": "the variety of token pairs",
+    "entropy": "the entropy",
+}
+# What a step of such a run is called, where it is no update of a model.
+STEPS = {"rollouts": "portion"}
 # A running run's lease is renewed by its worker; what has run out for this long is nobody's at the moment.
 PATIENCE = timedelta(seconds=5)
 
@@ -66,7 +73,8 @@ def sentence(run: Run) -> str:
     if run.state == Run.State.QUEUED:
         return _waiting(run)
     gone = elapsed(run)
-    steps = f"step {run.step:,} of {run.total:,}" if run.total else "not a step yet"
+    noun = STEPS.get(run.kind, "step")
+    steps = f"{noun} {run.step:,} of {run.total:,}" if run.total else f"not a {noun} yet"
     if run.state == Run.State.RUNNING:
         if is_lost(run):
             since = duration(timezone.now() - run.leased_until)
@@ -77,7 +85,8 @@ def sentence(run: Run) -> str:
         time = f"{duration(gone)} gone" + (f", {about(left)} left" if left is not None else "")
         return " · ".join([steps if run.step else run.phase or "starting", time, *_busy_with(run)])
     if run.state == Run.State.FINISHED:
-        return f"{count(run.total or run.step, 'step')} in {duration(gone)}"
+        made = run.total or run.step
+        return f"{count(made, noun)} in {duration(gone)}" if made else f"took {duration(gone)}"
     if run.state == Run.State.CANCELLED:
         return f"stopped after {steps}, {duration(gone)}" if run.started_at else "taken off the queue"
     return f"failed at {steps} after {duration(gone)}" if run.started_at else "failed before it was started"
@@ -110,9 +119,17 @@ def is_share(run: Run) -> int:
 
 @register.filter
 def crop(run: Run) -> dict[str, Any] | None:
-    """The suggested crop: `step`, the rules that fired as `words` (sentences); None where no crop is suggested."""
-    found = run.result.get("crop")
-    return {"step": found["step"], "words": " ".join(found.get("rules", []))} if found else None
+    """The suggested crop: its `step` and the rules that fired as `words`; None where none is suggested."""
+    if found := run.result.get("crop"):
+        return {"step": found["step"], "words": " ".join(found.get("rules", []))}
+    if run.kind != Run.Kind.POLICY or run.result:
+        return None
+    # The result comes at the end; the step at which signs first agreed names them already.
+    step = run.steps.filter(metrics__has_key="crop").first()
+    if not step:
+        return None
+    named = " and ".join(SIGNS.get(sign, sign) for sign in step.metrics["crop"])
+    return {"step": step.step, "words": f"{named} went past their limits.".capitalize().replace("kl", "KL")}
 
 
 @register.filter

@@ -190,9 +190,10 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
 
 
 def _shown(run: Run) -> dict[str, Any]:
-    drawn = charts(run) if words.is_live(run) or run.steps.exists() else []
+    known = words.is_live(run) or run.steps.exists() or "metrics" in run.result
+    drawn = charts(run) if known else []
     return {
-        "strip": strip(run) if drawn or run.kind == Run.Kind.EVALUATION else [],
+        "strip": strip(run) if known else [],
         "charts": drawn,
         "chart_spec": {"source": reverse("run_steps", args=[run.pk]), "charts": drawn},
         "settings": _settings(run),

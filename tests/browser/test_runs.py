@@ -114,6 +114,7 @@ def test_smoothing_can_be_turned_off(opened):
 
 def test_the_numbers_are_there_as_a_table(opened):
     opened.locator(".chart.large summary").click()
+    opened.locator(".chart.large tbody tr").last.wait_for()
     assert opened.locator(".chart.large tbody tr").count() == 20
     assert opened.locator(".chart.large tbody tr").last.text_content() == "200.862.00"
 

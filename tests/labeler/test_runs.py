@@ -331,6 +331,14 @@ def test_a_suggested_crop_is_said_with_its_rules(as_admin, project):
     )
 
 
+def test_a_crop_is_said_as_soon_as_its_signs_agree(as_admin, project):
+    run = make(project, "policy", "running")
+    run.steps.filter(step=4).update(metrics={"seconds": 8.0, "reward": 0.5, "crop": ["kl", "entropy"]})
+    said = page(as_admin, "run", run.pk)
+    assert "A crop is suggested at step 4." in said
+    assert "The KL to the start and the entropy went past their limits." in said
+
+
 def test_the_config_that_ran_shows_what_differs_first(as_admin, project):
     run = make(project, "policy", "finished", {"beta": 0, "steps": 12})
     shown = as_admin.get(reverse("run", args=[run.pk])).context["settings"]
