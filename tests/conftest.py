@@ -27,13 +27,13 @@ def pytest_configure(config: pytest.Config) -> None:
     home = Path(tempfile.mkdtemp(prefix="quintet-tests-")).resolve()
     home.chmod(0o711)
     config.stash[temporary_home] = home
-    url = os.environ.get("DATABASE_URL")
-    if not url:
-        config.stash[embedded_server] = Server(home)
-        url = config.stash[embedded_server].url
+    server = None if os.environ.get("DATABASE_URL") else Server(home)
+    if server:
+        config.stash[embedded_server] = server
+    os.environ |= environment(home, server)
     # One name for the test database everywhere, so that a worker process and the broker find the same one.
-    parts = urlsplit(url)
-    os.environ |= environment(home, parts._replace(path=f"/test_{parts.path.lstrip('/')}").geturl())
+    parts = urlsplit(os.environ["DATABASE_URL"])
+    os.environ["DATABASE_URL"] = parts._replace(path=f"/test_{parts.path.lstrip('/')}").geturl()
     os.environ["CELERY_BROKER_URL"] = ""
 
     from django.conf import settings
