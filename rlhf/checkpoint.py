@@ -188,6 +188,12 @@ def _load(path: Path, auto: Any, **options: Any) -> tuple[Any, Any, list[str]]:
         )
     if report["mismatched_keys"]:
         raise _lacking(path, [str(each[0]) for each in report["mismatched_keys"]])
+    if lost := [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]:
+        raise Unloadable(
+            path,
+            f"The weights of {_called(path)} are not all numbers: {', '.join(lost[:3])}.",
+            "Take an earlier checkpoint, or download it again.",
+        )
     give_padding(model, tokenizer)
     return model, tokenizer, sorted(report["missing_keys"])
 

@@ -170,10 +170,12 @@ class RunDirectory:
 
     def log(self, text: str) -> None:
         """A line for people, in log.txt and to whoever watches the terminal."""
-        line = f"{time.strftime('%H:%M:%S')} {text}"
-        print(line, flush=True)
+        line = f"{time.strftime('%H:%M:%S')} {text}\n"
+        with open(self.path / "log.txt", "a", encoding="utf-8") as log:
+            log.write(line)
         if self.terminal:
-            print(line, file=self.terminal, flush=True)
+            self.terminal.write(line)
+            self.terminal.flush()
 
     @property
     def seconds(self) -> float:

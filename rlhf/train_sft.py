@@ -87,7 +87,7 @@ def train(run: RunDirectory, config: SftConfig) -> Outcome:
             }
             run.samples(_samples(model, tokenizer, shown, step, config))
             metrics |= {"loss": loss, **measured_now}
-            run.log(f"step {step} of {total}: loss {loss:.4f}, held out {measured_now['held_out_loss']}")
+            run.log(f"step {step} of {total}: loss {loss:.4f}, {_in_words(measured_now['held_out_loss'])}")
         run.step(step, loss=loss, learning_rate=learning_rate, tokens=tokens, **measured_now)
 
         # 6. A checkpoint, at its time, at the end, and before the run has to stop.
@@ -115,6 +115,10 @@ def held_out_loss(model: Any, examples: Sequence[Example], at_once: int, pad: in
         for portion in batch.portions(examples, at_once)
     ]
     return float(torch.cat(parts).mean()) if parts else None
+
+
+def _in_words(loss: float | None) -> str:
+    return "nothing held out" if loss is None else f"held out {loss:.4f}"
 
 
 def _encode(tokenizer: Any, line: data.Demonstration, limit: int) -> Example:

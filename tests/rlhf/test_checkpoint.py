@@ -174,6 +174,12 @@ def broken_weights(folder):
     (folder / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0not json")
 
 
+def weights_that_are_no_numbers(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.get_input_embeddings().weight.data[7, 7] = torch.nan
+    model.save_pretrained(folder)
+
+
 def other_shape(folder):
     edit(folder / "config.json", hidden_size=64)
 
@@ -202,6 +208,7 @@ def no_end(folder):
         (pickled, "pickled weights"),
         (no_weights, "no weights"),
         (broken_weights, "cannot be opened"),
+        (weights_that_are_no_numbers, "are not all numbers: model.embed_tokens.weight"),
         (other_shape, "cannot be opened|do not fit"),
         (more_layers, "do not fit its config"),
         (no_tokenizer, "cannot be opened|no end-of-text token"),

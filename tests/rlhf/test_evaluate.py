@@ -1,0 +1,67 @@
+"""Agreement with people: margins, accuracy, τ and calibration by hand."""
+
+import math
+
+import pytest
+import torch
+
+from rlhf import evaluate
+from rlhf.data import Ranking
+from rlhf.evaluate import Measured, accuracy, calibration_error, fit_tau, nll
+
+
+def margins(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_margins_are_of_untied_pairs_the_better_minus_the_worse():
+    measured = Measured([[3.0, 1.0, 0.5]], [Ranking("p", ("a", "b", "c"), (1, 2, 2))])
+    assert sorted(measured.margins.tolist()) == [2.0, 2.5]
+
+
+def test_accuracy_counts_equal_rewards_as_half_right():
+    assert accuracy(margins(1, 2, -1, 0)) == 0.625
+    assert accuracy(margins()) is None
+
+
+def test_nll_of_a_coin_is_ln_2():
+    assert nll(margins(0, 0), 1.0) == pytest.approx(math.log(2))
+    assert nll(margins(math.log(3)), 1.0) == pytest.approx(math.log(4 / 3))
+    assert nll(margins(), 1.0) is None
+
+
+def test_tau_is_that_of_the_least_surprise():
+    # Right on three of four pairs of margin 1: σ(1/τ) must be .75.
+    assert fit_tau(margins(1, 1, 1, -1)) == pytest.approx(1 / math.log(3), rel=1e-6)
+    assert fit_tau(margins(2, 2, 2, -2)) == pytest.approx(2 / math.log(3), rel=1e-6)
+
+
+def test_no_tau_beats_the_fitted_one():
+    found = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    best = fit_tau(found)
+    assert all(nll(found, best) <= nll(found, best * factor) for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2))
+
+
+def test_tau_stays_in_bounds_where_the_pairs_say_nothing_about_it():
+    assert fit_tau(margins()) == 1.0
+    assert fit_tau(margins(1, 2, 3)) == pytest.approx(0.1)
+    assert fit_tau(margins(-1, -2)) == pytest.approx(10)
+
+
+def test_calibration_error_is_the_gap_between_sure_and_right():
+    sure = math.log(4)  # σ = .8
+    assert calibration_error(margins(sure, sure, sure, sure, -sure), 1.0) == pytest.approx(0)
+    assert calibration_error(margins(sure, sure, -sure, -sure), 1.0) == pytest.approx(0.3)
+    assert calibration_error(margins(), 1.0) is None
+
+
+def test_the_loss_is_of_the_rankings_that_say_anything():
+    rankings = [Ranking("p", ("a", "b"), (1, 2)), Ranking("p", ("a", "b"), (1, 1))]
+    measured = Measured([[0.0, 0.0], [5.0, -5.0]], rankings)
+    assert measured.loss() == pytest.approx(math.log(2))
+    assert Measured([], []).loss() is None
+
+
+def test_empty_places_are_rank_zero():
+    rankings = [Ranking("p", ("a", "b"), (2, 1)), Ranking("p", ("a", "b", "c"), (1, 1, 2))]
+    assert evaluate.ranks_of(rankings, 3).tolist() == [[2, 1, 0], [1, 1, 2]]

@@ -1,0 +1,233 @@
+"""Training a reward model: it learns what people like, equal seeds, and a crash costs nothing but time."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from rlhf import batch, checkpoint, config, data, losses
+from rlhf.evaluate import ranks_of
+from rlhf.optimizer import Optimizer
+from rlhf.reward_model import RewardModel
+from rlhf.run import Failed, RunDirectory
+from rlhf.train_reward import train
+from tests.rlhf import tiny
+
+FAST = {"learning_rate": 3e-3, "batch": 8, "evaluate_every": 3, "checkpoint_every": 4, "sample_quintets": 2}
+
+
+class Killed(BaseException):
+    """Stands for the process's sudden end."""
+
+
+class Doomed(RunDirectory):
+    """A run directory whose process dies right after a step was told, before it is saved."""
+
+    def __init__(self, path, last):
+        super().__init__(path)
+        self.last = last
+
+    def step(self, step, **metrics):
+        super().step(step, **metrics)
+        if step == self.last:
+            raise Killed
+
+
+@pytest.fixture
+def directory(policy_folder, tmp_path):
+    """A function that makes a run directory."""
+
+    def make(name, count=24, start=policy_folder, **values):
+        dataset = tiny.rankings(tmp_path / "rankings.jsonl", count)
+        return tiny.run_directory(tmp_path / name, "reward", start, dataset, **FAST | values)
+
+    return make
+
+
+def run(path):
+    return train(RunDirectory(path), config.read(path))
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def saved(path, outcome):
+    folder = path / outcome.checkpoint
+    return [(folder / name).read_bytes() for name in ("model.safetensors", "trainer/state.safetensors")]
+
+
+def without_time(path):
+    return [
+        {key: value for key, value in line.items() if key != "seconds"} for line in read(path / "steps.jsonl")
+    ]
+
+
+def test_it_learns_what_people_like(directory):
+    path = directory("run", count=80, epochs=6)
+    outcome = run(path)
+    metrics = outcome.metrics
+    assert metrics["held_out_accuracy"] > 0.75
+    assert metrics["held_out_pairs"] > 50
+    assert metrics["nll"] < math.log(2)
+    assert 0 <= metrics["ece"] < 0.3
+    assert (metrics["rankings"], metrics["labelers"], metrics["simulated"]) == (80, 3, 40)
+    assert metrics["trained_on"] + metrics["held_out"] + metrics["all_tied"] == 80
+    known = checkpoint.lineage(path / outcome.checkpoint)
+    assert (known["mu"], known["tau"]) == (metrics["mu"], metrics["tau"])
+    assert known["sha256"]["dataset"] and known["base"]["sha256"] == checkpoint.fingerprint(
+        path / "inputs/policy"
+    )
+
+
+def test_steps_and_samples_are_told_as_they_come(directory):
+    path = directory("run", epochs=3)
+    run(path)
+    steps = read(path / "steps.jsonl")
+    assert all({"step", "seconds", "loss", "learning_rate"} <= step.keys() for step in steps)
+    measured = [step["step"] for step in steps if "held_out_accuracy" in step]
+    assert measured == sorted({1, *range(3, len(steps) + 1, 3), *range(4, len(steps) + 1, 4), len(steps)})
+    samples = read(path / "samples.jsonl")
+    assert sorted({sample["step"] for sample in samples}) == measured
+    first = [sample for sample in samples if sample["step"] == 1]
+    assert [sample["index"] for sample in first] == [0, 1]
+    assert all(len(s["scores"]) == len(s["ranks"]) == len(s["rollouts"]) for s in first)
+    assert all(0 <= score <= 1 for sample in samples for score in sample["scores"])
+
+
+def test_plain_transformers_opens_what_it_trained_with_the_scores_of_the_page(directory):
+    path = directory("run", epochs=1)
+    outcome = run(path)
+    shown = [
+        sample
+        for sample in read(path / "samples.jsonl")
+        if sample["step"] == read(path / "steps.jsonl")[-1]["step"]
+    ]
+    judge = RewardModel.load(path / outcome.checkpoint)
+    plain = AutoModelForSequenceClassification.from_pretrained(path / outcome.checkpoint)
+    example = judge.encode(shown[0]["prompt"], shown[0]["rollouts"])
+    for rollout, score in zip(example.rollouts, shown[0]["scores"], strict=True):
+        with torch.no_grad():
+            reward = plain(torch.tensor([example.prompt + rollout])).logits.item()
+        assert judge.score(reward) == pytest.approx(score, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", losses.KINDS)
+def test_four_quintets_are_learnt_by_heart(policy_folder, tmp_path, loss):
+    rankings = [each for each in data.rankings(tiny.rankings(tmp_path / "r.jsonl", 6)) if each.teaches][:4]
+    model, tokenizer = checkpoint.start_reward_model(policy_folder, seed=0)
+    judge = RewardModel(model, tokenizer)
+    examples = [judge.encode(ranking.prompt, ranking.rollouts) for ranking in rankings]
+    ranks = ranks_of(rankings)
+    optimizer = Optimizer(model, 0.0, 1.0)
+    for _ in range(60):
+        found = losses.KINDS[loss](judge.rewards(examples), ranks).mean()
+        found.backward()
+        optimizer.step(3e-3)
+    assert found < 0.05
+
+
+def test_equal_seeds_give_equal_weights(directory):
+    paths = [directory("one", seed=1), directory("same", seed=1), directory("other", seed=2)]
+    one, same, other = (saved(path, run(path)) for path in paths)
+    assert one == same
+    assert one[0] != other[0]
+
+
+def test_a_copied_directory_reruns_to_the_same_end(directory, tmp_path):
+    path = directory("run")
+    copy = shutil.copytree(path, tmp_path / "elsewhere" / "copy")
+    assert saved(path, run(path)) == saved(copy, run(copy))
+
+
+def test_killed_after_any_step_it_ends_with_the_same_bits(directory):
+    whole = directory("whole", epochs=3)
+    end = saved(whole, run(whole))
+    total = len(read(whole / "steps.jsonl"))
+    for last in range(1, total + 1):
+        path = directory(f"killed after {last}", epochs=3)
+        with pytest.raises(Killed):
+            train(Doomed(path, last), config.read(path))
+        assert saved(path, run(path)) == end, last
+        assert without_time(path) == without_time(whole), last
+        assert (path / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes(), last
+
+
+def test_killed_twice_it_still_ends_with_the_same_bits(directory):
+    whole, path = directory("whole", epochs=3), directory("killed", epochs=3)
+    for last in (6, 5, 7):
+        with pytest.raises(Killed):
+            train(Doomed(path, last), config.read(path))
+    assert saved(path, run(path)) == saved(whole, run(whole))
+
+
+def test_a_batch_may_be_cut_into_any_portions(directory):
+    paths = [directory("whole", micro_batch=8), directory("cut", micro_batch=3)]
+    first, second = ([line["loss"] for line in (run(path), read(path / "steps.jsonl"))[1]] for path in paths)
+    assert first == pytest.approx(second, abs=1e-4)
+
+
+def test_the_gradient_of_a_batch_is_the_same_in_any_portions(policy_folder, tmp_path):
+    rankings = data.rankings(tiny.rankings(tmp_path / "r.jsonl", 8))
+    model, tokenizer = checkpoint.start_reward_model(policy_folder, seed=0)
+    judge = RewardModel(model, tokenizer)
+    examples = [judge.encode(ranking.prompt, ranking.rollouts) for ranking in rankings]
+    gradients = []
+    for size in (8, 3, 1):
+        model.zero_grad()
+        for portion in batch.portions(examples, size):
+            rewards = judge.rewards([examples[number] for number in portion])
+            ranks = ranks_of([rankings[number] for number in portion], rewards.shape[1])
+            (losses.listwise(rewards, ranks).sum() / 8).backward()
+        gradients.append(torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None]))
+    assert all((each - gradients[0]).norm() < 1e-5 * gradients[0].norm() for each in gradients)
+
+
+def test_a_reward_model_can_be_trained_on(directory):
+    first = directory("first")
+    start = first / run(first).checkpoint
+    path = directory("second", start=start, epochs=1)
+    assert run(path).metrics["held_out_accuracy"] is not None
+
+
+def test_rankings_of_equals_are_kept_counted_and_not_trained_on(directory):
+    path = directory("run")
+    lines = [line for _, line in data.read_lines(path / "dataset.jsonl")]
+    equal = lines[0] | {"ranks": [1] * len(lines[0]["ranks"])}
+    data.write_lines(path / "dataset.jsonl", [*lines, equal, equal])
+    before = sum(not data.ranking(line).teaches for line in lines)
+    metrics = run(path).metrics
+    assert (metrics["rankings"], metrics["all_tied"]) == (26, before + 2)
+
+
+def test_only_equals_teach_nothing_and_the_run_says_so(directory):
+    path = directory("run")
+    data.write_lines(path / "dataset.jsonl", [{"prompt": "p", "rollouts": ["a", "b"], "ranks": [1, 1]}])
+    with pytest.raises(Failed, match="better than another") as failed:
+        run(path)
+    assert failed.value.field == "dataset"
+
+
+def test_with_nothing_held_out_nothing_is_claimed(directory):
+    metrics = run(directory("run", held_out=0, epochs=1)).metrics
+    assert (metrics["held_out_accuracy"], metrics["held_out_pairs"], metrics["nll"]) == (None, 0, None)
+    assert metrics["tau"] == 1.0
+
+
+def test_a_loss_that_is_no_number_names_its_quintets(directory):
+    path = directory("run")
+    model, tokenizer = checkpoint.start_reward_model(path / "inputs/policy", seed=0)
+    model.score.weight.data.fill_(3e38)
+    checkpoint.save(path / "inputs/policy", model, tokenizer, {"kind": "reward"}, {})
+    with pytest.raises(Failed, match=r"At step 1 .* on the quintets \d+, \d+"):
+        run(path)
+    assert not list((path / "checkpoints").iterdir())
+
+
+def test_one_prompt_alone_is_trained_on_and_not_held_out():
+    assert data.split_by_prompt(["a", "a", "a"], 0.2, 0) == ([0, 1, 2], [])
+    taught, held = data.split_by_prompt(["a", "b"], 0.01, 0)
+    assert (len(taught), len(held)) == (1, 1)
