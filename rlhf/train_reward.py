@@ -153,6 +153,7 @@ def _measure(
                 "rollouts": list(ranking.rollouts),
                 "ranks": list(ranking.ranks),
                 "scores": [judge.score(reward) for reward in rewards],
+                "simulated": ranking.simulated,
             }
             for index, (ranking, rewards) in enumerate(shown)
             if index < config.sample_quintets

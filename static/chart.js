@@ -122,6 +122,8 @@
       const width = this.plot.clientWidth;
       const height = this.plot.clientHeight;
       if (!width) return;
+      this.plot.setAttribute("aria-label", this.inWords());
+      if (!this.series.some((series) => this.points(series).length)) return this.plot.replaceChildren(this.nothing());
       const tall = height > 200;
       const left = this.scale("left", tall ? 4 : 3);
       const right = this.scale("right", left.length - 1);
@@ -146,18 +148,21 @@
       this.pointer = svg("g", { class: "cursor" });
       this.svg.append(this.pointer);
       this.plot.replaceChildren(this.svg);
-      this.plot.setAttribute("aria-label", this.inWords());
       this.plot.setAttribute("aria-valuemin", first);
       this.plot.setAttribute("aria-valuemax", last);
       this.point();
       this.tabulate();
     }
 
+    nothing() {
+      return Object.assign(document.createElement("p"), { className: "nothing", textContent: "No value yet." });
+    }
+
     frame(left, right, first, last, width, room) {
       const end = width - room.right;
       const series = (side) => this.series.find((each) => each.axis === side);
       const digits = (axis, one) => (value) => {
-        if (["percent", "rate"].includes(one.format)) return value === 0 ? "0" : FORMATS[one.format](value);
+        if (one.format === "percent" || one.format === "rate") return FORMATS[one.format](value).replace(".0e", "e").replace("0e+0", "0");
         const unit = axis[1] - axis[0];
         const places = [0, 1, 2, 3, 4, 5].find((each) => Math.abs(unit * 10 ** each - Math.round(unit * 10 ** each)) < 1e-6);
         return Number.isInteger(value) ? String(value) : value.toFixed(places ?? 6);

@@ -191,12 +191,13 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
 
 def _shown(run: Run) -> dict[str, Any]:
     known = words.is_live(run) or run.steps.exists() or "metrics" in run.result
-    drawn = charts(run) if known else []
+    drawn, settings = charts(run) if known else [], _settings(run)
     return {
         "strip": strip(run) if known else [],
         "charts": drawn,
         "chart_spec": {"source": reverse("run_steps", args=[run.pk]), "charts": drawn},
-        "settings": _settings(run),
+        "settings": settings,
+        "differing": any(row["differs"] for row in settings),
         "made": run.checkpoints.order_by("-step"),
         "suggested": run.checkpoints.filter(suggested=True).first(),
         "next": _next_steps(run),
@@ -244,6 +245,7 @@ def _disagreement(line: dict[str, Any]) -> dict[str, Any]:
     contested = {row for pair in apart for row in pair}
     return {
         "prompt": line["prompt"],
+        "simulated": line.get("simulated", False),
         "rows": [
             {
                 "rank": row[0],

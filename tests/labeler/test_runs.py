@@ -389,7 +389,7 @@ def test_quintets_on_which_the_reward_model_and_people_disagree_come_first(as_ad
         ("Prompt 0", 0, 2),
     ]
     said = page(as_admin, "run", reward_run.pk)
-    assert "2 of 2 pairs the other way round" in said and "ordered as people did" in said
+    assert "2 of 2 pairs the other way round" in said and "ordered just so" in said
 
 
 # The steps, for the charts
