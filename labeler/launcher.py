@@ -204,7 +204,7 @@ def fingerprint() -> str:
 
 def prepare(home: Path, env: dict[str, str], *arguments: str) -> dict:
     """Runs `manage.py prepare` and gives what it says is new."""
-    command = [sys.executable, ROOT / "manage.py", "prepare", *arguments]
+    command: list[str | Path] = [sys.executable, ROOT / "manage.py", "prepare", *arguments]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise CannotStart("The database could not be brought up to date: the lines above say why.")

@@ -183,7 +183,7 @@ class Server:
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".old"))
         options = OPTIONS | {"unix_socket_directories": str(self.socket)}
-        command = [
+        command: list[str | Path] = [
             binaries / "postgres",
             "-D",
             self.data,
@@ -335,7 +335,7 @@ class Server:
     def _reaches(self, folder: Path) -> bool:
         if not self.account:
             return True
-        check = ["/bin/sh", "-c", 'cd "$0"', folder]
+        check: list[str | Path] = ["/bin/sh", "-c", 'cd "$0"', folder]
         return subprocess.run(check, stderr=subprocess.DEVNULL, **self._as_account()).returncode == 0
 
     def _give(self, path: Path) -> None:
