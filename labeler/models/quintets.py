@@ -255,6 +255,7 @@ class PlaceQuerySet(models.QuerySet["Place"]):
             places.filter(_free())
             .exclude(quintet__rankings__labeler=labeler)
             .exclude(quintet__places__labeler=labeler)
+            .order_by("quintet", "number")  # an index has this order: no sorting
             .select_for_update(skip_locked=True, no_key=True, of=("self",))
             .first()
         )
