@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import httpx2  # what huggingface_hub speaks through; its errors are not wrapped
 import huggingface_hub
 from huggingface_hub import errors
 
@@ -23,8 +24,8 @@ def download(name: str, revision: str, into: Path) -> None:
     part = into.with_name(f".{into.name}.part")
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision)
-        wanted = _wanted(name, into, [each.rfilename for each in info.siblings or []])
-        huggingface_hub.snapshot_download(name, revision=info.sha, local_dir=part, allow_patterns=wanted)
+        for file in _wanted(name, into, [each.rfilename for each in info.siblings or []]):
+            huggingface_hub.hf_hub_download(name, file, revision=info.sha, local_dir=part)
     except errors.GatedRepoError:
         raise checkpoint.Unloadable(
             into, f"{name} asks its users to accept a licence first.", "Accept it, or take another."
@@ -35,7 +36,7 @@ def download(name: str, revision: str, into: Path) -> None:
         raise checkpoint.Unloadable(
             into, f"{name} has no revision {revision}.", "Name a commit, a tag or a branch."
         ) from None
-    except (OSError, ValueError, errors.HfHubHTTPError) as error:
+    except (OSError, ValueError, httpx2.HTTPError) as error:
         raise checkpoint.Unloadable(into, f"{name} could not be downloaded: {error}", remedy) from error
     shutil.rmtree(part / ".cache", ignore_errors=True)
     checkpoint.write_json(part / checkpoint.LINEAGE, {"kind": "policy", "hub": name, "revision": info.sha})

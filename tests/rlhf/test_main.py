@@ -1,0 +1,174 @@
+"""The commands as people type them: what they make, what they print, and one line where they refuse."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rlhf import config
+from rlhf.__main__ import main
+from rlhf.run import RunDirectory
+from rlhf.train_reward import train
+from tests.rlhf import tiny
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trained reward model and the rankings that it learnt from."""
+    folder = tmp_path_factory.mktemp("trained")
+    dataset = tiny.rankings(folder / "rankings.jsonl")
+    start = tiny.policy(folder / "start")
+    path = tiny.run_directory(folder / "run", "reward", start, dataset, learning_rate=3e-3, epochs=2)
+    return path / train(RunDirectory(path), config.read(path)).checkpoint, dataset
+
+
+@pytest.fixture
+def say(capfd):
+    """Run a command here: its status, and what it printed."""
+
+    def said(*arguments):
+        capfd.readouterr()
+        try:
+            status = main([str(each) for each in arguments])
+        except SystemExit as exited:
+            status = exited.code
+        return status, *capfd.readouterr()
+
+    return said
+
+
+def in_a_process(*arguments, **options):
+    command = [sys.executable, "-m", "rlhf", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_new_makes_a_directory_that_runs(say, policy_folder, tmp_path):
+    dataset = tiny.rankings(tmp_path / "rankings.jsonl")
+    made = tmp_path / "runs" / "7"
+    made.parent.mkdir()
+    status, printed, _ = say("new", "reward", made, "--from", policy_folder, "--dataset", dataset,
+                             "--set", "epochs=1", "--set", "device=cpu")  # fmt: skip
+    assert (status, printed) == (0, f"Made {made}; run it with: python -m rlhf {made}\n")
+    assert sorted(path.name for path in made.iterdir()) == ["config.json", "dataset.jsonl", "inputs"]
+    linked = made / "inputs" / "policy" / "model.safetensors"
+    assert os.path.samefile(linked, policy_folder / "model.safetensors")
+    assert config.read(made).epochs == 1
+    assert say(made)[0] == 0
+    assert json.loads((made / "result.json").read_text())["state"] == "finished"
+
+
+def test_a_run_of_a_checkpoint_takes_its_weights_and_not_its_trainer(say, trained, tmp_path):
+    status, *_ = say("new", "evaluation", tmp_path / "run", "--reward", trained[0], "--dataset", trained[1])
+    assert status == 0
+    assert not (tmp_path / "run" / "inputs" / "reward" / "trainer").exists()
+    assert say(tmp_path / "run")[0] == 0
+    metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
+    assert metrics["rankings"] == 40
+
+
+def test_a_start_from_the_hub_is_only_named(say, tmp_path):
+    dataset = tiny.demonstrations(tmp_path / "demonstrations.jsonl")
+    assert say("new", "sft", tmp_path / "run", "--from", "hub:org/tiny@0a1b", "--dataset", dataset)[0] == 0
+    assert config.read(tmp_path / "run").policy == "hub:org/tiny@0a1b"
+    assert not (tmp_path / "run" / "inputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("reward", {"--from": "START"}, "needs --dataset"),
+        ("reward", {"--dataset": "RANKINGS"}, "needs --from"),
+        ("sft", {"--from": "START", "--dataset": "RANKINGS", "--prompts": "RANKINGS"}, "takes no --prompts"),
+        ("reward", {"--from": "nowhere", "--dataset": "RANKINGS"}, "is not a folder"),
+        ("reward", {"--from": "START", "--dataset": "nowhere"}, "No such file"),
+        ("reward", {"--from": "START", "--dataset": "BROKEN"}, "line 41: "),
+        ("reward", {"--from": "START", "--dataset": "RANKINGS", "--set": "epochs=-1"}, "between 0.01 and"),
+        ("reward", {"--from": "START", "--dataset": "RANKINGS", "--set": "epochs"}, "KEY=VALUE"),
+        ("policy", {"--from": "START", "--reward": "START", "--prompts": "RANKINGS", "--set": "steps=501"},
+         "at most 500 steps, because"),
+        ("policy", {"--from": "START", "--checker": "sums", "--prompts": "RANKINGS"}, "no checker “sums”"),
+        ("policy", {"--from": "START", "--prompts": "RANKINGS"}, "needs --reward"),
+        ("poem", {}, "invalid choice: 'poem'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_made_is_refused_in_one_line(say, policy_folder, tmp_path, kind, options, words):
+    rankings = tiny.rankings(tmp_path / "rankings.jsonl")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(rankings.read_text() + '{"prompt": "no rollouts"}\n')
+    places = {"START": policy_folder, "RANKINGS": rankings, "BROKEN": broken}
+    given = [places.get(each, each) for option in options.items() for each in option]
+    status, printed, error = say("new", kind, tmp_path / "run", *given)
+    assert status != 0
+    assert words in error
+    assert (printed, error.count("\n")) == ("", 1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_with_something_in_it_is_left_alone(say, policy_folder, tmp_path):
+    dataset = tiny.rankings(tmp_path / "rankings.jsonl")
+    status, _, error = say("new", "reward", tmp_path, "--from", policy_folder, "--dataset", dataset)
+    assert status == 1
+    assert "is not empty" in error
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("nowhere",), ("new",), ("evaluate", "a"), ("score", "--loud", "a")]
+)
+def test_a_command_that_makes_no_sense_ends_with_one_line(say, arguments):
+    status, _, error = say(*arguments)
+    assert status != 0
+    assert error.count("\n") == 1
+
+
+def test_help_tells_every_setting(say):
+    status, printed, _ = say("new", "--help")
+    assert status == 0
+    for kind in config.KINDS:
+        assert all(f"  {setting.name}=" in printed for setting in config.settings(kind))
+
+
+def test_evaluate_prints_a_table_or_json(say, trained):
+    status, table, _ = say("evaluate", *trained)
+    assert status == 0
+    assert table.startswith("accuracy")
+    status, printed, _ = say("evaluate", *trained, "--json")
+    found = json.loads(printed)
+    assert found["accuracy"] > 0.6
+    assert (found["rankings"], found["labelers"], found["simulated"]) == (40, 3, 20)
+
+
+def test_a_policy_cannot_be_evaluated_as_a_reward_model(say, trained, policy_folder):
+    status, _, error = say("evaluate", policy_folder, trained[1])
+    assert status == 1
+    assert "no reward model" in error
+    assert error.count("\n") == 1
+
+
+def test_score_answers_a_line_with_a_line(trained):
+    asked = [
+        {"prompt": "Joke 1, please.", "rollouts": ["pelican fish", "why the road"]},
+        {"prompt": [{"role": "user", "content": "Joke 1, please."}], "rollouts": ["pelican fish"]},
+    ]
+    done = in_a_process("score", trained[0], input="\n".join(map(json.dumps, asked)))
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first.keys() == {"rewards", "scores"}
+    assert all(0 < score < 1 for score in first["scores"])
+    assert first["rewards"][0] == pytest.approx(second["rewards"][0], abs=1e-5)
+
+
+def test_score_stops_at_a_bad_line_and_names_it(trained):
+    lines = '{"prompt": "p", "rollouts": ["a"]}\n{"prompt": "p", "rollouts": []}\n'
+    done = in_a_process("score", trained[0], input=lines)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr.startswith("line 2: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_making_a_run_loads_no_torch():
+    code = "import sys, rlhf.__main__; print({'torch', 'transformers', 'django'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
