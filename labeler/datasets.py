@@ -1,8 +1,8 @@
 """Rows and lines: files of lines become prompts and rankings, rankings become frozen datasets and exports.
 
-How a line looks and what makes it a bad one is decided in rlhf/data.py; here is what it means in the database.
-A bad line stops an import before anything of its file is kept. Left out: formats other than lines and CSV
-prompts, and choosing rankings by date, round or labeler."""
+How a line looks and what makes it a bad one is decided in rlhf/data.py. A bad line stops an import before
+anything of its file is kept. Left out: rankings in formats other than lines, and choosing them by date, round
+or labeler."""
 
 import csv
 import hashlib
@@ -11,7 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import islice, permutations
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -26,7 +26,8 @@ from rlhf.data import BadLine, PromptLine
 LONGEST_NAME = 150  # of a labeler
 LONGEST_ID = 200  # of a prompt or a quintet
 LONGEST_TIME = 1e9  # seconds at one quintet
-A_BATCH = 1000
+A_BATCH = 1000  # rows at a time
+A_CHUNK = 100  # lines at a time
 
 Line = TypeVar("Line")
 
@@ -102,23 +103,24 @@ def _texts(file: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 def _csv_rows(file: BinaryIO) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file under their column names, each with the number of its first line. Raises BadLine."""
+    """The rows of a CSV file by column name, each with the number of its first line. Raises BadLine."""
     csv.field_size_limit(data.LONGEST_LINE)
     texts = (text for _, text in _texts(file))
     header = next(texts, "")
-    reader = csv.DictReader(
-        texts, next(csv.reader([header], delimiter=(split := _delimiter(header)))), delimiter=split
-    )
-    if "prompt" not in (reader.fieldnames or ()):
+    split = _delimiter(header)
+    columns = next(csv.reader([header], delimiter=split), [])
+    reader = csv.DictReader(texts, columns, delimiter=split)
+    if "prompt" not in columns:
         raise BadLine(1, "a CSV file begins with the names of its columns, one of which is “prompt”.")
     while True:
-        number = reader.line_num + 2  # the header is line 1
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            raise BadLine(number, f"it is not CSV ({error}).") from None
+            raise BadLine(reader.line_num + 1, f"it is not CSV ({error}).") from None
+        # The reader counts from behind the header to the end of the row, which may be several lines long.
+        number = reader.line_num + 1 - sum(str(cell).count("\n") for cell in row.values())
         if None in row:
             raise BadLine(number, "it has more fields than there are columns.")
         # An empty cell says nothing, but an empty prompt is a mistake.
@@ -145,7 +147,7 @@ def import_rankings(
     """Keep every ranking of `lines`, or none of them when one is bad.
 
     Their quintets take no places in the queue: they come ranked. A line that is there already, from the same
-    labeler and with the same ranks, is left out; with other ranks it is a second look, and a quintet of its own."""
+    labeler with the same ranks, is left out; with other ranks it is a second look at a quintet of its own."""
     read = list(lines)
     people = _labelers(read)
     Prompt.objects.add(project, (PromptLine(line.prompt) for _, line in read))
@@ -298,14 +300,15 @@ def _freeze(
 
 
 def export(project: Project, form: str, include_simulated: bool = False) -> Iterator[bytes]:
-    """The lines of an export, one after the other, however many there are."""
-    for line in FORMS[form](project, include_simulated):
-        yield f"{data.dumps(line)}\n".encode()
+    """The lines of an export, some at a time, however many there are."""
+    lines = FORMS[form](project, include_simulated)
+    while some := list(islice(lines, A_CHUNK)):
+        yield "".join(f"{data.dumps(line)}\n" for line in some).encode()
 
 
 def pairs(project: Project, include_simulated: bool = False) -> Iterator[dict[str, Any]]:
-    """Every pair that a ranking decides, as trainers of preferences take it: the prompt is always its own field,
-    a tie is no pair, and neither is a text against itself."""
+    """Every pair that a ranking decides, as trainers of preferences take it: the prompt is always a field of
+    its own, a tie is no pair, and neither is a text against itself."""
     # A table has one type per column: where one prompt is a conversation, all of them are.
     as_messages = project.prompts.filter(content__0__isnull=False).exists()
     for line in ranking_lines(project, include_simulated):

@@ -17,6 +17,7 @@ urlpatterns = [
     path("people/invite/", people.invite, name="invite"),
     path("people/invitations/<int:pk>/withdraw/", people.withdraw, name="invitation_withdraw"),
     path("people/<int:pk>/projects/", people.person_projects, name="person_projects"),
+    path("people/<int:pk>/active/", people.active, name="person_active"),
     path("projects/", projects.projects, name="projects"),
     path("projects/new/", projects.new, name="project_new"),
     path("projects/<slug:slug>/", projects.project, name="project"),
@@ -39,5 +40,6 @@ urlpatterns = [
     path("datasets/<slug:slug>/", datasets.datasets, name="datasets"),
     path("datasets/<slug:slug>/export/<str:form>/", datasets.export, name="dataset_export"),
     path("datasets/<slug:slug>/<int:pk>/", datasets.dataset, name="dataset"),
+    path("datasets/<slug:slug>/<int:pk>/file/", datasets.file, name="dataset_file"),
     path("admin/", admin.site.urls),
 ]

@@ -1,10 +1,13 @@
 """A project: one thing to get better at, with its guidelines, its starting model and the people who rank."""
 
 from functools import lru_cache
+from itertools import chain, count
 
 import nh3
 from django.db import models
+from django.urls import reverse
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import slugify
 from markdown_it import MarkdownIt
 
 from labeler.models.people import User
@@ -19,6 +22,13 @@ READING_TAGS = {
 class ProjectQuerySet(models.QuerySet["Project"]):
     def visible_to(self, user) -> "ProjectQuerySet":
         return self if user.is_admin else self.filter(memberships__user=user)
+
+    def free_slug(self, name: str) -> str:
+        """An address for a project of this name: `pelican-jokes`, or `pelican-jokes-2` where that is taken."""
+        stem = slugify(name)[:50].strip("-") or "project"
+        # /projects/new/ is a page.
+        taken = {"new", *self.filter(slug__startswith=stem).values_list("slug", flat=True)}
+        return next(slug for slug in chain([stem], (f"{stem}-{n}" for n in count(2))) if slug not in taken)
 
 
 class Project(models.Model):
@@ -57,6 +67,9 @@ class Project(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("project", args=[self.slug])
 
     @property
     def guidelines_html(self) -> SafeString:

@@ -1,0 +1,211 @@
+"""Where a project stands in the loop (rank a few, train a reward model, run RLHF, compare) and what comes next.
+
+Reads rows, changes none. A handful of queries for any number of projects."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Count, Max, Q
+from django.urls import reverse
+from django.utils import timezone
+
+from labeler.models import Checkpoint, Place, Project, Prompt, Quintet, Ranking, Request, Round, Run, User
+from labeler.templatetags.words import count
+
+A_FEW = 5  # rankings by people, before the loop proposes to go on
+
+
+@dataclass
+class Step:
+    """One of the four: what it is, how it stands (done, next, live, open or missing something), where to go."""
+
+    title: str
+    state: str
+    said: str
+    action: str
+    url: str
+
+
+@dataclass
+class Standing:
+    project: Project
+    round: Round | None = None
+    prompts: int = 0
+    quintets: int = 0
+    waiting: int = 0  # for the one who asks
+    done: int = 0  # places of the round
+    wanted: int = 0
+    mine: int = 0
+    today: int = 0
+    people: int = 0  # rankings
+    simulated: int = 0
+    labelers: int = 0
+    reward_model: Checkpoint | None = None
+    since: int = 0  # rankings by people since the reward model was saved
+    policy: Run | None = None
+    compared: bool = False
+    live: dict[str, Run] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> list[Step]:
+        steps = [self._rank(), self._reward(), self._policy(), self._compare()]
+        for step in steps:
+            if step.state == "open":
+                step.state = "next"
+                break
+            if step.state in ("missing", "live"):
+                break
+        return steps
+
+    @property
+    def next(self) -> Step:
+        """The one step to take now; with the loop closed, the first of the next round."""
+        wanted = ("next", "missing", "live")
+        return next((step for step in self.steps if step.state in wanted), self._again())
+
+    def _rank(self) -> Step:
+        title, state = "Rank a few", "done" if self.people >= A_FEW else "open"
+        ranked = f"{count(self.people, 'ranking')} by people"
+        if self.waiting:
+            said = f"{ranked}; {count(self.waiting, 'quintet')} {'waits' if self.waiting == 1 else 'wait'} for you"
+            return Step(title, state, said, f"Rank · {self.waiting:,} waiting", self._url("rank"))
+        if run := self.live.get(Run.Kind.ROLLOUTS):
+            said = "Rollouts are being written; they can be ranked as they come"
+            return Step(title, "live" if state == "open" else state, said, "Watch", run_url(run))
+        if state == "done":
+            return Step(
+                title, state, f"{ranked}; none waits for you", "Sample more rollouts", self._new("rollouts")
+            )
+        if not self.project.start_id:
+            said = "It needs a starting model to write the rollouts"
+            return Step(title, "missing", said, "Choose a starting model", self._url("project_edit"))
+        if not self.prompts:
+            said = "It needs prompts for the model to answer"
+            return Step(title, "missing", said, "Add prompts", self._url("prompts_add"))
+        said = (
+            f"{ranked}; nothing waits to be ranked" if self.quintets else "There are no rollouts to rank yet"
+        )
+        return Step(title, "missing", said, "Sample rollouts", self._new("rollouts"))
+
+    def _reward(self) -> Step:
+        title, action = "Train reward model", "Train reward model"
+        if run := self.live.get(Run.Kind.REWARD):
+            return Step(title, "live", live_words(run), "Watch", run_url(run))
+        supply = f"{self.people:,} by people, {self.simulated:,} simulated"
+        if self.reward_model:
+            said = f"{self.reward_model}; {count(self.since, 'ranking')} by people since"
+            return Step(title, "done", said, "Train it again", self._new("reward"))
+        if not self.people + self.simulated:
+            return Step(title, "missing", "It needs rankings, and there are none yet", "", "")
+        return Step(title, "open", f"Rankings to learn from: {supply}", action, self._new("reward"))
+
+    def _policy(self) -> Step:
+        title, action = "Run RLHF", "Run RLHF"
+        if run := self.live.get(Run.Kind.POLICY):
+            return Step(title, "live", live_words(run), "Watch", run_url(run))
+        if self.policy:
+            return Step(
+                title, "done", f"Run {self.policy.pk} is finished", "Run it again", self._new("policy")
+            )
+        if not self.reward_model:
+            return Step(title, "missing", "It needs a reward model to run against", "", "")
+        return Step(title, "open", f"Against {self.reward_model}", action, self._new("policy"))
+
+    def _compare(self) -> Step:
+        title, action = "Compare", "Compare before and after"
+        if not self.policy:
+            return Step(title, "missing", "It needs a finished RLHF run", "", "")
+        url = reverse("run_compare", args=[self.policy.pk])
+        if self.compared:
+            return Step(title, "done", f"Run {self.policy.pk} is compared with its start", "Look again", url)
+        return Step(title, "open", "The same prompts, before and after", action, url)
+
+    def _again(self) -> Step:
+        suggested = self.policy and self.policy.checkpoints.filter(suggested=True).first()
+        start = f"?start={suggested.pk}" if suggested else ""
+        said = "Once round. People rank what the new policy writes, and what it found that fools the reward model"
+        return Step(
+            "Begin the next round", "next", said, "Sample the new policy", self._new("rollouts") + start
+        )
+
+    def _url(self, name: str) -> str:
+        return reverse(name, args=[self.project.slug])
+
+    def _new(self, kind: str) -> str:
+        return reverse("run_new", args=[self.project.slug, kind])
+
+
+def run_url(run: Run) -> str:
+    return reverse("run", args=[run.pk])
+
+
+def live_words(run: Run) -> str:
+    if run.state == Run.State.QUEUED:
+        return f"Run {run.pk} is queued"
+    return (
+        f"Run {run.pk} is at step {run.step:,} of {run.total:,}" if run.total else f"Run {run.pk} is starting"
+    )
+
+
+def standings(projects: Iterable[Project], user: User) -> list[Standing]:
+    """How each of the projects stands, as `user` sees it, in the order given."""
+    found = {project.pk: Standing(project) for project in projects}
+    in_these = Q(project__in=found)
+    rounds = {each.project_id: each for each in Round.objects.filter(in_these).order_by("number")}
+    _fill(found, "prompts", Prompt.objects.filter(in_these))
+    _fill(found, "quintets", Quintet.objects.filter(in_these))
+    _fill(found, "waiting", Quintet.objects.filter(in_these).awaiting(user))
+    rankings = Ranking.objects.filter(quintet__project__in=found).values("quintet__project")
+    mine, people = Q(labeler=user), Q(simulated=False)
+    counts = rankings.annotate(
+        mine=Count("pk", filter=mine),
+        today=Count("pk", filter=mine & Q(created_at__date=timezone.localdate())),
+        people=Count("pk", filter=people),
+        simulated=Count("pk", filter=~people),
+        labelers=Count("labeler", filter=people, distinct=True),
+    )
+    for row in counts:
+        _set(found[row.pop("quintet__project")], row)
+    in_round = Place.objects.filter(quintet__round__in=rounds.values()).values("quintet__project")
+    for row in in_round.annotate(wanted=Count("pk"), done=Count("pk", filter=Q(done=True))):
+        _set(found[row.pop("quintet__project")], row)
+    for project, standing in found.items():
+        standing.round = rounds.get(project)
+    if user.is_admin:
+        _fill_runs(found)
+    return list(found.values())
+
+
+def _fill_runs(found: dict[int, Standing]) -> None:
+    in_these = Q(project__in=found)
+    for model in Checkpoint.objects.filter(in_these, kind=Checkpoint.Kind.REWARD).order_by("pk"):
+        found[model.project_id].reward_model = model
+    live = Run.objects.filter(in_these, state__in=[Run.State.QUEUED, Run.State.RUNNING])
+    for run in live.order_by("-pk"):
+        found[run.project_id].live[run.kind] = run
+    newest = Run.objects.filter(in_these, kind=Run.Kind.POLICY, state=Run.State.FINISHED).values("project")
+    for run in Run.objects.filter(pk__in=newest.annotate(newest=Max("pk")).values("newest")):
+        found[run.project_id].policy = run
+    compared = Request.objects.filter(kind=Request.Kind.COMPARE, state=Request.State.ANSWERED)
+    policies = {standing.policy.pk: standing for standing in found.values() if standing.policy}
+    for run_id in compared.filter(run__in=policies).values_list("run", flat=True).distinct():
+        policies[run_id].compared = True
+    since = Q()
+    for project, standing in found.items():
+        if standing.reward_model:
+            since |= Q(quintet__project=project, created_at__gt=standing.reward_model.created_at)
+    if since:
+        rankings = Ranking.objects.filter(since, simulated=False).values("quintet__project")
+        for row in rankings.annotate(since=Count("pk")):
+            _set(found[row.pop("quintet__project")], row)
+
+
+def _fill(found: dict[int, Standing], name: str, rows) -> None:
+    for project, number in rows.order_by().values_list("project").annotate(Count("pk")):
+        setattr(found[project], name, number)
+
+
+def _set(standing: Standing, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(standing, name, value)
