@@ -20,6 +20,7 @@ from pathlib import Path
 from labeler.machine import CannotStart
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+A_MOMENT = 0.5
 A_GOOD_LIFE = 60.0  # a child that lived so long starts again without a pause to speak of
 LONGEST_LINE = 64 * 1024
 COLOURS = (36, 35, 33, 32, 34)
@@ -41,7 +42,6 @@ class Child:
     grace: float = 10.0  # seconds between being asked to end and being ended
     pass_fds: Sequence[int] = ()
     process: asyncio.subprocess.Process | None = None
-    started: int = 0
 
 
 @dataclass
@@ -49,6 +49,7 @@ class Supervisor:
     tiers: list[list[Child]]  # started together; the last tier ends first
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     hurried: asyncio.Event = field(default_factory=asyncio.Event)
+    asked_at: float = 0.0
 
     # What it says
 
@@ -91,9 +92,13 @@ class Supervisor:
         self.stopping.set()
 
     def _asked_to_stop(self) -> None:
-        if self.stopping.is_set():
+        """Once: in order. Once more: at once. The same signal to process and group counts as one."""
+        now = asyncio.get_running_loop().time()
+        if not self.stopping.is_set():
+            self.asked_at = now
+            self.stopping.set()
+        elif now - self.asked_at > A_MOMENT:
             self.hurried.set()
-        self.stopping.set()
 
     async def _keep(self, child: Child) -> None:
         loop, pause = asyncio.get_running_loop(), 0.0
@@ -121,7 +126,6 @@ class Supervisor:
             start_new_session=True,
             pass_fds=child.pass_fds,
         )
-        child.started += 1
         reading = asyncio.create_task(self._read(child.name, process.stdout))
         status = await process.wait()
         end_group(process.pid)

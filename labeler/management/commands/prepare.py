@@ -3,6 +3,7 @@ needed. One process for all of it, because starting Django is what a second star
 
 Its last line on stdout says what is new, as JSON, for the launcher; what it is doing goes to stderr."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -67,7 +68,7 @@ class Command(BaseCommand):
         """The first admin's name, when there was none and a password for one is given."""
         if not os.environ.get("QUINTET_ADMIN_PASSWORD") or User.objects.filter(is_staff=True).exists():
             return ""
-        call_command("create_admin", "admin", stdout=self.stderr)
+        call_command("create_admin", "admin", stdout=io.StringIO())  # the launcher says it
         return "admin"
 
     def seed_demo(self) -> bool:
