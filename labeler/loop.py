@@ -1,4 +1,4 @@
-"""Where a project stands in the loop (rank a few, train a reward model, run RLHF, compare) and what comes next.
+"""Where a project stands in the loop (rank, train a reward model, run RLHF, compare) and what comes next.
 
 Reads rows, changes none. A handful of queries for any number of projects."""
 
@@ -18,7 +18,7 @@ A_FEW = 5  # rankings by people, before the loop proposes to go on
 
 @dataclass
 class Step:
-    """One of the four: what it is, how it stands (done, next, live, open or missing something), where to go."""
+    """One of the four. `state`: done, next, live, open, or missing something that `said` names."""
 
     title: str
     state: str
@@ -68,66 +68,60 @@ class Standing:
         title, state = "Rank a few", "done" if self.people >= A_FEW else "open"
         ranked = f"{count(self.people, 'ranking')} by people"
         if self.waiting:
-            said = f"{ranked}; {count(self.waiting, 'quintet')} {'waits' if self.waiting == 1 else 'wait'} for you"
+            said = f"{ranked}; {self.waiting:,} more {'waits' if self.waiting == 1 else 'wait'} for you"
             return Step(title, state, said, f"Rank · {self.waiting:,} waiting", self._url("rank"))
         if run := self.live.get(Run.Kind.ROLLOUTS):
             said = "Rollouts are being written; they can be ranked as they come"
             return Step(title, "live" if state == "open" else state, said, "Watch", run_url(run))
-        if state == "done":
-            return Step(
-                title, state, f"{ranked}; none waits for you", "Sample more rollouts", self._new("rollouts")
-            )
         if not self.project.start_id:
             said = "It needs a starting model to write the rollouts"
             return Step(title, "missing", said, "Choose a starting model", self._url("project_edit"))
         if not self.prompts:
             said = "It needs prompts for the model to answer"
             return Step(title, "missing", said, "Add prompts", self._url("prompts_add"))
-        said = (
-            f"{ranked}; nothing waits to be ranked" if self.quintets else "There are no rollouts to rank yet"
-        )
-        return Step(title, "missing", said, "Sample rollouts", self._new("rollouts"))
+        said = f"{ranked}; none waits for you" if self.quintets else "There are no rollouts to rank yet"
+        sample = self._new(Run.Kind.ROLLOUTS)
+        if state == "done":
+            return Step(title, state, said, "Sample more rollouts", sample)
+        return Step(title, "missing", said, "Sample rollouts", sample)
 
     def _reward(self) -> Step:
-        title, action = "Train reward model", "Train reward model"
+        title = "Train reward model"
         if run := self.live.get(Run.Kind.REWARD):
             return Step(title, "live", live_words(run), "Watch", run_url(run))
-        supply = f"{self.people:,} by people, {self.simulated:,} simulated"
         if self.reward_model:
             said = f"{self.reward_model}; {count(self.since, 'ranking')} by people since"
-            return Step(title, "done", said, "Train it again", self._new("reward"))
+            return Step(title, "done", said, "Train it again", self._new(Run.Kind.REWARD))
         if not self.people + self.simulated:
             return Step(title, "missing", "It needs rankings, and there are none yet", "", "")
-        return Step(title, "open", f"Rankings to learn from: {supply}", action, self._new("reward"))
+        said = f"Rankings to learn from: {self.people:,} by people, {self.simulated:,} simulated"
+        return Step(title, "open", said, title, self._new(Run.Kind.REWARD))
 
     def _policy(self) -> Step:
-        title, action = "Run RLHF", "Run RLHF"
+        title = "Run RLHF"
         if run := self.live.get(Run.Kind.POLICY):
             return Step(title, "live", live_words(run), "Watch", run_url(run))
         if self.policy:
-            return Step(
-                title, "done", f"Run {self.policy.pk} is finished", "Run it again", self._new("policy")
-            )
+            said = f"Run {self.policy.pk} is finished"
+            return Step(title, "done", said, "Run it again", self._new(Run.Kind.POLICY))
         if not self.reward_model:
             return Step(title, "missing", "It needs a reward model to run against", "", "")
-        return Step(title, "open", f"Against {self.reward_model}", action, self._new("policy"))
+        return Step(title, "open", f"Against {self.reward_model}", title, self._new(Run.Kind.POLICY))
 
     def _compare(self) -> Step:
-        title, action = "Compare", "Compare before and after"
+        title = "Compare"
         if not self.policy:
             return Step(title, "missing", "It needs a finished RLHF run", "", "")
         url = reverse("run_compare", args=[self.policy.pk])
         if self.compared:
-            return Step(title, "done", f"Run {self.policy.pk} is compared with its start", "Look again", url)
-        return Step(title, "open", "The same prompts, before and after", action, url)
+            return Step(title, "done", f"Run {self.policy.pk} against its start", "Look again", url)
+        return Step(title, "open", "The same prompts, before and after", "Compare before and after", url)
 
     def _again(self) -> Step:
         suggested = self.policy and self.policy.checkpoints.filter(suggested=True).first()
-        start = f"?start={suggested.pk}" if suggested else ""
-        said = "Once round. People rank what the new policy writes, and what it found that fools the reward model"
-        return Step(
-            "Begin the next round", "next", said, "Sample the new policy", self._new("rollouts") + start
-        )
+        url = self._new(Run.Kind.ROLLOUTS) + (f"?start={suggested.pk}" if suggested else "")
+        said = "Once round. Let people rank what the new policy writes, and what fools the reward model"
+        return Step("Begin the next round", "next", said, "Sample the new policy", url)
 
     def _url(self, name: str) -> str:
         return reverse(name, args=[self.project.slug])
@@ -143,9 +137,8 @@ def run_url(run: Run) -> str:
 def live_words(run: Run) -> str:
     if run.state == Run.State.QUEUED:
         return f"Run {run.pk} is queued"
-    return (
-        f"Run {run.pk} is at step {run.step:,} of {run.total:,}" if run.total else f"Run {run.pk} is starting"
-    )
+    where = f"at step {run.step:,} of {run.total:,}" if run.total else "starting"
+    return f"Run {run.pk} is {where}"
 
 
 def standings(projects: Iterable[Project], user: User) -> list[Standing]:

@@ -42,3 +42,7 @@ class Dataset(models.Model):
 
     def __str__(self) -> str:
         return f"dataset {self.pk}"
+
+    @property
+    def by_people(self) -> int:
+        return self.lines - self.simulated

@@ -24,7 +24,7 @@ class ProjectQuerySet(models.QuerySet["Project"]):
         return self if user.is_admin else self.filter(memberships__user=user)
 
     def free_slug(self, name: str) -> str:
-        """An address for a project of this name: `pelican-jokes`, or `pelican-jokes-2` where that is taken."""
+        """An address for a project of this name: `pelican-jokes`, or `pelican-jokes-2` if that is taken."""
         stem = slugify(name)[:50].strip("-") or "project"
         # /projects/new/ is a page.
         taken = {"new", *self.filter(slug__startswith=stem).values_list("slug", flat=True)}

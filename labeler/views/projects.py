@@ -1,7 +1,7 @@
 """Projects: one's own with what waits in them, a page for each, making one from a template, editing it.
 
-Where a project stands in the loop is read in labeler/loop.py. Left out: deleting a project, whose rankings are
-somebody's work."""
+Where a project stands in the loop is read in labeler/loop.py. Left out: deleting a project, because its
+rankings are people's work."""
 
 import json
 import re

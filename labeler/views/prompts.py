@@ -33,8 +33,8 @@ class PromptsForm(forms.Form):
         required=False,
         label="Or a file",
         widget=forms.ClearableFileInput(attrs={"accept": ".jsonl,.json,.ndjson,.csv,.tsv,.txt"}),
-        help_text='JSONL with {"prompt": …} and, if you like, “answer” and “id”; CSV with a column “prompt”; or '
-        "plain text, a prompt a line. At most 64 MB.",
+        help_text='JSONL with {"prompt": …} and, if you like, “answer” and “id”; CSV with a column “prompt”; '
+        "or plain text, a prompt a line. At most 64 MB.",
     )
 
     def __init__(self, *args, **kwargs):
