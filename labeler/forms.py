@@ -1,8 +1,8 @@
 """The launch form of a run, made from `rlhf.config.settings`: fields, help and bounds are the config's.
 
 `rlhf.config.make` is the only judge of a value, so the form and the command line refuse by the same words.
-The fields are text, whatever they hold: what was typed comes back as it was typed. Launching itself is
-`Run.objects.launch`."""
+The fields are text, whatever they hold: what was typed comes back as it was typed. Launching itself
+is `Run.objects.launch`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -113,7 +113,7 @@ class RunForm(forms.Form):
 
     def _dataset_field(self) -> forms.Field:
         now = "All demonstrations now" if self.kind == "sft" else "All rankings now"
-        frozen = [(str(each.pk), _described(each)) for each in self._datasets()]
+        frozen = [(str(each.pk), _described(each)) for each in self._datasets()[:20]]
         return forms.ChoiceField(
             choices=[(NOW, now), *frozen],
             initial=NOW,
@@ -130,7 +130,7 @@ class RunForm(forms.Form):
 
     def _datasets(self) -> QuerySet[Dataset]:
         kind = Dataset.Kind.DEMONSTRATIONS if self.kind == "sft" else Dataset.Kind.RANKINGS
-        return self.project.datasets.filter(kind=kind)[:20]
+        return self.project.datasets.filter(kind=kind)
 
     def supply(self) -> str:
         """What a dataset frozen now could hold, in words."""
@@ -198,25 +198,32 @@ class RunForm(forms.Form):
         values = {name: self.cleaned_data[name] for name in names if name in self.cleaned_data}
         self.config, refusals = _made(self.kind, values)
         for refused in refusals:
-            self.add_error(refused.field if refused.field in self.fields else None, refused.message)
+            self._refuse(refused)
         if self.cleaned_data.get("dataset") == NOW and not self._lines():
             self.add_error("dataset", f"There is nothing to learn from: {self.supply()}.")
         return self.cleaned_data
 
-    def launch(self, by: User) -> Run:
-        """Queue the run that the form describes."""
+    def launched(self, by: User) -> Run | None:
+        """The run that the form describes, queued; None where it is refused, which the fields then say."""
+        if not self.is_valid():
+            return None
         inputs = {name: self.cleaned_data.get(name) for name in INPUTS[self.kind]}
-        if inputs.get("dataset") == NOW:
-            inputs["dataset"] = None
-        elif inputs.get("dataset"):
-            inputs["dataset"] = self._datasets().model.objects.get(project=self.project, pk=inputs["dataset"])
-        return Run.objects.launch(self.project, self.kind, config.as_dict(self.config), by=by, **inputs)
+        if chosen := inputs.pop("dataset", None):
+            inputs["dataset"] = None if chosen == NOW else self._datasets().get(pk=chosen)
+        try:
+            return Run.objects.launch(self.project, self.kind, config.as_dict(self.config), by, **inputs)
+        except config.Refused as refused:
+            self._refuse(refused)
+            return None
+
+    def _refuse(self, refused: config.Refused) -> None:
+        self.add_error(refused.field if refused.field in self.fields else None, refused.message)
 
     def _lines(self) -> int:
         """How many lines the chosen dataset has."""
-        chosen = self["dataset"].value()
-        if chosen not in (None, NOW):
-            found = self._datasets().model.objects.filter(project=self.project, pk=chosen).first()
+        chosen = str(self["dataset"].value() or NOW)
+        if chosen != NOW:
+            found = self._datasets().filter(pk=chosen).first() if chosen.isdecimal() else None
             return found.lines if found else 0
         if self.kind == "sft":
             return self.project.demonstrations.count()

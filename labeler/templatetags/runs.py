@@ -36,11 +36,6 @@ def title(run: Run) -> str:
 
 
 @register.filter
-def is_live(run: Run) -> bool:
-    return run.state in (Run.State.QUEUED, Run.State.RUNNING)
-
-
-@register.filter
 def is_lost(run: Run) -> bool:
     """It says "running", but its worker has not been heard of: a page must not pretend otherwise."""
     return run.state == Run.State.RUNNING and timezone.now() > (run.leased_until or timezone.now()) + PATIENCE
@@ -93,7 +88,7 @@ def sentence(run: Run) -> str:
 
 
 def _waiting(run: Run) -> str:
-    ahead = Run.objects.filter(state__in=[Run.State.QUEUED, Run.State.RUNNING], pk__lt=run.pk).count()
+    ahead = Run.objects.live().filter(pk__lt=run.pk).count()
     return f"waiting behind {count(ahead, 'run')}" if ahead else "waiting for the worker to take it"
 
 
@@ -105,7 +100,7 @@ def _busy_with(run: Run) -> list[str]:
 @register.filter
 def outcome(run: Run) -> str:
     """One line for a list: what came of it."""
-    if run.state == Run.State.FAILED:
+    if run.state in (Run.State.FAILED, Run.State.CANCELLED):
         return run.reason
     said, turned = charts.outcome(run), crop(run)
     return f"{said} · crop suggested at step {turned['step']}" if turned else said

@@ -4,7 +4,6 @@ The weights are never read here: the lineage is the row's copy of quintet.json."
 
 import json
 
-from django.conf import settings
 from django.contrib import messages
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -54,7 +53,7 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
         "project": project,
         "checkpoint": checkpoint,
         "may_start": may_start,
-        "opened": hub[0] if hub else str(settings.HOME / checkpoint.location),
+        "opened": hub[0] if hub else str(checkpoint.folder),
         "revision": hub[1] if hub else "",
         "metrics": _measured(checkpoint),
         "uses": checkpoint.started_runs.all() | checkpoint.judged_runs.all(),

@@ -46,7 +46,7 @@ def runs(request: HttpRequest) -> HttpResponse:
         "project": project,
         "projects": projects,
         "page": page,
-        "live": any(words.is_live(run) for run in page),
+        "live": any(run.is_live for run in page),
     }
     return render(request, "runs/runs.html#list" if request.htmx else "runs/runs.html", context)
 
@@ -61,8 +61,8 @@ def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
     form = RunForm(
         project, kind, sent, source=source, preset=request.GET.get("preset", ""), chosen=request.GET
     )
-    if request.method == "POST" and form.is_valid():
-        return redirect("run", form.launch(request.user).pk)
+    if request.method == "POST" and (run := form.launched(request.user)):
+        return redirect("run", run.pk)
     context = {"project": project, "kind": kind, "form": form, "source": source, "title": words.TITLES[kind]}
     context["missing"] = None if request.htmx else form.missing()
     template = "runs/new.html#sums" if request.htmx and request.method == "GET" else "runs/new.html"
@@ -100,7 +100,7 @@ def steps(request: HttpRequest, pk: int) -> HttpResponse:
     return JsonResponse(
         {
             "attempt": run.attempt,
-            "total": run.total if words.is_live(run) else run.step,
+            "total": run.total if run.is_live else run.step,
             "steps": [metrics | {"step": step} for step, metrics in rows],
             "more": len(rows) == STEPS_AT_ONCE,
             "marks": {"crop": words.crop(run), "checkpoints": list(checkpoints)},
@@ -127,7 +127,7 @@ def _csv(run: Run) -> HttpResponse:
 @admin_required
 @require_POST
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
-    get_object_or_404(seen_by(request), pk=pk).cancel()
+    get_object_or_404(seen_by(request), pk=pk).cancel(request.user)
     if request.htmx:
         return live(request, pk)
     return redirect("run", pk)
@@ -190,7 +190,7 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
 
 
 def _shown(run: Run) -> dict[str, Any]:
-    known = words.is_live(run) or run.steps.exists() or "metrics" in run.result
+    known = run.is_live or run.steps.exists() or "metrics" in run.result
     drawn, settings = charts(run) if known else [], _settings(run)
     return {
         "strip": strip(run) if known else [],
