@@ -1,5 +1,13 @@
-"""A checkpoint: the saved weights of a policy or a reward model, as a folder or a Hub id. Never their bytes."""
+"""A checkpoint: the saved weights of a policy or a reward model, as a folder or a Hub id. Never their bytes.
 
+Where it came from is a copy of the quintet.json beside its weights; opening it is the matter of rlhf."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from django.conf import settings
 from django.db import models
 
 from labeler.models.projects import Project
@@ -29,3 +37,41 @@ class Checkpoint(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_hub(self) -> bool:
+        return self.location.startswith("hub:")
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files lie; None while they are still on the Hub."""
+        return None if self.is_hub else settings.HOME / self.location
+
+    def put_into(self, target: Path) -> None:
+        """Its files at `target`, all or none of them: as hard links, or as copies where links cannot be. What
+        only a resumed run needs (the optimizer's state) is in a folder of its own and stays behind."""
+        if not self.folder or not self.folder.is_dir():
+            raise FileNotFoundError(f"The checkpoint “{self}” is gone: there is no folder {self.folder}.")
+        part = target.with_name(f".{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for file in self.folder.iterdir():
+            if file.is_file():
+                link_or_copy(file.resolve(), part / file.name)
+        part.rename(target)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, another owner, or a file system without links
+        shutil.copyfile(source, target)
+
+
+def read_lineage(folder: Path) -> dict:
+    """What a checkpoint's quintet.json says; nothing where another tool has written the checkpoint."""
+    try:
+        found = json.loads((folder / "quintet.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,10 +1,89 @@
-"""A request: something a person waits for on a page (compare, sample, score), answered by the interactive queue."""
+"""A request: something a person waits for on a page, answered by the interactive queue.
 
-from django.db import models
+Here is what is asked and what may happen to the row. Who answers, and when memory goes to a run first, is the
+matter of labeler/tasks.py and labeler/answers.py."""
 
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.db import models, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from labeler.celery import ring
+from labeler.models.checkpoints import Checkpoint
 from labeler.models.people import User
 from labeler.models.projects import Project
-from labeler.models.runs import Run
+from labeler.models.runs import LEASE, TRIES, Run
+
+COMPARED = 8  # prompts of a comparison
+STALE = timedelta(days=1)  # nobody waits that long in front of a page
+
+
+class RequestQuerySet(models.QuerySet["Request"]):
+    def claimable(self) -> "RequestQuerySet":
+        """Those that wait, and those whose worker has not been heard of since its lease ran out."""
+        fresh = self.filter(created_at__gt=Now() - STALE)
+        return fresh.filter(
+            Q(state=Request.State.WAITING) | Q(state=Request.State.WORKING, leased_until__lt=Now())
+        )
+
+    def put_off(self, pk: int, phase: str) -> None:
+        """Leave it waiting, and tell whoever waits what for."""
+        self.filter(pk=pk, state=Request.State.WAITING).update(phase=phase)
+
+    def being_answered(self) -> "RequestQuerySet":
+        return self.filter(state=Request.State.WORKING, leased_until__gt=Now())
+
+    def ask(
+        self,
+        project: Project,
+        kind: str,
+        question: Mapping[str, Any],
+        by: User | None,
+        run: Run | None = None,
+    ) -> "Request":
+        """Queue a question. `sample`: checkpoint, prompts, and as one likes count, temperature,
+        max_new_tokens and seed. `score`: checkpoint, and items of a prompt and its rollouts. Checkpoints are
+        row numbers."""
+        request = self.create(project=project, kind=kind, question=dict(question), created_by=by, run=run)
+        transaction.on_commit(request.ring, robust=True)
+        return request
+
+    def ask_to_compare(self, run: Run, after: Checkpoint, seed: int = 0, by: User | None = None) -> "Request":
+        """The project's first prompts, answered by the run's start and by `after`, with the same chances; and
+        scored by the run's reward model, else by the project's newest."""
+        newest = run.project.checkpoints.filter(kind=Checkpoint.Kind.REWARD).order_by(
+            "-run_id", "-suggested", "-pk"
+        )
+        judge = run.reward_model or newest.first()
+        question = {
+            "before": run.start_id,
+            "after": after.pk,
+            "reward_model": judge.pk if judge else None,
+            "prompts": [each.content for each in run.project.prompts.all()[:COMPARED]],
+            "seed": seed,
+            "temperature": run.config.get("temperature", 1.0),
+            "max_new_tokens": run.config.get("max_new_tokens", 256),
+        }
+        return self.ask(run.project, Request.Kind.COMPARE, question, by, run)
+
+    @transaction.atomic
+    def claim(self, pk: int) -> "Request | None":
+        """The request, being worked on from now in a new attempt; None when it is not there to be had."""
+        request = self.claimable().select_for_update(skip_locked=True, no_key=True).filter(pk=pk).first()
+        if request is None:
+            return None
+        if request.state == Request.State.WORKING and request.attempt >= TRIES:
+            request.fail(
+                f"The worker died {request.attempt} times over this.", "Its log tells what happened."
+            )
+            return None
+        self.filter(pk=pk).update(
+            state=Request.State.WORKING, attempt=F("attempt") + 1, leased_until=Now() + LEASE
+        )
+        return self.select_related("project", "run__start").get(pk=pk)
 
 
 class Request(models.Model):
@@ -34,8 +113,37 @@ class Request(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
+    objects = RequestQuerySet.as_manager()
+
     class Meta:
         ordering = ["-pk"]
 
     def __str__(self) -> str:
         return f"{self.kind} request {self.pk}"
+
+    def ring(self) -> None:
+        ring("answer", self.pk)
+
+    def mine(self) -> RequestQuerySet:
+        """The row, for as long as this attempt owns it."""
+        return Request.objects.filter(pk=self.pk, attempt=self.attempt, state=Request.State.WORKING)
+
+    def renew(self) -> bool:
+        return self.mine().update(leased_until=Now() + LEASE) == 1
+
+    def tell(self, phase: str) -> None:
+        """What is being done about it, for whoever waits."""
+        self.mine().update(phase=phase)
+
+    def give_back(self) -> None:
+        """To those that wait: this worker has to go."""
+        self.mine().update(state=Request.State.WAITING, phase="", leased_until=None)
+
+    def answer_with(self, answer: Mapping[str, Any]) -> bool:
+        """Keep the answer; False where another attempt owns the request by now."""
+        ended = {"state": Request.State.ANSWERED, "phase": "", "leased_until": None, "finished_at": Now()}
+        return self.mine().update(answer=dict(answer), **ended) == 1
+
+    def fail(self, reason: str, remedy: str = "") -> None:
+        ended = {"state": Request.State.FAILED, "phase": "", "leased_until": None, "finished_at": Now()}
+        self.mine().update(reason=reason, remedy=remedy, **ended)

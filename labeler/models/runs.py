@@ -1,13 +1,187 @@
-"""A run, its steps and its samples, as the pages read them. Postgres is the truth about a run; the broker is a
-doorbell. `attempt` is the fence: what an older attempt still writes is refused."""
+"""A run, its steps and its samples, as the pages read them. Postgres is the truth about a run; the broker is
+a doorbell. `attempt` is the fence: what an older attempt still writes is refused.
 
-from django.db import models
+Here is what may happen to the row, and what the run directory is given at the launch. Its process, and the
+lines that it writes, are the matter of labeler/tasks.py and labeler/follower.py."""
 
-from labeler.models.checkpoints import Checkpoint
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import models, transaction
+from django.db.models import Count, F, Q
+from django.db.models.functions import Coalesce, Now
+from django.db.models.signals import post_save
+from django.dispatch import receiver
+
+from labeler.celery import ring
+from labeler.models.checkpoints import Checkpoint, link_or_copy
 from labeler.models.datasets import Dataset
 from labeler.models.people import User
 from labeler.models.projects import Project
-from labeler.models.quintets import Round
+from labeler.models.prompts import Prompt
+from labeler.models.quintets import FEWEST, MOST, Quintet, Round
+from labeler.models.rankings import Ranking
+from rlhf import config, data
+from rlhf.config import Refused
+
+LEASE = timedelta(seconds=45)
+TRIES = 3  # attempts that may die one after the other without having saved a checkpoint
+PAUSE = timedelta(hours=1)  # after a rollouts run that failed, before another is launched by itself
+
+
+class FencedOff(Exception):
+    """This attempt no longer owns the run: its lease ran out and another took over, or the run has ended."""
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    def live(self) -> "RunQuerySet":
+        return self.filter(state__in=Run.LIVE)
+
+    def claimable(self) -> "RunQuerySet":
+        """Those that wait, and those whose worker has not been heard of since its lease ran out."""
+        return self.filter(Q(state=Run.State.QUEUED) | Q(state=Run.State.RUNNING, leased_until__lt=Now()))
+
+    @transaction.atomic
+    def launch(
+        self,
+        project: Project,
+        kind: str,
+        values: Mapping[str, Any],
+        by: User | None,
+        *,
+        start: Checkpoint | None = None,
+        reward_model: Checkpoint | None = None,
+        dataset: Dataset | None = None,
+        simulated: bool | None = None,
+        prompts: Iterable[Prompt] | None = None,
+    ) -> "Run":
+        """Queue a run of this kind; `values` go over the project's own defaults. Raises Refused.
+
+        What is not given is chosen: the project's start, its newest reward model, all of its prompts, and a
+        dataset frozen now. What the run learns from is fixed here, not when a worker comes to it."""
+        defaults = project.run_defaults.get(kind, {})
+        wanted = {name: value for name, value in {**defaults, **values}.items() if name != "simulated"}
+        needed = config.inputs(config.make(kind, {}).kind)
+        if "policy" in needed:
+            start = self._usable("start", start or project.start, Checkpoint.Kind.POLICY, project)
+            wanted["policy"] = start.location if start.is_hub else needed["policy"]
+        if "reward" in needed and not wanted.get("checker"):
+            newest = project.checkpoints.filter(kind=Checkpoint.Kind.REWARD).order_by(
+                "-run_id", "-suggested", "-pk"
+            )
+            reward_model = self._usable(
+                "reward_model", reward_model or newest.first(), Checkpoint.Kind.REWARD, project
+            )
+        made = config.make(kind, wanted)
+        if isinstance(made, config.RolloutsConfig) and not FEWEST <= made.count <= MOST:
+            raise Refused(
+                "count",
+                f"A quintet has {FEWEST} to {MOST} rollouts, five as a rule; {made.count} do not fit.",
+            )
+        if "dataset" in needed and dataset is None:
+            include = defaults.get("simulated", False) if simulated is None else simulated
+            dataset = self._frozen(project, kind, include, by)
+        lines = list(project.prompts.all() if prompts is None else prompts) if "prompts" in needed else []
+        if "prompts" in needed and not lines:
+            raise Refused("prompts", "The project has no prompts yet: add some first.")
+        run = self.create(
+            project=project,
+            round=Round.objects.current(project),
+            kind=kind,
+            config=config.as_dict(made),
+            start=start if "policy" in needed else None,
+            reward_model=reward_model if "reward" in needed else None,
+            dataset=dataset if "dataset" in needed else None,
+            created_by=by,
+        )
+        run.keep_prompts(lines)
+        transaction.on_commit(run.ring, robust=True)
+        return run
+
+    def _usable(self, field: str, found: Checkpoint | None, kind: str, project: Project) -> Checkpoint:
+        what = "starting model" if kind == Checkpoint.Kind.POLICY else "reward model"
+        if found is None:
+            remedy = (
+                "say which in its settings" if kind == Checkpoint.Kind.POLICY else "train one from rankings"
+            )
+            raise Refused(field, f"The project has no {what} yet: {remedy}.")
+        if found.kind != kind or found.project_id not in (None, project.pk):
+            raise Refused(field, f"“{found}” is no {what} of this project.")
+        if found.is_hub and kind == Checkpoint.Kind.REWARD:
+            raise Refused(field, "A reward model must be a folder; only a starting model comes from the Hub.")
+        return found
+
+    def _frozen(self, project: Project, kind: str, simulated: bool, by: User | None) -> Dataset:
+        from labeler import datasets  # it is built on these models
+
+        try:
+            if kind == Run.Kind.SFT:
+                return datasets.freeze_demonstrations(project, by)
+            return datasets.freeze_rankings(project, simulated, by)
+        except datasets.NothingToFreeze as nothing:
+            raise Refused("dataset", str(nothing)) from None
+
+    @transaction.atomic
+    def claim(self, pk: int, worker: str) -> "Run | None":
+        """The run, running from now on in a new attempt of `worker`; None when it is not there to be had.
+
+        The lease is set in the same statement, so no run ever says "running" without one."""
+        run = self.claimable().select_for_update(skip_locked=True, no_key=True).filter(pk=pk).first()
+        if run is None:
+            return None
+        if run.state == Run.State.RUNNING:
+            run.lost += 1
+        if run.cancel_requested:
+            run.end(Run.State.CANCELLED)
+            return None
+        if run.lost >= TRIES:
+            run.give_up("Its worker was not heard of again.", LOST_REMEDY)
+            return None
+        self.filter(pk=pk).update(
+            state=Run.State.RUNNING,
+            attempt=F("attempt") + 1,
+            leased_until=Now() + LEASE,
+            lost=run.lost,
+            worker=worker,
+            phase="starting",
+            started_at=Coalesce("started_at", Now()),
+        )
+        return self.select_related("project", "round", "start", "reward_model", "dataset").get(pk=pk)
+
+    def top_up(self, project: Project) -> "Run | None":
+        """Launch one rollouts run where fewer quintets wait than the project wants, on the prompts that have
+        the fewest. None where enough wait, where one is on its way, or where it could not go well."""
+        if not self._short(project):
+            return None
+        with transaction.atomic():
+            project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+            lacking = self._short(project)  # by now another one may be on its way
+            prompts = project.prompts.annotate(so_far=Count("quintets")).order_by("so_far", "pk")
+            chosen = list(prompts[: lacking + project.keep_waiting]) if lacking else []
+            if not chosen:
+                return None
+            # Another seed each time, or a prompt's second quintet would be its first one again.
+            seed = {"seed": project.runs.filter(kind=Run.Kind.ROLLOUTS).count()}
+            return self.launch(project, Run.Kind.ROLLOUTS, seed, None, prompts=chosen)
+
+    def _short(self, project: Project) -> int:
+        """How many quintets must be sampled, so that as many wait as the project wants."""
+        if project.judge != Project.Judge.PEOPLE or not project.start_id or not project.keep_waiting:
+            return 0
+        runs = project.runs.filter(kind=Run.Kind.ROLLOUTS)
+        went_wrong = Q(state__in=[Run.State.FAILED, Run.State.CANCELLED], finished_at__gt=Now() - PAUSE)
+        if runs.live().exists() or runs.filter(went_wrong, start=project.start_id).exists():
+            return 0
+        waiting = Quintet.objects.waiting().filter(project=project)[: project.keep_waiting].count()
+        return project.keep_waiting - waiting
+
+
+LOST_REMEDY = "Look at the log and at the machine's memory, then launch the run again: it begins anew."
 
 
 class Run(models.Model):
@@ -25,16 +199,23 @@ class Run(models.Model):
         FAILED = "failed"
         CANCELLED = "cancelled"
 
+    LIVE = (State.QUEUED, State.RUNNING)
+
     project = models.ForeignKey(Project, models.CASCADE, related_name="runs")
     round = models.ForeignKey(Round, models.PROTECT, null=True, blank=True, related_name="runs")
     kind = models.CharField(max_length=12, choices=Kind)
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     config = models.JSONField(default=dict, help_text="The config that ran, not the one being edited.")
     start = models.ForeignKey(Checkpoint, models.PROTECT, null=True, blank=True, related_name="started_runs")
-    reward_model = models.ForeignKey(Checkpoint, models.PROTECT, null=True, blank=True, related_name="judged_runs")
+    reward_model = models.ForeignKey(
+        Checkpoint, models.PROTECT, null=True, blank=True, related_name="judged_runs"
+    )
     dataset = models.ForeignKey(Dataset, models.PROTECT, null=True, blank=True, related_name="runs")
 
     attempt = models.PositiveIntegerField(default=0)
+    lost = models.PositiveSmallIntegerField(
+        default=0, help_text="Attempts that died since the last checkpoint was saved."
+    )
     leased_until = models.DateTimeField(null=True, blank=True)
     worker = models.CharField(max_length=200, blank=True)
     cancel_requested = models.BooleanField(default=False)
@@ -43,7 +224,9 @@ class Run(models.Model):
     phase = models.CharField(max_length=60, blank=True)
     step = models.PositiveIntegerField(default=0)
     total = models.PositiveIntegerField(default=0)
-    cursors = models.JSONField(default=dict, blank=True, help_text="How far each line file has been followed.")
+    cursors = models.JSONField(
+        default=dict, blank=True, help_text="How far each line file has been followed."
+    )
     result = models.JSONField(default=dict, blank=True)
     reason = models.TextField(blank=True)
     remedy = models.TextField(blank=True)
@@ -55,17 +238,126 @@ class Run(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
+    objects = RunQuerySet.as_manager()
+
     class Meta:
         ordering = ["-pk"]
         constraints = [
             # A run that says "running" always has a lease that can run out.
             models.CheckConstraint(
-                condition=~models.Q(state="running") | models.Q(leased_until__isnull=False), name="running_is_leased"
+                condition=~models.Q(state="running") | models.Q(leased_until__isnull=False),
+                name="running_is_leased",
             )
         ]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} run {self.pk}"
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in Run.LIVE
+
+    @property
+    def directory(self) -> Path:
+        return settings.HOME / "runs" / str(self.pk)
+
+    def ring(self) -> None:
+        ring("execute", self.pk)
+
+    def cancel(self, by: User | None = None) -> None:
+        """Take it off the queue, or ask the one that works on it to stop after its step."""
+        waiting = Run.objects.filter(pk=self.pk, state=Run.State.QUEUED)
+        reason = f"Taken off the queue by {by}." if by else ""
+        ended = {
+            "state": Run.State.CANCELLED,
+            "finished_at": Now(),
+            "cancel_requested": True,
+            "reason": reason,
+        }
+        if not waiting.update(**ended):
+            Run.objects.filter(pk=self.pk, state=Run.State.RUNNING).update(cancel_requested=True)
+        self.refresh_from_db()
+
+    # What the directory is given
+
+    def keep_prompts(self, prompts: Iterable[Prompt]) -> None:
+        """The directory of a new run, with its prompts as they are now."""
+        if self.directory.exists():  # from a database that was put back to an earlier day
+            self.directory.rename(self.directory.with_name(f"{self.pk}.before-{time.time_ns()}"))
+        self.directory.mkdir(parents=True)
+        lines = [data.PromptLine(each.content, each.answer or None, str(each.pk)) for each in prompts]
+        if lines:
+            data.write_lines(self.directory / "prompts.jsonl", map(data.as_line, lines))
+
+    def prepare_directory(self) -> None:
+        """Everything that the trainer asks for, config.json last: where that is, an earlier attempt was here.
+        Raises OSError."""
+        if (self.directory / "config.json").exists():
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name, checkpoint in (("policy", self.start), ("reward", self.reward_model)):
+            target = self.directory / "inputs" / name
+            if checkpoint and not checkpoint.is_hub and not target.exists():
+                checkpoint.put_into(target)
+        if self.dataset:
+            lines = self.directory / "dataset.jsonl"
+            lines.unlink(missing_ok=True)
+            link_or_copy(settings.HOME / self.dataset.path, lines)
+        config.write(self.directory, config.make(self.kind, self.config))
+
+    # What the attempt that owns it does with it
+
+    def mine(self) -> RunQuerySet:
+        """The row, for as long as this attempt owns it."""
+        return Run.objects.filter(pk=self.pk, attempt=self.attempt, state=Run.State.RUNNING)
+
+    def renew(self) -> bool:
+        """Begin the lease anew; False when the run is no longer this attempt's."""
+        return self.mine().update(leased_until=Now() + LEASE) == 1
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator["Run"]:
+        """The row as it is now, locked: all that is written inside is this attempt's, or nothing is."""
+        with transaction.atomic():
+            row = self.mine().select_for_update(no_key=True).first()
+            if row is None:
+                raise FencedOff
+            yield row
+
+    def give_back(self, *, lost: bool = False, because: str = "", remedy: str = "") -> None:
+        """To the queue again. An attempt that was lost counts: after too many the run has failed."""
+        with self.held() as row:
+            row.lost += lost
+            if row.cancel_requested:
+                row.end(Run.State.CANCELLED)
+            elif row.lost >= TRIES:
+                row.give_up(because, remedy)
+            else:
+                row.state, row.leased_until, row.phase = Run.State.QUEUED, None, ""
+                row.save(update_fields=["state", "leased_until", "phase", "lost"])
+                if lost:
+                    transaction.on_commit(row.ring, robust=True)
+
+    def give_up(self, because: str, remedy: str) -> None:
+        """The end, after attempts that died. The caller holds the row."""
+        times = f"{self.lost} times in a row the run ended before it could save a checkpoint."
+        self.end(Run.State.FAILED, reason=f"{times} {because}", remedy=remedy)
+
+    def end(self, state: str, **said: Any) -> None:
+        """The end, whichever: `said` are reason, remedy, field and result. The caller holds the row."""
+        for name, value in said.items():
+            setattr(self, name, value)
+        self.state, self.leased_until, self.phase = state, None, ""
+        self.save(update_fields=["state", "leased_until", "phase", "lost", *said])
+        Run.objects.filter(pk=self.pk).update(finished_at=Now())
+
+
+@receiver(post_save, sender=Ranking)
+def _one_less_waits(instance: Ranking, created: bool, **_: Any) -> None:
+    """A ranking may have taken the last quintet but nineteen: then more are sampled."""
+    if created and not instance.simulated:
+        project = instance.quintet.project
+        transaction.on_commit(lambda: Run.objects.top_up(project), robust=True)
 
 
 class Step(models.Model):
@@ -82,7 +374,7 @@ class Step(models.Model):
 
 
 class Sample(models.Model):
-    """What the model says to one of the run's fixed prompts at an evaluated step: the line as it was written."""
+    """What the model says to one of the run's fixed prompts at an evaluated step: the line as written."""
 
     run = models.ForeignKey(Run, models.CASCADE, related_name="samples")
     step = models.PositiveIntegerField()

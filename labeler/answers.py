@@ -1,0 +1,213 @@
+"""Answers for people who wait: the warm child that samples and scores, and what each kind of request asks it.
+
+The child (`python -m rlhf.serve`) keeps its models in memory for the next question, and gives that memory
+up: after five idle minutes, and as soon as a run begins on this machine. Which request is answered when is
+decided in tasks.py."""
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from django.db import DatabaseError, connection
+
+from labeler.celery import is_stopping
+from labeler.models import Checkpoint, Request, Run
+from labeler.trainer import MEMORY, kill_group, spawn
+
+IDLE = 300.0  # seconds
+LONGEST = 900.0
+TICK = 0.5
+
+
+class Unanswerable(Exception):
+    """Why there is no answer, and the remedy, in words."""
+
+    def __init__(self, reason: str, remedy: str = ""):
+        super().__init__(reason)
+        self.reason, self.remedy = reason, remedy
+
+
+class Interrupted(Exception):
+    """This worker has to go; the request is another one's."""
+
+
+class Warm:
+    """The child, started with the first question. One asks at a time."""
+
+    def __init__(self) -> None:
+        self.busy = threading.Lock()
+        self.process: subprocess.Popen | None = None
+        self._unread = b""
+        self._used_at = 0.0
+
+    def ask(self, operation: str, **question: Any) -> dict[str, Any]:
+        """The child's answer. Raises Unanswerable, Interrupted."""
+        if self.process is None or self.process.poll() is not None:
+            self._start()
+        self._say({"id": 1, "op": operation, **question})
+        answer = self._hear()
+        if "error" in answer:
+            raise Unanswerable(answer["error"], answer.get("remedy", ""))
+        return answer
+
+    def kill(self) -> None:
+        """From another thread: whoever waits for an answer finds that there will be none."""
+        if process := self.process:
+            kill_group(process.pid)
+
+    def stop(self) -> None:
+        if self.process:
+            kill_group(self.process.pid)
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self.process = None
+
+    def _start(self) -> None:
+        self.stop()
+        self._unread = b""
+        self.process = spawn(
+            [sys.executable, "-m", "rlhf.serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._hear()  # that it is ready
+        threading.Thread(target=self._keep, args=[self.process], daemon=True).start()
+
+    def _say(self, message: dict[str, Any]) -> None:
+        assert self.process and self.process.stdin
+        try:
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise self._died() from None
+
+    def _hear(self) -> dict[str, Any]:
+        assert self.process and self.process.stdout
+        deadline, parent = time.monotonic() + LONGEST, os.getppid()
+        while b"\n" not in self._unread:
+            if is_stopping() or os.getppid() != parent:
+                self.stop()
+                raise Interrupted
+            if time.monotonic() > deadline:
+                self.stop()
+                raise Unanswerable(f"There was no answer within {LONGEST / 60:.0f} minutes.", "Ask for less.")
+            if select.select([self.process.stdout], [], [], TICK)[0]:
+                new = os.read(self.process.stdout.fileno(), 65536)
+                if not new:
+                    raise self._died()
+                self._unread += new
+        line, _, self._unread = self._unread.partition(b"\n")
+        self._used_at = time.monotonic()
+        return json.loads(line)
+
+    def _died(self) -> Unanswerable:
+        assert self.process
+        status = self.process.wait()
+        self.stop()
+        if status == -9:
+            return Unanswerable("It was killed, probably because the machine ran out of memory.", MEMORY)
+        return Unanswerable(
+            f"The process that answers ended with status {status}.", "The worker's log tells why."
+        )
+
+    def _keep(self, process: subprocess.Popen) -> None:
+        """Let the memory go when nobody has asked for long, or a run needs it."""
+        while self.process is process and process.poll() is None:
+            time.sleep(1)
+            if self.busy.acquire(blocking=False):
+                try:
+                    if self.process is process and (self._is_idle() or runs_here().exists()):
+                        self.stop()
+                except DatabaseError:
+                    continue  # then nobody launches a run either
+                finally:
+                    self.busy.release()
+                    connection.close()
+
+    def _is_idle(self) -> bool:
+        return time.monotonic() - self._used_at > IDLE
+
+
+warm = Warm()
+
+
+def runs_here():
+    """The run that this machine works on."""
+    return Run.objects.filter(state=Run.State.RUNNING, worker=socket.gethostname())
+
+
+def what_for() -> str:
+    """What an answer has to wait for, in words; nothing where it need not. A graphics card holds a run's
+    models and not also ours; beside a run on the processor an answer is only slower."""
+    run = runs_here().first()
+    if run is None or run.device.startswith("cpu"):
+        return ""
+    return f"waiting for run {run.pk} to finish"
+
+
+def answer(request: Request) -> dict[str, Any]:
+    """What was asked for. Raises Unanswerable, Interrupted."""
+    with warm.busy:
+        return KINDS[request.kind](request, request.question)
+
+
+def _compare(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    options = {name: asked[name] for name in ("temperature", "max_new_tokens", "seed")}
+    sides = {}
+    for side, words in (("before", "the starting model"), ("after", "the tuned model")):
+        request.tell(f"{words} answers")
+        folder = _folder(asked[side], request.run)
+        said = warm.ask("sample", checkpoint=str(folder), prompts=asked["prompts"], count=1, **options)
+        sides[side] = [{"text": one["text"], "finished": one["finished"]} for [one] in said["rollouts"]]
+    items = [
+        {"prompt": prompt, "before": before, "after": after}
+        for prompt, before, after in zip(asked["prompts"], sides["before"], sides["after"], strict=True)
+    ]
+    if asked.get("reward_model"):
+        request.tell("the reward model reads the answers")
+        both = [
+            {"prompt": each["prompt"], "rollouts": [each["before"]["text"], each["after"]["text"]]}
+            for each in items
+        ]
+        said = warm.ask("score", checkpoint=str(_folder(asked["reward_model"])), items=both)
+        for item, (before, after) in zip(items, said["scores"], strict=True):
+            item["before"]["score"], item["after"]["score"] = before, after
+    return {"items": items}
+
+
+def _sample(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    request.tell("the model answers")
+    options = {name: value for name, value in asked.items() if name != "checkpoint"}
+    return {
+        "rollouts": warm.ask("sample", checkpoint=str(_folder(asked["checkpoint"])), **options)["rollouts"]
+    }
+
+
+def _score(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    request.tell("the reward model reads the answers")
+    said = warm.ask("score", checkpoint=str(_folder(asked["checkpoint"])), items=asked["items"])
+    return {"rewards": said["rewards"], "scores": said["scores"]}
+
+
+KINDS = {"compare": _compare, "sample": _sample, "score": _score}
+
+
+def _folder(pk: int | None, run: Run | None = None) -> Path:
+    """Where a checkpoint's files are. A start from the Hub lies where the run has downloaded it."""
+    checkpoint = Checkpoint.objects.filter(pk=pk).first()
+    if checkpoint is None:
+        raise Unanswerable("The checkpoint is no longer known.", "Choose another.")
+    folder = checkpoint.folder or (run.directory / "inputs" / "policy" if run else None)
+    if folder is None or not folder.is_dir():
+        raise Unanswerable(
+            f"The files of “{checkpoint}” are not on this machine.", "Choose another checkpoint."
+        )
+    return folder

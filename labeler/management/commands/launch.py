@@ -1,0 +1,88 @@
+"""`manage.py launch`: queue a run as the launch form does; with --wait, follow it to its end."""
+
+import time
+
+from django.core.management.base import BaseCommand, CommandError
+
+from labeler.models import Checkpoint, Project, Run
+from rlhf import config
+
+A_LOOK = 1.0  # seconds
+
+
+class Command(BaseCommand):
+    help = "Launches a run in a project. With --wait it ends with 0 only when the run has finished."
+
+    def add_arguments(self, parser):
+        either_way = {"action": "store_true", "default": None, "dest": "simulated"}
+        parser.add_argument("kind", choices=list(config.KINDS), help="What the run does.")
+        parser.add_argument("--project", required=True, metavar="SLUG")
+        parser.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            dest="settings",
+            help="May be repeated.",
+        )
+        parser.add_argument(
+            "--from", type=int, metavar="ID", dest="start", help="A checkpoint to start from."
+        )
+        parser.add_argument("--reward", type=int, metavar="ID", help="A reward model; else the newest.")
+        parser.add_argument("--dataset", type=int, metavar="ID", help="A frozen dataset; else one made now.")
+        parser.add_argument("--include-simulated", help="Simulated rankings too.", **either_way)
+        parser.add_argument(
+            "--people-only", help="No simulated rankings.", **(either_way | {"action": "store_false"})
+        )
+        parser.add_argument("--wait", action="store_true", help="Tell how it goes, until it ends.")
+
+    def handle(self, *, kind: str, project: str, wait: bool, **given) -> None:
+        found = Project.objects.filter(slug=project).first()
+        if found is None:
+            raise CommandError(f"There is no project “{project}”.")
+        try:
+            run = Run.objects.launch(
+                found,
+                kind,
+                config.assignments(given["settings"]),
+                None,
+                start=self.known(Checkpoint.objects, given["start"], "checkpoint"),
+                reward_model=self.known(Checkpoint.objects, given["reward"], "checkpoint"),
+                dataset=self.known(found.datasets, given["dataset"], "dataset"),
+                simulated=given["simulated"],
+            )
+        except config.Refused as refused:
+            raise CommandError(refused.message) from None
+        self.stdout.write(f"Run {run.pk} is queued.")
+        if wait:
+            self.follow(run)
+
+    def known(self, rows, pk: int | None, what: str):
+        found = rows.filter(pk=pk).first() if pk is not None else None
+        if pk is not None and found is None:
+            raise CommandError(f"There is no {what} {pk}.")
+        return found
+
+    def follow(self, run: Run) -> None:
+        said = ""
+        while run.is_live:
+            time.sleep(A_LOOK)
+            run.refresh_from_db()
+            if (line := self.progress(run)) != said:
+                said = line
+                self.stdout.write(line)
+        if run.state != Run.State.FINISHED:
+            reason = " ".join(f"{run.reason} {run.remedy}".split())
+            raise CommandError(
+                f"Run {run.pk} {'was cancelled' if run.state == 'cancelled' else 'failed'}. {reason}"
+            )
+
+    def progress(self, run: Run) -> str:
+        """One line, the same for as long as nothing has changed."""
+        newest = run.steps.last()
+        numbers = newest.metrics if newest else {}
+        words = [f"{name} {numbers[name]:.3g}" for name in ("loss", "reward", "kl") if name in numbers]
+        if run.state == Run.State.QUEUED:
+            return f"Run {run.pk} waits for the worker."
+        where = f"{run.phase or run.state} {run.step}/{run.total}" if run.total else run.phase
+        return ", ".join([f"Run {run.pk}: {where}", *words])
