@@ -275,9 +275,12 @@
 
   document.addEventListener("htmx:afterRequest", () => { busy = false; });
 
+  // A request that ended on another page was led there to sign in.
+  const ledAway = (xhr) => !new URL(xhr.responseURL, location.href).pathname.startsWith("/rank/");
+
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr } = event.detail;
-    if (!new URL(xhr.responseURL, location.href).pathname.startsWith("/rank/")) {
+    if (ledAway(xhr)) {
       event.detail.shouldSwap = false;
       if (form()) trouble("You are signed out, so this order is not kept yet. Sign in in another tab, then come back.");
       else location.assign(xhr.responseURL);
@@ -290,7 +293,7 @@
   const keptHere = "Your order is kept here: try again.";
   document.addEventListener("htmx:sendError", () => form() && trouble(`The server cannot be reached. ${keptHere}`));
   document.addEventListener("htmx:responseError", (event) => {
-    if (form()) trouble(`The server answered with an error (${event.detail.xhr.status}). ${keptHere}`);
+    if (form() && !ledAway(event.detail.xhr)) trouble(`The server answered with an error (${event.detail.xhr.status}). ${keptHere}`);
   });
 
   for (const use of ["keydown", "pointerdown", "scroll"]) {

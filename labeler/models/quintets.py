@@ -325,7 +325,7 @@ class Place(models.Model):
         """Begin the lease anew; False when somebody else has taken the place since its lease ran out. Who
         comes back after that begins a new clock as well: the hours away were no work."""
         now = timezone.now()
-        if self.leased_until < now:
+        if self.leased_until is None or self.leased_until < now:
             self.opened_at = now
         self.leased_until = now + LEASE
         mine = Place.objects.filter(pk=self.pk, labeler=self.labeler_id, done=False)
@@ -342,6 +342,8 @@ class Place(models.Model):
         return [by_slot[slot] for slot in mine]
 
     def ticket(self) -> str:
+        """What the form shown to the labeler who sits here carries."""
+        assert self.opened_at
         return signing.dumps(
             [self.pk, self.labeler_id, str(self.key), self.opened_at.timestamp()], salt=self.SALT
         )

@@ -4,6 +4,7 @@ Which quintet is next, who holds it and what counts as a ranking is decided in l
 page knows rollouts only by the letters A to E, in the order in which this labeler sees them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -84,15 +85,16 @@ def ranks_sent(request: HttpRequest, ticket: Ticket) -> list[int | None]:
 
 
 def nothing_because(project: Project) -> str:
-    """Why nothing is there to rank: it is being written, that failed, all is ranked, or none ever was."""
+    """Why nothing waits: it is being written, that came to nothing, all is ranked, or none ever was."""
     last = project.runs.filter(kind=Run.Kind.ROLLOUTS).first()
-    if last and last.state in (Run.State.QUEUED, Run.State.RUNNING):
+    if last and last.state in Run.LIVE:
         return "writing"
-    short = Quintet.objects.waiting().filter(project=project).count() < project.keep_waiting
-    if last and short and last.state == Run.State.FAILED:
-        return "failed"
-    if short and project.start_id and project.prompts.exists():
-        return "writing"
+    kept_filled = project.judge == Project.Judge.PEOPLE and project.start_id and project.keep_waiting
+    if kept_filled and Quintet.objects.waiting().filter(project=project).count() < project.keep_waiting:
+        if last and last.state in (Run.State.FAILED, Run.State.CANCELLED):
+            return "failed"
+        if project.prompts.exists():
+            return "writing"
     return "done" if project.quintets.exists() else "empty"
 
 
@@ -106,7 +108,7 @@ def answer(
     status: int = 200,
 ) -> HttpResponse:
     """The page, or only its quintet for htmx; with `error`, what the labeler did stays as it was sent."""
-    context = {"project": project, "place": place, "error": error, "note": note}
+    context: dict[str, Any] = {"project": project, "place": place, "error": error, "note": note}
     round = place.quintet.round if place else Round.objects.filter(project=project).last()
     if round:
         context |= {"round": round, "progress": Ranking.objects.progress(request.user, round)}
