@@ -33,11 +33,10 @@ class CheckpointField(forms.ModelChoiceField):
 
     def __init__(self, project: Project, kind: str, **kwargs: Any):
         self.first = project.start_id if kind == Checkpoint.Kind.POLICY else None
-        found = Checkpoint.objects.filter(Q(project=project) | Q(project=None), kind=kind).select_related(
-            "run"
-        )
         first = Case(When(pk=self.first, then=Value(0)), default=Value(1))
-        super().__init__(found.order_by(first, "-suggested", "-pk"), empty_label=None, **kwargs)
+        found = Checkpoint.objects.filter(Q(project=project) | Q(project=None), kind=kind)
+        found = found.order_by(first, "-suggested", "-pk")
+        super().__init__(found, empty_label=None, initial=found.values_list("pk", flat=True).first, **kwargs)
 
     def label_from_instance(self, checkpoint: Checkpoint) -> str:
         words = [checkpoint.name]
@@ -80,8 +79,8 @@ class RunForm(forms.Form):
         values |= self.project.run_defaults.get(self.kind, {})
         if source:
             values |= {name: value for name, value in source.config.items() if name in values}
-            values |= {"start": source.start_id, "reward_model": source.reward_model_id}
-            values |= {"dataset": source.dataset_id} if source.dataset_id else {}
+            inputs = {name: getattr(source, f"{name}_id") for name in ("start", "reward_model", "dataset")}
+            values |= {name: pk for name, pk in inputs.items() if pk}
         values |= self.preset["values"] if self.preset else {}
         return {name: plain(value) if isinstance(value, float) else value for name, value in values.items()}
 

@@ -81,7 +81,10 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def live(request: HttpRequest, pk: int) -> HttpResponse:
     """What has changed on the page of a live run; once it has ended, for the last time."""
-    run = get_object_or_404(seen_by(request), pk=pk)
+    return _news(request, get_object_or_404(seen_by(request), pk=pk))
+
+
+def _news(request: HttpRequest, run: Run) -> HttpResponse:
     samples = _samples(run, request.GET.get("look"), had=request.GET.get("had"))
     context = {"project": run.project, "run": run, "oob": True, **_shown(run), **samples}
     return render(request, "runs/run.html#update", context)
@@ -127,10 +130,9 @@ def _csv(run: Run) -> HttpResponse:
 @admin_required
 @require_POST
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
-    get_object_or_404(seen_by(request), pk=pk).cancel(request.user)
-    if request.htmx:
-        return live(request, pk)
-    return redirect("run", pk)
+    run = get_object_or_404(seen_by(request), pk=pk)
+    run.cancel(request.user)
+    return _news(request, run) if request.htmx else redirect("run", pk)
 
 
 @admin_required

@@ -46,8 +46,8 @@ def rankings(project, start, labeler):
     program = User.objects.create(username="sim", simulated=True)
     for number, who in enumerate((labeler, program, program)):
         prompt = project.prompts.all()[number % 2]
-        rounds = Round.objects.get_or_create(project=project, number=1)[0]
-        quintet = Quintet.objects.create(project=project, round=rounds, prompt=prompt)
+        texts = [f"Joke {each}." for each in range(5)]
+        quintet = Quintet.objects.compose(project, Round.objects.current(project), prompt, texts)
         Ranking.objects.create(quintet=quintet, labeler=who, ranks=[1, 2, 3, 4, 5], simulated=who == program)
 
 
@@ -179,7 +179,11 @@ def launch_form(client: Client, project, kind: str, **query) -> str:
 def sent(client: Client, project, kind: str, **values) -> tuple[int, str]:
     """POST the form of `kind` as it is shown, with `values` instead of some of its own."""
     shown = client.get(reverse("run_new", args=[project.slug, kind])).context["form"]
-    filled = {field.name: field.value() for field in shown if field.value() not in (None, False)} | values
+    filled = {
+        field.name: field.value()
+        for field in shown
+        if field.value() is not None and field.value() is not False
+    } | values
     response = client.post(reverse("run_new", args=[project.slug, kind]), filled)
     return response.status_code, response.content.decode()
 
@@ -233,6 +237,24 @@ def test_simulated_rankings_are_counted_apart_and_stay_out_unless_asked_for(as_a
     assert "1 ranking by people and 2 simulated" in said
     form = as_admin.get(reverse("run_new", args=[project.slug, "reward"])).context["form"]
     assert not form["simulated"].value()
+
+
+@pytest.mark.parametrize(("asked_for", "lines", "simulated"), [({}, 1, 0), ({"simulated": "on"}, 3, 2)])
+def test_the_rankings_are_frozen_as_the_form_says(as_admin, project, rankings, asked_for, lines, simulated):
+    status, _ = sent(as_admin, project, "reward", **asked_for)
+    dataset = project.runs.get().dataset
+    assert (status, dataset.lines, dataset.simulated) == (302, lines, simulated)
+
+
+def test_a_dataset_frozen_before_can_be_chosen_again(as_admin, project, rankings, dataset):
+    status, _ = sent(as_admin, project, "reward", dataset=str(dataset.pk))
+    assert status == 302 and project.runs.get().dataset == dataset
+
+
+def test_what_only_the_launch_refuses_is_said_in_the_form(as_admin, project, start):
+    status, said = sent(as_admin, project, "rollouts", count="7")
+    assert status == 422 and "7 do not fit" in said and 'value="7"' in said
+    assert not project.runs.exists()
 
 
 def test_a_dataset_of_nothing_is_refused(as_admin, project, rankings):
