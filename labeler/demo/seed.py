@@ -1,0 +1,93 @@
+"""The demo project's rows, from the files that are shipped beside this one. Loads no model: `build.py` did.
+
+Left out: when it is seeded (`manage.py prepare`), and what becomes of it, which is the users' affair."""
+
+import shutil
+
+from django.conf import settings
+from django.db import transaction
+
+from labeler import datasets
+from labeler.demo import HERE
+from labeler.models import Checkpoint, Project, Quintet, Round
+from labeler.models.checkpoints import link_or_copy, read_lineage
+from labeler.models.prompts import Prompt
+from rlhf import data
+
+SLUG = "pelican-jokes"
+GUIDELINES = """Put the joke first that you would tell a friend.
+
+- **Funny beats everything.** If one made you smile, it goes on top.
+- A joke that is about the subject asked for goes above one that is not.
+- One that you get at once goes above one that needs explaining.
+- Word salad, or a sentence that falls apart, goes to the bottom.
+
+The model is tiny: it learnt from a few thousand jokes in a minute and a half. Be kind, but honest."""
+# What suits a model of half a million weights on a processor; the defaults are for models of a billion.
+RUN_DEFAULTS = {
+    "rollouts": {"max_new_tokens": 40},
+    "sft": {"learning_rate": 1e-3, "batch": 32, "micro_batch": 32, "max_new_tokens": 40},
+    "reward": {
+        "learning_rate": 1e-3,
+        "epochs": 4,
+        "batch": 16,
+        "micro_batch": 16,
+        "weight_decay": 0.05,
+        "simulated": True,
+    },
+    "policy": {"steps": 90, "learning_rate": 5e-4, "max_new_tokens": 40},
+}
+PRESETS = [
+    {
+        "kind": "policy",
+        "name": "Let it run off the cliff",
+        "help": "No pull to the start (β = 0): the reward climbs to the top while the jokes fall apart.",
+        "values": {"beta": 0},
+    }
+]
+
+
+@transaction.atomic
+def seed() -> Project | None:
+    """The demo project; None, and nothing is touched, where there is a project already."""
+    if Project.objects.exists():
+        return None
+    project = Project.objects.create(
+        name="Pelican jokes",
+        slug=SLUG,
+        guidelines=GUIDELINES,
+        run_defaults=RUN_DEFAULTS,
+        presets=PRESETS,
+    )
+    project.start = _checkpoint(project)
+    project.save(update_fields=["start"])
+    round = Round.objects.current(project)
+    with (HERE / "prompts.jsonl").open("rb") as file:
+        datasets.import_prompts(project, datasets.read_prompts(file, "prompts.jsonl"))
+    prompts = {prompt.content: prompt for prompt in Prompt.objects.filter(project=project)}
+    for _, line in data.read_lines(HERE / "quintets.jsonl"):
+        Quintet.objects.compose(
+            project,
+            round,
+            prompts[line["prompt"]],
+            line["rollouts"],
+            checkpoints=project.start,
+            finished=line["finished"],
+            external_id=line["quintet"],
+        )
+    with (HERE / "rankings.jsonl").open("rb") as file:
+        datasets.import_rankings(project, datasets.read_rankings(file), round)
+    return project
+
+
+def _checkpoint(project: Project) -> Checkpoint:
+    """The shipped model, put into the home so that a copy of the home is whole."""
+    location = f"checkpoints/{SLUG}"
+    folder = settings.HOME / location
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in (HERE / "checkpoint").iterdir():
+        link_or_copy(file, folder / file.name)
+    return Checkpoint.objects.create(
+        project=project, name="Pelican jokes, the start", location=location, lineage=read_lineage(folder)
+    )
