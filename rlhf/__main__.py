@@ -43,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
         return commands[given.command](given)
     except (Refused, data.BadLine) as error:
         return complain(str(error))
+    except ImportError as error:
+        return complain(f"{error.name or error} is not installed; install the worker's packages.")
     except OSError as error:
         return complain(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
 

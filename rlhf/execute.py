@@ -85,8 +85,10 @@ def _attempt(run: RunDirectory, config: configs.Config) -> tuple[int, str]:
 
 def _train(run: RunDirectory, config: configs.Config) -> Outcome:
     """Call the trainer of this kind; whatever goes wrong comes out as Failed, in words."""
-    from rlhf.checkpoint import Unloadable
-
+    try:
+        from rlhf.checkpoint import Unloadable
+    except ImportError as error:
+        raise Failed(f"{error.name or error} is not installed.", "Install the worker's packages.") from error
     try:
         run.tell("loading")
         module, _, function = TRAINERS[config.kind].partition(":")
