@@ -52,7 +52,7 @@ def _redis() -> dict:
 
 app = Celery("quintet", include=["labeler.tasks"])
 app.conf.update(
-    broker_url=settings.BROKER_URL or "pgmq://",
+    broker_url=settings.BROKER_URL or "pgmq://localhost",  # the host is only a word: conn_string decides
     broker_transport_options=_redis() if settings.BROKER_URL else _postgres(),
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,

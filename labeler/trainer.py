@@ -91,6 +91,8 @@ def kill_group(leader: int, number: int = signal.SIGKILL) -> None:
 class Trainer:
     """The process in one run directory."""
 
+    COMMAND = (sys.executable, "-m", "rlhf")
+
     def __init__(self, directory: Path):
         self.directory = directory
         self.process: subprocess.Popen | None = None
@@ -100,12 +102,8 @@ class Trainer:
         """Begin, or go on from the last checkpoint, after whatever an earlier attempt left running."""
         self._end_earlier()
         with (self.directory / "log.txt").open("ab") as log:
-            self.process = spawn(
-                [sys.executable, "-m", "rlhf", self.directory],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            self.process = spawn([*self.COMMAND, self.directory], **streams)
         mark = {"host": socket.gethostname(), "pid": self.process.pid}
         (self.directory / "process.json").write_text(json.dumps(mark))
 

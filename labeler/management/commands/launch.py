@@ -22,7 +22,7 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="KEY=VALUE",
-            dest="settings",
+            dest="values",
             help="May be repeated.",
         )
         parser.add_argument(
@@ -44,7 +44,7 @@ class Command(BaseCommand):
             run = Run.objects.launch(
                 found,
                 kind,
-                config.assignments(given["settings"]),
+                config.assignments(given["values"]),
                 None,
                 start=self.known(Checkpoint.objects, given["start"], "checkpoint"),
                 reward_model=self.known(Checkpoint.objects, given["reward"], "checkpoint"),
