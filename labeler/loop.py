@@ -72,7 +72,9 @@ class Standing:
             return Step(title, state, said, f"Rank · {self.waiting:,} waiting", self._url("rank"))
         if run := self.live.get(Run.Kind.ROLLOUTS):
             said = "Rollouts are being written; they can be ranked as they come"
-            return Step(title, "live" if state == "open" else state, said, "Watch", run_url(run))
+            return Step(
+                title, "live" if state == "open" else state, said, f"Watch run {run.pk}", run_url(run)
+            )
         if not self.project.start_id:
             said = "It needs a starting model to write the rollouts"
             return Step(title, "missing", said, "Choose a starting model", self._url("project_edit"))
@@ -88,7 +90,7 @@ class Standing:
     def _reward(self) -> Step:
         title = "Train reward model"
         if run := self.live.get(Run.Kind.REWARD):
-            return Step(title, "live", live_words(run), "Watch", run_url(run))
+            return Step(title, "live", live_words(run), f"Watch run {run.pk}", run_url(run))
         if self.reward_model:
             said = f"{self.reward_model}; {count(self.since, 'ranking')} by people since"
             return Step(title, "done", said, "Train it again", self._new(Run.Kind.REWARD))
@@ -100,7 +102,7 @@ class Standing:
     def _policy(self) -> Step:
         title = "Run RLHF"
         if run := self.live.get(Run.Kind.POLICY):
-            return Step(title, "live", live_words(run), "Watch", run_url(run))
+            return Step(title, "live", live_words(run), f"Watch run {run.pk}", run_url(run))
         if self.policy:
             said = f"Run {self.policy.pk} is finished"
             return Step(title, "done", said, "Run it again", self._new(Run.Kind.POLICY))
@@ -151,14 +153,16 @@ def standings(projects: Iterable[Project], user: User) -> list[Standing]:
     _fill(found, "waiting", Quintet.objects.filter(in_these).awaiting(user))
     rankings = Ranking.objects.filter(quintet__project__in=found).values("quintet__project")
     mine, people = Q(labeler=user), Q(simulated=False)
+    # None of these may be called like a column that the others filter by.
     counts = rankings.annotate(
         mine=Count("pk", filter=mine),
         today=Count("pk", filter=mine & Q(created_at__date=timezone.localdate())),
         people=Count("pk", filter=people),
-        simulated=Count("pk", filter=~people),
+        programs=Count("pk", filter=~people),
         labelers=Count("labeler", filter=people, distinct=True),
     )
     for row in counts:
+        row["simulated"] = row.pop("programs")
         _set(found[row.pop("quintet__project")], row)
     in_round = Place.objects.filter(quintet__round__in=rounds.values()).values("quintet__project")
     for row in in_round.annotate(wanted=Count("pk"), done=Count("pk", filter=Q(done=True))):

@@ -4,6 +4,7 @@ from functools import lru_cache
 from itertools import chain, count
 
 import nh3
+from django.core.validators import slug_re
 from django.db import models
 from django.urls import reverse
 from django.utils.safestring import SafeString, mark_safe
@@ -22,6 +23,12 @@ READING_TAGS = {
 class ProjectQuerySet(models.QuerySet["Project"]):
     def visible_to(self, user) -> "ProjectQuerySet":
         return self if user.is_admin else self.filter(memberships__user=user)
+
+    def named(self, slug: str) -> "Project":
+        """The project at this address; made where there is none yet. ValueError says why it cannot be."""
+        if not slug_re.fullmatch(slug) or len(slug) > 60 or slug == "new":
+            raise ValueError(f"“{slug}” cannot name a project: use letters, digits, - and _, at most 60.")
+        return self.get_or_create(slug=slug, defaults={"name": slug.replace("-", " ").capitalize()})[0]
 
     def free_slug(self, name: str) -> str:
         """An address for a project of this name: `pelican-jokes`, or `pelican-jokes-2` if that is taken."""

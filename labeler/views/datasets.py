@@ -5,7 +5,7 @@ Admins only. What goes into a line, and in which order, is decided in labeler/da
 from itertools import islice
 
 from django.conf import settings
-from django.db.models import Count, Q
+from django.db.models import Count
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, render
@@ -74,13 +74,11 @@ def _found(request: HttpRequest, slug: str, pk: int) -> Dataset:
 
 
 def _counts(project: Project) -> dict[str, int]:
-    people = Q(simulated=False)
-    return Ranking.objects.filter(quintet__project=project).aggregate(
-        people=Count("pk", filter=people),
-        labelers=Count("labeler", filter=people, distinct=True),
-        quintets=Count("quintet", filter=people, distinct=True),
-        simulated=Count("pk", filter=~people),
-    )
+    """Of people's rankings, and how many simulated ones there are beside them."""
+    rankings = Ranking.objects.filter(quintet__project=project)
+    many = {"people": Count("pk"), "labelers": Count("labeler", distinct=True)}
+    people = rankings.filter(simulated=False).aggregate(**many, quintets=Count("quintet", distinct=True))
+    return people | {"simulated": rankings.filter(simulated=True).count()}
 
 
 def _shown(line: dict) -> dict:

@@ -96,10 +96,11 @@ class ProjectForm(forms.ModelForm):
         here = Checkpoint.objects.filter(kind=Checkpoint.Kind.POLICY)
         here = here.filter(Q(project=None) | Q(project=self.instance.pk, project__isnull=False))
         self.fields["checkpoint"].queryset = here.order_by("-suggested", "-pk")
-        start = self.instance.start_id or here.filter(project=None).values_list("pk", flat=True).first()
+        shipped = here.filter(project=None).values_list("pk", flat=True).first()
+        start = self.instance.start_id or (None if self.instance.pk else shipped)
         if not here:
             self.fields["start_from"].choices = self.fields["start_from"].choices[1:]
-        self.initial = {"checkpoint": start, "start_from": HERE if start else HUB} | self.initial
+        self.initial = {"checkpoint": start, "start_from": HERE if start else LATER} | self.initial
 
     def clean(self) -> dict:
         """Only the chosen one of the four ways has to be filled in, and only it is looked at."""
@@ -210,15 +211,19 @@ def project(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_object_or_404(Project.objects.visible_to(request.user).select_related("start"), slug=slug)
     context = {"project": project, "standing": standings([project], request.user)[0]}
     if request.user.is_admin:
-        context |= {"runs": project.runs.all()[:RUNS_SHOWN], "members": _members(project)}
+        context |= {"runs": project.runs.all()[:RUNS_SHOWN], **_labelers(project)}
     return render(request, "projects/project.html", context)
 
 
-def _members(project: Project):
-    """Who may rank here, and who has ranked, each with how much."""
-    here = Count("rankings", filter=Q(rankings__quintet__project=project))
-    people = project.people.model.objects.filter(Q(projects=project) | Q(rankings__quintet__project=project))
-    return people.distinct().annotate(ranking_count=here).order_by("simulated", "-ranking_count", "username")
+def _labelers(project: Project) -> dict[str, list[User]]:
+    """Who may rank here, and who has ranked, each with how much; people and programs apart."""
+    here = Count("rankings", filter=Q(rankings__quintet__project=project), distinct=True)
+    everybody = User.objects.filter(Q(projects=project) | Q(rankings__quintet__project=project))
+    counted = list(everybody.distinct().annotate(ranking_count=here).order_by("-ranking_count", "username"))
+    return {
+        "people": [each for each in counted if not each.simulated],
+        "programs": [each for each in counted if each.simulated],
+    }
 
 
 @admin_required

@@ -1,0 +1,69 @@
+"""How far labelers who ranked the same quintet agree, pair of rollouts by pair of rollouts.
+
+Two labelers and two rollouts make one comparison: both put the same one first, or opposite ones, or one or both
+of them call it a tie. People are compared with people and simulated labelers with each other, never across.
+Left out: coefficients that correct for chance, and intervals."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from itertools import combinations, groupby
+from typing import Any
+
+from labeler.models import Project, Ranking
+
+
+@dataclass
+class Agreement:
+    quintets: int = 0  # ranked by two labelers or more
+    labelers: int = 0  # who ranked any of them
+    agreed: int = 0
+    opposed: int = 0
+    one_tied: int = 0
+    both_tied: int = 0
+
+    @property
+    def pairs(self) -> int:
+        return self.agreed + self.opposed + self.one_tied + self.both_tied
+
+    @property
+    def share(self) -> float | None:
+        """Of the comparisons in which both decide, those that go the same way; None where there is none."""
+        decided = self.agreed + self.opposed
+        return self.agreed / decided if decided else None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"pairs": self.pairs, "agreement": self.share}
+
+
+def agreement(project: Project, simulated: bool = False) -> Agreement:
+    """Among the project's people, or among its simulated labelers."""
+    found = Ranking.objects.filter(quintet__project=project, simulated=simulated).order_by("quintet", "pk")
+    result, labelers = Agreement(), set()
+    rows = found.values_list("quintet", "labeler", "ranks").iterator(chunk_size=2000)
+    for _, group in groupby(rows, key=lambda row: row[0]):
+        several = list(group)
+        if len(several) < 2:
+            continue
+        result.quintets += 1
+        labelers |= {labeler for _, labeler, _ in several}
+        for (_, _, one), (_, _, other) in combinations(several, 2):
+            for name, number in compared(one, other).items():
+                setattr(result, name, getattr(result, name) + number)
+    result.labelers = len(labelers)
+    return result
+
+
+def compared(one: list[int], other: list[int]) -> Counter[str]:
+    """Two labelers' ranks of the same rollouts, slot by slot: how many pairs of rollouts went which way."""
+    names: Counter[str] = Counter()
+    for i, j in combinations(range(len(one)), 2):
+        first, second = _sign(one[i] - one[j]), _sign(other[i] - other[j])
+        if first == second:
+            names["agreed" if first else "both_tied"] += 1
+        else:
+            names["opposed" if first and second else "one_tied"] += 1
+    return names
+
+
+def _sign(number: int) -> int:
+    return (number > 0) - (number < 0)
