@@ -117,8 +117,7 @@ def web_server(env: dict[str, str], listener: socket.socket, processes: int = 2)
 
 def worker_nodes(env: dict[str, str]) -> list[Child]:
     """Two nodes of one process each, so that nobody who waits for a sample waits for a run to end."""
-    # TERM is a soft shutdown: the task in hand may end in order (see labeler/celery.py).
-    env = env | {"REMAP_SIGTERM": "SIGQUIT"}
+    # TERM lets the task in hand end in order, which it does soon (labeler/celery.py); hence the long grace.
     # Celery warns of root because of pickle, which is not accepted here.
     celery = [sys.executable, "-W", "ignore:You're running the worker", "-m", "celery", "--quiet"]
     celery += ["--app", "labeler.celery", "worker", "--loglevel", "warning"]

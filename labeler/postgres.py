@@ -125,6 +125,9 @@ class Server:
         if self._holding is not None:
             os.close(self._holding)
             self._holding = None
+        if self.process:
+            self.process.returncode = 0  # it runs on for others: not ours to wait for
+            self.process = None
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
