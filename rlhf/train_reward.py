@@ -23,6 +23,7 @@ from rlhf.reward_model import RewardModel
 from rlhf.run import Failed, Outcome, RunDirectory
 from rlhf.sample import sample
 
+MEASURED = 128  # held-out rankings behind a measurement on the way; a checkpoint is measured on all of them
 REFERENCES = 64  # rollouts of the starting model whose mean reward becomes the middle of the score
 
 
@@ -35,6 +36,10 @@ class Rankings:
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    def first(self, count: int) -> "Rankings":
+        """The first so many."""
+        return Rankings(self.lines[:count], self.examples[:count])
 
 
 def train(run: RunDirectory, config: RewardConfig) -> Outcome:
@@ -88,7 +93,7 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
         measured: dict[str, Any] = {}
         due = run.checkpoint_due(step, config.checkpoint_every)
         if due or step == 1 or step % config.evaluate_every == 0:
-            measured = _measure(run, step, judge, held, references, config)
+            measured = _measure(run, step, judge, held if due else held.first(MEASURED), references, config)
             metrics |= {"loss": loss, **measured}
             run.log(f"step {step} of {total}: loss {loss:.4f}, {_in_words(measured)}")
         told = {name: measured.get(name) for name in ("held_out_loss", "held_out_accuracy", "held_out_pairs")}
@@ -109,6 +114,7 @@ def _split(judge: RewardModel, given: Sequence[Ranking], config: RewardConfig) -
         raise Failed("No ranking says that one rollout is better than another.", "Rank some more.", "dataset")
     examples = [judge.encode(ranking.prompt, ranking.rollouts) for ranking in telling]
     parts = data.split_by_prompt([ranking.prompt for ranking in telling], config.held_out, config.seed)
+    random.Random(config.seed).shuffle(parts[1])
     taught, held = (Rankings([telling[n] for n in part], [examples[n] for n in part]) for part in parts)
     return taught, held
 
