@@ -1,8 +1,8 @@
 """How far labelers who ranked the same quintet agree, pair of rollouts by pair of rollouts.
 
-Two labelers and two rollouts make one comparison: both put the same one first, or opposite ones, or one or both
-of them call it a tie. People are compared with people and simulated labelers with each other, never across.
-Left out: coefficients that correct for chance, and intervals."""
+Two labelers and two rollouts make one comparison: both put the same one first, or opposite ones, or at least
+one of them calls it a tie. People are compared with people and simulated labelers with each other, but not
+across. Left out: coefficients that correct for chance, and intervals."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass

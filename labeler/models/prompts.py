@@ -36,7 +36,8 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
     def with_use(self) -> "PromptQuerySet":
         """With `quintet_count` and `demonstration_count`: a prompt that is in use cannot be deleted."""
         many = {"quintet_count": "quintets", "demonstration_count": "demonstrations"}
-        return self.annotate(**{name: models.Count(of, distinct=True) for name, of in many.items()})
+        counts = {name: models.Count(of, distinct=True) for name, of in many.items()}
+        return self.annotate(**counts).order_by("pk")  # grouping forgets the order of the table
 
 
 class Prompt(models.Model):
@@ -57,16 +58,16 @@ class Prompt(models.Model):
     def __str__(self) -> str:
         return self.text[:80]
 
+    def save(self, *args, **kwargs):
+        self.digest = digest(self.content)
+        super().save(*args, **kwargs)
+
     @classmethod
     def of(cls, project: Project, line: PromptLine) -> "Prompt":
         written = {"answer": line.answer or "", "external_id": "" if line.id is None else str(line.id)}
         return cls(
             project=project, content=line.prompt, digest=digest(line.prompt), extra=line.extra, **written
         )
-
-    def save(self, *args, **kwargs):
-        self.digest = digest(self.content)
-        super().save(*args, **kwargs)
 
     @property
     def turns(self) -> list[dict]:

@@ -8,7 +8,7 @@ from django.contrib import messages
 from django.contrib.auth import login, logout, update_session_auth_hash
 from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, PasswordChangeForm
 from django.db import IntegrityError, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.debug import sensitive_post_parameters
@@ -49,6 +49,9 @@ class SignInForm(AuthenticationForm):
 
 
 class JoinForm(BaseUserCreationForm):
+    class Meta(BaseUserCreationForm.Meta):
+        model = User
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, label_suffix="", **kwargs)
         self.fields["username"].label = "The name you sign in with"
@@ -72,11 +75,11 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     if not url_has_allowed_host_and_scheme(onward, {request.get_host()}, require_https=request.is_secure()):
         onward = resolve_url(settings.LOGIN_REDIRECT_URL)
     if request.user.is_authenticated:
-        return redirect(onward)
+        return HttpResponseRedirect(onward)
     form = SignInForm(request, request.POST or None, label_suffix="")
     if form.is_valid():
         login(request, form.get_user())
-        return redirect(onward)
+        return HttpResponseRedirect(onward)
     return render(request, "account/sign_in.html", {"form": form, "next": onward}, status=_status(form))
 
 

@@ -11,9 +11,7 @@ from rlhf.data import BadLine
 
 
 class Command(BaseCommand):
-    help = (
-        "Adds the prompts of a JSONL, CSV or text file to a project, which is made if need be."
-    )
+    help = "Adds the prompts of a JSONL, CSV or text file to a project, which is made if need be."
 
     def add_arguments(self, parser):
         parser.add_argument("file", type=Path, metavar="FILE")

@@ -33,8 +33,6 @@ class Command(BaseCommand):
             raise CommandError(f"{file}, {bad} Nothing was imported.") from None
         except ValueError as error:
             raise CommandError(str(error)) from None
-        would = "would be added" if dry_run else "added"
-        known = "are" if dry_run else "were"
-        self.stdout.write(
-            f"{done.added:,} rankings {would}; {done.known:,} {known} there already and left out."
-        )
+        added, were = ("would be added", "are") if dry_run else ("added", "were")
+        known = f"{done.known:,} {were} there already and left out"
+        self.stdout.write(f"{done.added:,} rankings {added}; {known}.")
