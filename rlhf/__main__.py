@@ -35,11 +35,11 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str]) -> int:
     """Carry out one command; the exit status."""
     commands = {"new": _new, "evaluate": _evaluate, "score": _score}
-    if not arguments or arguments[0] not in (*commands, "-h", "--help"):
-        given = _run_parser().parse_args(arguments)
-        return execute(given.run_dir, given.afresh)
-    given = _parser().parse_args(arguments)
     try:
+        if not arguments or arguments[0] not in (*commands, "-h", "--help"):
+            given = _run_parser().parse_args(arguments)
+            return execute(given.run_dir, given.afresh)
+        given = _parser().parse_args(arguments)
         return commands[given.command](given)
     except (Refused, data.BadLine) as error:
         return complain(str(error))

@@ -172,3 +172,11 @@ def test_making_a_run_loads_no_torch():
     code = "import sys, rlhf.__main__; print({'torch', 'transformers', 'django'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_directory_that_cannot_be_written_is_told_in_one_line(say, tmp_path):
+    config.write(tmp_path / "run", config.make("sft", {}))
+    (tmp_path / "run" / ".lock").mkdir()
+    status, _, error = say(tmp_path / "run")
+    assert status == 1
+    assert error == f"Is a directory: {tmp_path / 'run' / '.lock'}\n"
