@@ -53,7 +53,8 @@ def read_prompts(file: BinaryIO, name: str) -> Iterator[tuple[int, PromptLine]]:
     if kind in (".csv", ".tsv"):
         return _checked(_csv_rows(file), _prompt)
     if kind == ".txt":
-        return _checked(({"prompt": text} for _, text in _texts(file)), _prompt)
+        rows = ((number, {"prompt": text.strip()}) for number, text in _texts(file) if text.strip())
+        return _checked(rows, _prompt)
     return _checked(data.read_lines(file), _prompt)
 
 

@@ -5,6 +5,7 @@ a round trip. Knows no tensors and no database: which lines belong to a dataset 
 """
 
 import json
+import math
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -96,7 +97,7 @@ def parse(raw: bytes) -> dict[str, Any] | None:
     if not text:
         return None
     try:
-        line = json.loads(text, parse_constant=_no_constant)
+        line = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise _Bad("its JSON is nested too deeply.") from None
     except _Bad:
@@ -324,3 +325,9 @@ def _extra(line: dict[str, Any], *known: str) -> dict[str, Any]:
 
 def _no_constant(name: str) -> float:
     raise _Bad(f"{name} is not a JSON number.")
+
+
+def _finite(digits: str) -> float:
+    """`1e999` would be read as infinity, which no JSON may hold when it is written again."""
+    number = float(digits)
+    return number if math.isfinite(number) else _no_constant(digits)

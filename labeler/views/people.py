@@ -80,7 +80,8 @@ def person_projects(request: HttpRequest, pk: int) -> HttpResponse:
         Place.objects.release(person)
         messages.success(request, f"The projects of {person} are saved.")
         return redirect("people")
-    return render(request, "people/person.html", {"person": person, "form": form})
+    status = 422 if form.is_bound else 200
+    return render(request, "people/person.html", {"person": person, "form": form}, status=status)
 
 
 @admin_required
