@@ -25,7 +25,10 @@
   const FORMATS = {
     share: (value) => value.toFixed(2),
     percent: (value) => `${(100 * value).toFixed(0)} %`,
-    number: (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(Math.abs(value) >= 10 ? 1 : 2)),
+    number: (value) => {
+      const places = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
+      return (Math.round(value * 100) / 100 + 0).toFixed(places); // + 0, for nothing is -0.00
+    },
     loss: (value) => value.toFixed(3),
     rate: (value) => value.toExponential(1),
     whole: (value) => Math.round(value).toLocaleString("en-GB"),
@@ -155,16 +158,18 @@
     }
 
     nothing() {
-      return Object.assign(document.createElement("p"), { className: "nothing", textContent: "No value yet." });
+      return Object.assign(document.createElement("p"), { className: "nothing", textContent: "Nothing measured yet." });
     }
 
     frame(left, right, first, last, width, room) {
       const end = width - room.right;
       const series = (side) => this.series.find((each) => each.axis === side);
       const digits = (axis, one) => (value) => {
-        if (one.format === "percent" || one.format === "rate") return FORMATS[one.format](value).replace(".0e", "e").replace("0e+0", "0");
+        if (one.format === "percent") return FORMATS.percent(value);
+        if (one.format === "rate") return value === 0 ? "0" : FORMATS.rate(value).replace(".0e", "e");
         const unit = axis[1] - axis[0];
-        const places = [0, 1, 2, 3, 4, 5].find((each) => Math.abs(unit * 10 ** each - Math.round(unit * 10 ** each)) < 1e-6);
+        const fits = (places) => Math.abs(unit * 10 ** places - Math.round(unit * 10 ** places)) < 1e-6;
+        const places = [0, 1, 2, 3, 4, 5].find(fits);
         return Number.isInteger(value) ? String(value) : value.toFixed(places ?? 6);
       };
       for (const value of left) {
@@ -175,20 +180,23 @@
         );
       }
       for (const value of right ?? []) {
-        this.svg.append(svg("text", { x: end + 8, y: this.y.right(value) + 4.5 }, digits(right, series("right"))(value)));
+        const said = digits(right, series("right"))(value);
+        this.svg.append(svg("text", { x: end + 8, y: this.y.right(value) + 4.5 }, said));
       }
       const wanted = Math.max(2, Math.floor((end - room.left) / 110));
       const steps = ticks(first, last, wanted).filter((step) => Number.isInteger(step) && step > first && step < last);
       const far = (step) => this.x(last) - this.x(step) > 34 && this.x(step) - this.x(first) > 24;
       for (const step of [first, ...steps.filter(far), last]) {
         const anchor = step === last ? "end" : "middle";
-        this.svg.append(svg("text", { class: "tick", x: this.x(step), y: this.span[1] + 18, "text-anchor": anchor }, String(step)));
+        const place = { class: "tick", x: this.x(step), y: this.span[1] + 18, "text-anchor": anchor };
+        this.svg.append(svg("text", place, String(step)));
       }
     }
 
     curve(series) {
       const y = this.y[series.axis];
-      const path = (points) => thinned(points, this.x).map(([step, value]) => `${this.x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+      const at = ([step, value]) => `${this.x(step).toFixed(1)},${y(value).toFixed(1)}`;
+      const path = (points) => thinned(points, this.x).map(at).join(" ");
       const points = this.points(series);
       const weight = Number(smoothing.value);
       const classes = `line ${series.ink} ${series.dash ? "dashed" : ""}`;
@@ -199,8 +207,10 @@
         }
         return;
       }
-      if (weight > 0 && !series.exact) this.svg.append(svg("polyline", { class: `${classes} raw`, points: path(points) }));
-      this.svg.append(svg("polyline", { class: classes, points: path(series.exact ? points : smoothed(points, weight)) }));
+      const raw = series.exact || weight === 0;
+      if (!raw) this.svg.append(svg("polyline", { class: `${classes} raw`, points: path(points) }));
+      const drawn = raw ? points : smoothed(points, weight);
+      this.svg.append(svg("polyline", { class: classes, points: path(drawn) }));
     }
 
     reference(line, end, start) {
@@ -280,11 +290,13 @@
       const parts = this.series.map((series) => {
         const points = this.points(series);
         if (!points.length) return `${series.label} has no values yet`;
-        const [low, high] = points.reduce(([a, b], p) => [p[1] < a[1] ? p : a, p[1] > b[1] ? p : b], [points[0], points[0]]);
+        const low = points.reduce((best, point) => (point[1] < best[1] ? point : best));
+        const high = points.reduce((best, point) => (point[1] > best[1] ? point : best));
         const end = points.at(-1);
         return (
-          `${series.label} from ${say(series, points[0][1])} at step ${points[0][0]} to ${say(series, end[1])} at step ${end[0]}, ` +
-          `lowest ${say(series, low[1])} at ${low[0]}, highest ${say(series, high[1])} at ${high[0]}`
+          `${series.label} from ${say(series, points[0][1])} at step ${points[0][0]} ` +
+          `to ${say(series, end[1])} at step ${end[0]}, lowest ${say(series, low[1])} at ${low[0]}, ` +
+          `highest ${say(series, high[1])} at ${high[0]}`
         );
       });
       if (this.crop && marks.crop) parts.push(`a crop is suggested at step ${marks.crop.step}: ${marks.crop.words}`);
@@ -301,7 +313,8 @@
       };
       const head = line([cell("th", "Step"), ...this.series.map((series) => cell("th", series.label))]);
       const shown = rows.filter((row) => this.series.some((series) => known(row[series.key])));
-      const body = shown.map((row) => line([cell("td", row.step), ...this.series.map((each) => cell("td", say(each, row[each.key])))]));
+      const values = (row) => this.series.map((series) => cell("td", say(series, row[series.key])));
+      const body = shown.map((row) => line([cell("td", row.step), ...values(row)]));
       this.table.querySelector("thead").replaceChildren(head);
       this.table.querySelector("tbody").replaceChildren(...body);
     }
@@ -309,17 +322,20 @@
     stepAt(event) {
       if (!rows.length || !this.x) return null;
       const at = event.clientX - this.plot.getBoundingClientRect().left;
-      return rows.reduce((best, row) => (Math.abs(this.x(row.step) - at) < Math.abs(this.x(best.step) - at) ? row : best)).step;
+      const away = (row) => Math.abs(this.x(row.step) - at);
+      return rows.reduce((best, row) => (away(row) < away(best) ? row : best)).step;
     }
 
     press(event) {
       if (!rows.length) return;
       const now = cursor === null ? rows.length - 1 : rows.findIndex((row) => row.step === cursor);
-      const moves = { ArrowLeft: now - 1, ArrowRight: now + 1, PageDown: now - 10, PageUp: now + 10, Home: 0, End: rows.length - 1 };
+      const last = rows.length - 1;
+      const far = { PageDown: now - 10, PageUp: now + 10, Home: 0, End: last };
+      const moves = { ArrowLeft: now - 1, ArrowRight: now + 1, ...far };
       if (event.key === "Escape") return moveTo(null);
       if (!(event.key in moves)) return;
       event.preventDefault();
-      moveTo(rows[Math.max(0, Math.min(rows.length - 1, moves[event.key]))].step);
+      moveTo(rows[Math.max(0, Math.min(last, moves[event.key]))].step);
     }
   }
 
@@ -358,7 +374,7 @@
         charts.forEach((chart) => chart.draw());
       })
       .catch((error) => {
-        note.textContent = `The steps could not be fetched (${error.message}). They will be asked for again; or reload the page.`;
+        note.textContent = `The steps could not be fetched (${error.message}). Reload the page to try again.`;
       })
       .finally(() => {
         loading = null;

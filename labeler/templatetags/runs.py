@@ -71,7 +71,7 @@ def sentence(run: Run) -> str:
     noun = STEPS.get(run.kind, "step")
     steps = f"{noun} {run.step:,} of {run.total:,}" if run.total else f"not a {noun} yet"
     if run.state == Run.State.RUNNING:
-        if is_lost(run):
+        if is_lost(run) and run.leased_until:
             since = duration(timezone.now() - run.leased_until)
             return f"{steps} · its worker has not been heard of for {since}; it is picked up again soon"
         if run.cancel_requested:
@@ -82,9 +82,10 @@ def sentence(run: Run) -> str:
     if run.state == Run.State.FINISHED:
         made = run.total or run.step
         return f"{count(made, noun)} in {duration(gone)}" if made else f"took {duration(gone)}"
-    if run.state == Run.State.CANCELLED:
-        return f"stopped after {steps}, {duration(gone)}" if run.started_at else "taken off the queue"
-    return f"failed at {steps} after {duration(gone)}" if run.started_at else "failed before it was started"
+    if not run.started_at:
+        return run.reason or "ended before it was started"
+    ended = "stopped" if run.state == Run.State.CANCELLED else "failed"
+    return f"{ended} {f'at {steps}' if run.total else 'while it was starting'}, after {duration(gone)}"
 
 
 def _waiting(run: Run) -> str:
@@ -100,7 +101,7 @@ def _busy_with(run: Run) -> list[str]:
 @register.filter
 def outcome(run: Run) -> str:
     """One line for a list: what came of it."""
-    if run.state in (Run.State.FAILED, Run.State.CANCELLED):
+    if run.state == Run.State.FAILED:
         return run.reason
     said, turned = charts.outcome(run), crop(run)
     return f"{said} · crop suggested at step {turned['step']}" if turned else said

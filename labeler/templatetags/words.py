@@ -30,8 +30,10 @@ def about(value: float | None) -> str:
     """An estimate, said no more exactly than it is known."""
     if value is None:
         return "–"
+    if value < 8:
+        return "a few seconds"
     if value < 50:
-        return f"about {max(5, round(value / 5) * 5)} s"
+        return f"about {round(value / 5) * 5} s"
     if value < 3570:
         return f"about {round(value / 60)} min"
     return f"about {duration(round(value / 300) * 300)}"
@@ -76,7 +78,8 @@ def figure(value: Any, form: str = "number") -> str:
         return f"{value:.1e}"
     if form == "whole":
         return f"{value:,.0f}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    places = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{round(value, places) + 0.0:,.{places}f}"  # + 0.0, for nothing is -0.00
 
 
 @register.filter

@@ -142,7 +142,9 @@ def compare(request: HttpRequest, pk: int) -> HttpResponse:
     choices = run.checkpoints.filter(kind=Checkpoint.Kind.POLICY).order_by("-suggested", "-step")
     if request.method == "POST":
         after = get_object_or_404(choices, pk=whole(request.POST.get("after"), 0))
-        Request.objects.ask_to_compare(run, after, seed=whole(request.POST.get("seed"), 0), by=request.user)
+        Request.objects.ask_to_compare(
+            run, after, seed=max(0, whole(request.POST.get("seed"), 0)), by=request.user
+        )
         return redirect("run_compare", pk)
     asked = run.requests.filter(kind=Request.Kind.COMPARE).first()
     context = {
@@ -150,9 +152,9 @@ def compare(request: HttpRequest, pk: int) -> HttpResponse:
         "run": run,
         "choices": choices,
         "asked": asked,
+        "after": choices.filter(pk=asked.question["after"]).first() if asked else choices.first(),
         "said": _compared(asked),
     }
-    context["after"] = choices.filter(pk=asked.question["after"]).first() if asked else choices.first()
     return render(request, "runs/compare.html#answer" if request.htmx else "runs/compare.html", context)
 
 
@@ -194,8 +196,9 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
 def _shown(run: Run) -> dict[str, Any]:
     known = run.is_live or run.steps.exists() or "metrics" in run.result
     drawn, settings = charts(run) if known else [], _settings(run)
+    numbers = strip(run)
     return {
-        "strip": strip(run) if known else [],
+        "strip": numbers if run.is_live or any(value is not None for _, value, _ in numbers) else [],
         "charts": drawn,
         "chart_spec": {"source": reverse("run_steps", args=[run.pk]), "charts": drawn},
         "settings": settings,
@@ -234,6 +237,7 @@ def _samples(run: Run, look: str | None, had: str | None = None) -> dict[str, An
         "look": chosen,
         "look_step": measured[chosen] if measured else None,
         "samples": lines,
+        "written": list(run.quintets.select_related("prompt").prefetch_related("rollouts")[:4]),
         "newer": had is not None and len(measured) != whole(had, 0),
     }
 

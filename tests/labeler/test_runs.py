@@ -301,6 +301,21 @@ def test_a_live_run_polls_and_a_finished_one_does_not(as_admin, project):
     assert "every 2s" not in page(as_admin, "run", run.pk)
 
 
+def test_a_rollouts_run_shows_what_it_wrote(as_admin, project, rankings):
+    run = make(project, "rollouts", "finished")
+    quintet = project.quintets.last()
+    quintet.run, quintet.group = run, 0
+    quintet.save()
+    said = page(as_admin, "run", run.pk)
+    assert "Joke 4." in said and reverse("rank", args=[project.slug]) in said
+
+
+def test_a_run_that_failed_while_starting_has_no_numbers(as_admin, project):
+    run = make(project, "reward", "failed", step=0, total=0, result={"metrics": {}})
+    said = page(as_admin, "run", run.pk)
+    assert "failed while it was starting, after 46 s" in said and '<dl class="strip">' not in said
+
+
 def test_a_run_that_is_starting_says_its_phase(as_admin, project):
     run = make(project, "policy", "running", step=0, phase="loading")
     assert "loading · 46 s gone" in page(as_admin, "run", run.pk)
@@ -453,7 +468,7 @@ def test_a_run_that_has_not_begun_is_taken_off_the_queue(as_admin, project):
     as_admin.post(reverse("run_cancel", args=[run.pk]))
     run.refresh_from_db()
     assert run.state == "cancelled"
-    assert "taken off the queue" in page(as_admin, "run", run.pk)
+    assert "Taken off the queue by ada" in page(as_admin, "run", run.pk)
 
 
 # Before and after
