@@ -50,10 +50,13 @@ def _redis() -> dict:
     return {"global_keyprefix": "quintet:", "socket_connect_timeout": 3, "socket_timeout": 10}
 
 
+# Who rings does not stand at a door that stays shut: one try. (A worker's own connection tries for ever.)
+ONE_TRY = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+
 app = Celery("quintet", include=["labeler.tasks"])
 app.conf.update(
     broker_url=settings.BROKER_URL or "pgmq://localhost",  # the host is only a word: conn_string decides
-    broker_transport_options=_redis() if settings.BROKER_URL else _postgres(),
+    broker_transport_options=ONE_TRY | (_redis() if settings.BROKER_URL else _postgres()),
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_pool_limit=2,

@@ -20,6 +20,7 @@ from django.conf import settings
 
 from labeler.models import Checkpoint, Prompt, Quintet, Run, Sample, Step
 from labeler.models.checkpoints import read_lineage
+from labeler.models.runs import storable
 
 AT_ONCE = 2_000_000  # bytes of a line file that one transaction takes
 LOG_TAIL = 64 * 1024
@@ -92,8 +93,8 @@ class Follower:
         except (OSError, ValueError):  # not written yet
             return {}
         return {
-            "phase": plain(said["phase"])[:60],
-            "device": plain(said["device"])[:200],
+            "phase": storable(said["phase"])[:60],
+            "device": storable(said["device"])[:200],
             "step": said["step"],
             "total": said["total"],
         }
@@ -114,7 +115,7 @@ class Follower:
         row.save(update_fields=["cursors", "lost", *news.fields])
 
     def _write_steps(self, lines: list[dict[str, Any]]) -> None:
-        rows = {line.pop("step"): plain(line) for line in lines}  # the last one of equal steps
+        rows = {line.pop("step"): storable(line) for line in lines}  # the last one of equal steps
         Step.objects.bulk_create(
             [Step(run=self.run, step=step, metrics=metrics) for step, metrics in rows.items()],
             A_BATCH,
@@ -124,7 +125,7 @@ class Follower:
         )
 
     def _write_samples(self, lines: list[dict[str, Any]]) -> None:
-        rows = {(line["step"], line["index"]): plain(line) for line in lines}
+        rows = {(line["step"], line["index"]): storable(line) for line in lines}
         Sample.objects.bulk_create(
             [Sample(run=self.run, step=step, index=index, line=line) for (step, index), line in rows.items()],
             A_BATCH,
@@ -164,7 +165,7 @@ class Follower:
                 "kind": Checkpoint.Kind.REWARD if of_reward else Checkpoint.Kind.POLICY,
                 "name": f"{'reward model' if of_reward else self.run.kind} {self.run.pk}, step {step}",
                 "location": str(folder.relative_to(settings.HOME)),
-                "lineage": plain(read_lineage(folder)),
+                "lineage": storable(read_lineage(folder)),
             },
         )
 
@@ -232,15 +233,4 @@ def tail(log: Path) -> str:
             text = file.read(LOG_TAIL).decode(errors="replace")
     except FileNotFoundError:
         return ""
-    return plain(text.partition("\n")[2] if begin else text)
-
-
-def plain(value: Any) -> Any:
-    """The same without NUL characters, which a model may well write and Postgres cannot hold."""
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    if isinstance(value, list):
-        return [plain(each) for each in value]
-    if isinstance(value, dict):
-        return {plain(name): plain(each) for name, each in value.items()}
-    return value
+    return storable(text.partition("\n")[2] if begin else text)

@@ -15,7 +15,7 @@ from labeler.celery import ring
 from labeler.models.checkpoints import Checkpoint
 from labeler.models.people import User
 from labeler.models.projects import Project
-from labeler.models.runs import LEASE, TRIES, Run
+from labeler.models.runs import LEASE, TRIES, Run, storable
 
 COMPARED = 8  # prompts of a comparison
 STALE = timedelta(days=1)  # nobody waits that long in front of a page
@@ -142,7 +142,7 @@ class Request(models.Model):
     def answer_with(self, answer: Mapping[str, Any]) -> bool:
         """Keep the answer; False where another attempt owns the request by now."""
         ended = {"state": Request.State.ANSWERED, "phase": "", "leased_until": None, "finished_at": Now()}
-        return self.mine().update(answer=dict(answer), **ended) == 1
+        return self.mine().update(answer=storable(dict(answer)), **ended) == 1
 
     def fail(self, reason: str, remedy: str = "") -> None:
         ended = {"state": Request.State.FAILED, "phase": "", "leased_until": None, "finished_at": Now()}

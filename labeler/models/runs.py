@@ -352,6 +352,17 @@ class Run(models.Model):
         Run.objects.filter(pk=self.pk).update(finished_at=Now())
 
 
+def storable(value: Any) -> Any:
+    """The same without NUL characters, which a model may well write and Postgres cannot hold."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [storable(each) for each in value]
+    if isinstance(value, dict):
+        return {storable(name): storable(each) for name, each in value.items()}
+    return value
+
+
 @receiver(post_save, sender=Ranking)
 def _one_less_waits(instance: Ranking, created: bool, **_: Any) -> None:
     """A ranking may have taken the last quintet but nineteen: then more are sampled."""
