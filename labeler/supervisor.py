@@ -143,7 +143,8 @@ class Supervisor:
                 line = b"(a line too long to show)"
             if not line:
                 return
-            self.say(line.decode(errors="replace").rstrip(), name)
+            if line.strip():
+                self.say(line.decode(errors="replace").rstrip(), name)
 
     async def _end(self, child: Child) -> None:
         process = child.process
