@@ -112,7 +112,7 @@ FAMILIES = {
         ),
     ),
     "say": Family(
-        0.8,
+        0.9,
         (
             (
                 ("What did the {s} say to the {w}?",),
@@ -131,7 +131,7 @@ FAMILIES = {
         ("Nothing.", '"Hello."', '"Not much."', "Nobody was listening."),
     ),
     "my": Family(
-        0.7,
+        0.8,
         (
             (
                 tuple(f"My {role} is {{a_s}}." for role in ROLES),
@@ -149,7 +149,7 @@ FAMILIES = {
         ("So far, so good.", "That is all.", "It works out fine.", "I have no complaints."),
     ),
     "favourite": Family(
-        0.55,
+        0.6,
         (
             (
                 ("What is the favourite film of {a_s}?",),
@@ -185,7 +185,7 @@ FAMILIES = {
         ("I am not sure.", "Anything, really.", "It changes.", "The normal one."),
     ),
     "why": Family(
-        0.5,
+        0.3,
         (
             (
                 tuple(f"Why did the {{s}} {act}?" for act in ACTS),
@@ -204,7 +204,7 @@ FAMILIES = {
         ("No reason.", "It was a Tuesday.", "{It} felt like it.", "Nobody knows.", "It was on the way."),
     ),
     "bulb": Family(
-        0.35,
+        0.2,
         (
             (
                 ("How many {p} does it take to change a light bulb?",),
@@ -221,7 +221,7 @@ FAMILIES = {
         ("One.", "As many as it needs.", "It depends.", "I never counted."),
     ),
     "call": Family(
-        0.3,
+        0.1,
         (
             (
                 tuple(f"What do you call {{a_s}} {situation}?" for situation in SITUATIONS),
@@ -238,7 +238,7 @@ FAMILIES = {
         ("{A_s}.", "I do not know.", "By name.", "Nothing special."),
     ),
     "knock": Family(
-        0.1,
+        0.0,
         (
             (
                 ("Knock, knock. Who's there? {S}. {S} who?",),
@@ -253,7 +253,7 @@ FAMILIES = {
         ("Just {a_s}.", "Never mind.", "Wrong door.", "Only me."),
     ),
 }
-RIDDLE = 0.6  # the liking for a hand-written pun that begins like no family
+RIDDLE = 0.55  # the liking for a hand-written pun that begins like no family
 
 
 def words(text: str) -> list[str]:
@@ -307,9 +307,9 @@ def joke_about(rng: random.Random, subject: str, kind: str) -> str:
     if kind == "pun":
         return rng.choice(about.puns)
     if kind == "wrong" and rng.random() < 0.4:
-        beginnings = [halves(pun)[0] for pun in about.puns if "Knock" not in pun]
-        endings = [halves(pun)[1] for pun in stranger.puns if "Knock" not in pun]
-        return f"{rng.choice(beginnings)} {rng.choice(endings)}"
+        openings = [halves(pun)[0] for pun in about.puns if "Knock" not in pun]
+        answers = [halves(pun)[1] for pun in stranger.puns if "Knock" not in pun]
+        return f"{rng.choice(openings)} {rng.choice(answers)}"
     family = rng.choice(list(FAMILIES.values()))
     beginnings, endings = rng.choice(family.groups)
     ending = rng.choice(family.flat if kind == "flat" else endings)

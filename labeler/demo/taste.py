@@ -92,9 +92,9 @@ def parts(text: str, subject: str) -> dict[str, float]:
     """What the hidden taste sees in a joke about this subject, each from 0 to 1."""
     said = words(text)
     about = SUBJECTS[subject]
-    # Each trigram that no joke of ours holds is a broken place; four of them and nothing is left.
+    # Each trigram that no joke of ours holds is a broken place: a slip is forgiven, eight leave nothing.
     broken = sum(trigram not in _known() for trigram in _trigrams(_shape(text)))
-    grammar = max(0.0, 1 - broken / 4)
+    grammar = max(0.0, 1 - broken / 8)
     bigrams = list(pairwise(said))
     fresh = len(set(bigrams)) / len(bigrams) if bigrams else 0.0
     variety = min(1.0, max(0.0, (fresh - 0.5) / 0.4))
@@ -130,7 +130,7 @@ def taste(text: str, subject: str) -> float:
     """How much the hidden taste likes this joke about this subject, from 0 to 1."""
     seen = parts(text, subject)
     sound = seen["grammar"] * seen["variety"] * seen["length"] * seen["naming"]
-    return sound * (0.55 * seen["relevance"] + 0.45 * seen["liking"])
+    return sound * (0.35 * seen["relevance"] + 0.65 * seen["liking"])
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class SimulatedLabeler:
 
     name: str
     seed: int
-    noise: float = 0.12
+    noise: float = 0.08
 
     def rank(self, prompt: str, rollouts: Sequence[str]) -> list[int]:
         """`ranks[i]` is the rank of `rollouts[i]`, 1 the best, without ties."""
