@@ -174,7 +174,7 @@ def import_rankings(
     Quintet.objects.bulk_create([quintet for quintet, _ in quintets], A_BATCH)
     Rollout.objects.bulk_create(
         [
-            Rollout(quintet=quintet, slot=slot, text=text)
+            Rollout(quintet=quintet, slot=slot, text=text, finished=line.finished[slot])
             for quintet, line in quintets
             for slot, text in enumerate(line.rollouts)
         ],
@@ -233,16 +233,19 @@ def ranking_lines(project: Project, include_simulated: bool = False) -> Iterator
         rankings = rankings.filter(simulated=False)
     related = rankings.select_related("quintet__prompt", "labeler").prefetch_related("quintet__rollouts")
     for each in related.iterator(chunk_size=A_BATCH):
+        rollouts = each.quintet.rollouts.all()
+        finished = [rollout.finished for rollout in rollouts]
+        told = {} if all(finished) or "finished" in each.extra else {"finished": finished}
         yield data.as_line(
             data.Ranking(
                 prompt=each.quintet.prompt.content,
-                rollouts=tuple(rollout.text for rollout in each.quintet.rollouts.all()),
+                rollouts=tuple(rollout.text for rollout in rollouts),
                 ranks=tuple(each.ranks),
                 labeler=each.labeler.username,
                 quintet=each.quintet.external_id or str(each.quintet_id),
                 seconds=each.seconds,
                 simulated=each.simulated,
-                extra=each.extra,
+                extra=told | each.extra,
             )
         )
 

@@ -178,8 +178,8 @@ def _score(given: argparse.Namespace) -> int:
         model = RewardModel.load(given.checkpoint, checkpoint.choose_device())
     except checkpoint.Unloadable as error:
         return complain(f"{error.reason} {error.remedy}")
-    for prompt, rollouts in data.scorable(sys.stdin.buffer):
-        rewards = model.rewards_of([model.encode(prompt, rollouts)])[0]
+    for line in data.scorable(sys.stdin.buffer):
+        rewards = model.rewards_of([model.encode(*line)])[0]
         print(json.dumps({"rewards": rewards, "scores": [model.score(each) for each in rewards]}), flush=True)
     return FINISHED
 

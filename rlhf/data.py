@@ -51,6 +51,11 @@ class Ranking:
         """Whether it says anything: a ranking in which all are equal does not."""
         return len(set(self.ranks)) > 1
 
+    @property
+    def finished(self) -> tuple[bool, ...]:
+        """Which rollouts ended by themselves: all, unless the line's own “finished” tells of some cut off."""
+        return _finished(self.extra.get("finished"), len(self.rollouts))
+
 
 @dataclass(frozen=True)
 class PromptLine:
@@ -175,16 +180,23 @@ def demonstrations(path: str | Path) -> list[Demonstration]:
     return list(_each(path, demonstration))
 
 
-def scorable(source: str | Path | BinaryIO) -> Iterator[tuple[Prompt, list[str]]]:
-    """The prompt and rollouts of every line as they come, any number and unranked. Raises BadLine."""
+def scorable(source: str | Path | BinaryIO) -> Iterator[tuple[Prompt, list[str], tuple[bool, ...]]]:
+    """Of every line, as they come: its prompt, its rollouts and which finished. Raises BadLine."""
     return _each(source, _scorable)
 
 
-def _scorable(line: dict[str, Any]) -> tuple[Prompt, list[str]]:
+def _scorable(line: dict[str, Any]) -> tuple[Prompt, list[str], tuple[bool, ...]]:
     rollouts = line.get("rollouts")
     if not isinstance(rollouts, list) or not rollouts:
         raise _Bad("“rollouts” must be a list of texts.")
-    return prompt(line), [_text(each, f"rollout {number}") for number, each in enumerate(rollouts, start=1)]
+    texts = [_text(each, f"rollout {number}") for number, each in enumerate(rollouts, start=1)]
+    return prompt(line), texts, _finished(line.get("finished"), len(texts))
+
+
+def _finished(told: Any, count: int) -> tuple[bool, ...]:
+    """A key that other tools may use for something of their own is taken only where it can mean this."""
+    fits = isinstance(told, list) and len(told) == count and all(isinstance(each, bool) for each in told)
+    return tuple(told) if fits else (True,) * count
 
 
 def prompt(line: dict[str, Any]) -> Prompt:

@@ -101,7 +101,7 @@ def calibration_error(margins: Tensor, tau: float) -> float | None:
 
 def evaluate(model: RewardModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
     """Everything measured of a trained reward model on these rankings."""
-    examples = [model.encode(ranking.prompt, ranking.rollouts) for ranking in rankings]
+    examples = [model.encode(each.prompt, each.rollouts, each.finished) for each in rankings]
     if examples:
         model.settle(examples)
     measured = Measured(model.rewards_of(examples, AT_ONCE), rankings)

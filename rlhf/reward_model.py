@@ -41,9 +41,14 @@ class RewardModel:
         model, tokenizer = checkpoint.load_reward_model(path, device)
         return cls(model, tokenizer, known.get("mu", 0.0), known.get("tau", 1.0), max_tokens)
 
-    def encode(self, prompt: Prompt, rollouts: Sequence[str]) -> Example:
-        """A quintet of texts as tokens; every rollout is a finished one."""
+    def encode(
+        self, prompt: Prompt, rollouts: Sequence[str], finished: Sequence[bool] | None = None
+    ) -> Example:
+        """A quintet of texts as tokens. A rollout that was cut off has no end; it is read where it stops."""
         ids = [checkpoint.encode_rollout(self.tokenizer, text) for text in rollouts]
+        for place, ended in enumerate(finished or ()):
+            if not ended and len(ids[place]) > 1:
+                ids[place].pop()
         return batch.fit(checkpoint.encode_prompt(self.tokenizer, prompt), ids, self.limit)
 
     def rewards(self, examples: Sequence[Example]) -> Tensor:

@@ -112,7 +112,7 @@ def _split(judge: RewardModel, given: Sequence[Ranking], config: RewardConfig) -
     telling = [ranking for ranking in given if ranking.teaches]
     if not telling:
         raise Failed("No ranking says that one rollout is better than another.", "Rank some more.", "dataset")
-    examples = [judge.encode(ranking.prompt, ranking.rollouts) for ranking in telling]
+    examples = [judge.encode(each.prompt, each.rollouts, each.finished) for each in telling]
     parts = data.split_by_prompt([ranking.prompt for ranking in telling], config.held_out, config.seed)
     random.Random(config.seed).shuffle(parts[1])
     taught, held = (Rankings([telling[n] for n in part], [examples[n] for n in part]) for part in parts)

@@ -71,6 +71,21 @@ def test_what_is_no_ranking_is_refused_in_words(change, words):
         data.ranking(RANKED | change)
 
 
+@pytest.mark.parametrize(
+    ("told", "finished"),
+    [
+        (None, (True, True, True)),
+        ([True, False, True], (True, False, True)),
+        ([True, False], (True, True, True)),
+        ("yesterday", (True, True, True)),
+    ],
+)
+def test_a_line_may_tell_which_rollouts_were_cut_off(told, finished):
+    line = RANKED | ({} if told is None else {"finished": told})
+    assert data.ranking(line).finished == finished
+    assert data.as_line(data.ranking(line)).get("finished") == told
+
+
 def test_a_backslash_in_an_extra_key_is_no_nul():
     assert data.ranking(RANKED | {"path": "C:\\u0000"}).extra == {"path": "C:\\u0000"}
 

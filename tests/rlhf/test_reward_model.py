@@ -82,8 +82,10 @@ def test_plain_transformers_gives_the_same_scores_on_the_same_ids(kind, pad, tmp
 def test_a_rollouts_end_counts(tmp_path):
     judge = made(tmp_path, "llama", pad="<|end|>")
     example = judge.encode("Go on.", ["and so"])
-    cut_off = Example(example.prompt, [example.rollouts[0][:-1]])
+    cut_off = judge.encode("Go on.", ["and so"], finished=[False])
+    assert cut_off == Example(example.prompt, [example.rollouts[0][:-1]])
     assert judge.rewards_of([example]) != judge.rewards_of([cut_off])
+    assert judge.encode("Go on.", [""], finished=[False]).rollouts == [[judge.tokenizer.eos_token_id]]
 
 
 def test_neighbours_do_not_matter(tmp_path):
