@@ -1,1 +1,1 @@
-"""Quintet's web app: accounts, projects, ranking, runs and their pages. It never imports torch or transformers."""
+"""Quintet's web app: accounts, projects, ranking, runs and their pages. It never imports torch."""

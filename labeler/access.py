@@ -1,7 +1,7 @@
 """Who may see what: the two decorators of every view, and the header that keeps foreign scripts out.
 
-What a person may see is decided by the querysets (`Project.objects.visible_to(user)`), so an id from elsewhere is
-a 404 and never a hint; here is only the question which kind of person is asking."""
+What a person may see is decided by the querysets (`Project.objects.visible_to(user)`), so an id from
+elsewhere is a 404 and never a hint; here is only the question which kind of person is asking."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -52,8 +52,8 @@ def content_security(
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
         response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY)
-        # What one person saw must not come back from a shared computer's cache for the next. (Static files are
-        # answered before this middleware and may be cached.)
+        # What one person saw must not come back from a shared computer's cache for the next. (Static files
+        # are answered before this middleware and may be cached.)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 

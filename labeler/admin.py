@@ -18,7 +18,7 @@ def sign_in(request: HttpRequest, extra_context: dict | None = None) -> HttpResp
     return redirect_to_login(request.GET.get("next") or request.path)
 
 
-admin.site.login = sign_in  # type: ignore[method-assign, assignment]
+admin.site.login = sign_in  # type: ignore[method-assign]
 admin.site.site_header = admin.site.site_title = "Quintet"
 admin.site.index_title = "Tables"
 

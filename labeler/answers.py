@@ -67,7 +67,7 @@ class Warm:
         if self.process:
             kill_group(self.process.pid)
             self.process.wait()
-            for pipe in (self.process.stdin, self.process.stdout):
+            for pipe in filter(None, (self.process.stdin, self.process.stdout)):
                 with contextlib.suppress(OSError):
                     pipe.close()
         self.process = None
@@ -202,7 +202,7 @@ KINDS = {"compare": _compare, "sample": _sample, "score": _score}
 
 def _folder(pk: int | None, run: Run | None = None) -> Path:
     """Where a checkpoint's files are. A start from the Hub lies where the run has downloaded it."""
-    checkpoint = Checkpoint.objects.filter(pk=pk).first()
+    checkpoint = Checkpoint.objects.filter(pk=pk or 0).first()
     if checkpoint is None:
         raise Unanswerable("The checkpoint is no longer known.", "Choose another.")
     folder = checkpoint.folder or (run.directory / "inputs" / "policy" if run else None)

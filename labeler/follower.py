@@ -18,7 +18,7 @@ from typing import Any
 import zstandard
 from django.conf import settings
 
-from labeler.models import Checkpoint, Prompt, Quintet, Run, Sample, Step
+from labeler.models import Checkpoint, Prompt, Quintet, Round, Run, Sample, Step
 from labeler.models.checkpoints import read_lineage
 from labeler.models.runs import storable
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 class News:
     """What was found since the last look, and the cursors to keep with it."""
 
-    cursors: dict[str, list[int]]
+    cursors: dict[str, list[int] | None]
     lines: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     fields: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[Path] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Follower:
 
     def __init__(self, run: Run):
         self.run = run
-        self.cursors: dict[str, list[int]] = run.cursors
+        self.cursors: dict[str, list[int] | None] = run.cursors
         self.known: dict[str, Any] = {}  # the fields as they were last written
         self.checkpoints: set[str] = set()  # those that have their rows
         self.earlier = {path.name for path in self._folders()}
@@ -145,7 +145,7 @@ class Follower:
             if prompt:  # or it was deleted meanwhile
                 Quintet.objects.compose(
                     self.run.project,
-                    self.run.round,
+                    self.run.round or Round.objects.current(self.run.project),
                     prompt,
                     [line["rollout"] for line in group],
                     checkpoints=self.run.start,

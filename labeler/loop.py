@@ -2,7 +2,7 @@
 
 Reads rows, changes none. A handful of queries for any number of projects."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,11 +162,10 @@ def standings(projects: Iterable[Project], user: User) -> list[Standing]:
         labelers=Count("labeler", filter=people, distinct=True),
     )
     for row in counts:
-        row["simulated"] = row.pop("programs")
-        _set(found[row.pop("quintet__project")], row)
+        _set(found, {**row, "simulated": row["programs"]})
     in_round = Place.objects.filter(quintet__round__in=rounds.values()).values("quintet__project")
-    for row in in_round.annotate(wanted=Count("pk"), done=Count("pk", filter=Q(done=True))):
-        _set(found[row.pop("quintet__project")], row)
+    for each in in_round.annotate(wanted=Count("pk"), done=Count("pk", filter=Q(done=True))):
+        _set(found, each)
     for project, standing in found.items():
         standing.round = rounds.get(project)
     if user.is_admin:
@@ -177,7 +176,7 @@ def standings(projects: Iterable[Project], user: User) -> list[Standing]:
 def _fill_runs(found: dict[int, Standing]) -> None:
     in_these = Q(project__in=found)
     for model in Checkpoint.objects.filter(in_these, kind=Checkpoint.Kind.REWARD).order_by("pk"):
-        found[model.project_id].reward_model = model
+        found[model.project_id].reward_model = model  # type: ignore[index]
     live = Run.objects.filter(in_these, state__in=[Run.State.QUEUED, Run.State.RUNNING])
     for run in live.order_by("-pk"):
         found[run.project_id].live[run.kind] = run
@@ -195,7 +194,7 @@ def _fill_runs(found: dict[int, Standing]) -> None:
     if since:
         rankings = Ranking.objects.filter(since, simulated=False).values("quintet__project")
         for row in rankings.annotate(since=Count("pk")):
-            _set(found[row.pop("quintet__project")], row)
+            _set(found, row)
 
 
 def _fill(found: dict[int, Standing], name: str, rows) -> None:
@@ -203,6 +202,8 @@ def _fill(found: dict[int, Standing], name: str, rows) -> None:
         setattr(found[project], name, number)
 
 
-def _set(standing: Standing, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        setattr(standing, name, value)
+def _set(found: dict[int, Standing], row: Mapping[str, Any]) -> None:
+    """Keep a row's counts with the project that it names."""
+    standing = found[row["quintet__project"]]
+    for name in row.keys() & vars(standing).keys():
+        setattr(standing, name, row[name])

@@ -118,7 +118,7 @@ class Trainer:
         return not self.is_running()
 
     def signal(self, number: int) -> None:
-        if self.is_running():
+        if self.process and self.is_running():
             kill_group(self.process.pid, number)
 
     # Stopping: after the step in hand, with a checkpoint; harder where that takes too long.

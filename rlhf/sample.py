@@ -177,7 +177,7 @@ class _Batch:
 
     def _keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows of the batch, each as often as it is named."""
-        self.cache.reorder_cache(rows)
+        self.cache.reorder_cache(rows)  # type: ignore[arg-type]
         self.mask, self.positions, self.logits = self.mask[rows], self.positions[rows], self.logits[rows]
 
 
@@ -196,9 +196,10 @@ class _RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         held = self.get_seq_length()
         end = held + key_states.shape[-2]
-        if not held:
+        if not held or self.keys is None or self.values is None:
             self.keys, self.values = key_states, value_states
             return self.keys, self.values
+        assert self.keys is not None and self.values is not None
         if self.room is None or self.room[0].shape[-2] < end:
             self.room = self._widened(self.keys, end), self._widened(self.values, end)
         for room, new in zip(self.room, (key_states, value_states), strict=True):
@@ -207,7 +208,7 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self.room = None
 
     @staticmethod

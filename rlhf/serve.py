@@ -94,7 +94,7 @@ def answer(shelf: Shelf, line: str) -> dict[str, Any]:
         if not isinstance(request, dict):
             raise Bad("A request is a JSON object.")
         number = request.get("id")
-        operation = OPERATIONS.get(request.get("op"))
+        operation = OPERATIONS.get(str(request.get("op")))
         if operation is None:
             raise Bad(f"There is no operation “{request.get('op')}”; there are {', '.join(OPERATIONS)}.")
         return {"id": number, **operation(shelf, request)}

@@ -1,4 +1,4 @@
-"""A dataset: a frozen, hashed file of rankings or demonstrations. A demonstration: an ideal answer by a person."""
+"""A dataset: a frozen, hashed file of rankings or demonstrations. A demonstration: an ideal answer."""
 
 from django.db import models
 

@@ -1,11 +1,12 @@
 """People: admins, labelers, and the simulated labelers of a demo, who have no password. No open sign-up: an
-invitation is a link that works once. Wrong passwords are counted here too, so that they cannot be tried for ever.
+invitation is a link that works once. Wrong passwords are counted here too, so that nobody tries for ever.
 
 Left out: what a person may see (`Project.objects.visible_to`) and what they ranked (rankings.py)."""
 
 import hashlib
 import secrets
 from datetime import timedelta
+from typing import ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.db import connection, models, transaction
@@ -21,7 +22,7 @@ class People(UserManager["User"]):
 
     @transaction.atomic
     def create_first_admin(self, password: str = "", name: str = "admin") -> tuple["User", str] | None:
-        """The admin of a new installation and the password, a random one if none is given; None when there is one."""
+        """The first admin and the password, a random one if none is given; None when there is an admin."""
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('quintet-first-admin'))")
         if self.filter(is_staff=True, is_active=True).exists():
@@ -42,7 +43,7 @@ class User(AbstractUser):
 
     simulated = models.BooleanField(default=False, help_text="A program that ranks by a hidden taste.")
 
-    objects = People()
+    objects: ClassVar[People] = People()
 
     @property
     def is_admin(self) -> bool:
@@ -104,12 +105,14 @@ class WrongTryQuerySet(models.QuerySet["WrongTry"]):
         """The row of this name and address, locked: tries take turns, or many at once would slip through."""
         row = WrongTry(digest=digest(f"{username.casefold()}\n{address}"))
         # An update of nothing locks the row that is there already, in the same statement that looks for it.
-        self.bulk_create([row], update_conflicts=True, unique_fields=["digest"], update_fields=["digest"])
+        self.model.objects.bulk_create(
+            [row], update_conflicts=True, unique_fields=["digest"], update_fields=["digest"]
+        )
         return self.get(digest=row.digest)
 
 
 class WrongTry(models.Model):
-    """Wrong passwords for one name from one address. Six, and the next minutes even the right one is refused."""
+    """Wrong passwords for one name from one address. After six even the right one is refused for a while."""
 
     digest = models.CharField(max_length=64, unique=True)
     count = models.PositiveSmallIntegerField(default=0)

@@ -59,7 +59,7 @@ class Project(models.Model):
     keep_waiting = models.PositiveSmallIntegerField(
         default=20, help_text="When fewer quintets wait, more rollouts are sampled. 0: never by themselves."
     )
-    # {"policy": {"steps": 90, …}, …}: what a new run of this project starts from, where it is not the default.
+    # {"policy": {"steps": 90, …}, …}: what a new run of this project starts from instead of the default.
     run_defaults = models.JSONField(default=dict, blank=True)
     # [{"kind": "policy", "name": "Let it run off the cliff", "help": "…", "values": {"beta": 0}}, …]
     presets = models.JSONField(default=list, blank=True)

@@ -22,7 +22,7 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
         before = project.prompts.count()
         prompts = (Prompt.of(project, line) for line in lines)
         while some := list(islice(prompts, 1000)):
-            self.bulk_create(some, ignore_conflicts=True)
+            Prompt.objects.bulk_create(some, ignore_conflicts=True)
         return project.prompts.count() - before
 
     def search(self, words: str) -> "PromptQuerySet":

@@ -147,7 +147,7 @@ def compare(request: HttpRequest, pk: int) -> HttpResponse:
         )
         return redirect("run_compare", pk)
     asked = run.requests.filter(kind=Request.Kind.COMPARE).first()
-    context = {
+    context: dict = {
         "project": run.project,
         "run": run,
         "choices": choices,

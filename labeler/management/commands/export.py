@@ -11,16 +11,12 @@ from labeler.models import Project
 
 
 class Command(BaseCommand):
-    help = (
-        "Writes the rankings of a project, one JSON object a line; simulated ones only when asked for."
-    )
+    help = "Writes the rankings of a project, one JSON object a line; simulated ones only when asked for."
 
     def add_arguments(self, parser):
         parser.add_argument("project", metavar="SLUG")
         parser.add_argument("--format", choices=sorted(datasets.FORMS), default="ranked")
-        parser.add_argument(
-            "--output", metavar="FILE", help="Instead of stdout; whole or not at all."
-        )
+        parser.add_argument("--output", metavar="FILE", help="Instead of stdout; whole or not at all.")
         parser.add_argument("--include-simulated", action="store_true")
 
     def handle(
