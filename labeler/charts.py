@@ -71,7 +71,7 @@ def _reward(config: dict) -> list[dict[str, Any]]:
             lines=[chance],
         ),
         chart(
-            "Held-out pairs that it orders as people did",
+            "Held-out pairs that it orders as the labelers did",
             series(
                 "held_out_accuracy", "held-out accuracy", "good", "percent", measured=True, range=[0.4, 1]
             ),
@@ -124,7 +124,7 @@ STRIP = {
         ("length", "Length, tokens", "number"),
     ],
     "evaluation": [
-        ("held_out_accuracy", "Pairs ordered as people did", "percent"),
+        ("held_out_accuracy", "Pairs ordered as the labelers did", "percent"),
         ("held_out_pairs", "Pairs", "whole"),
         ("nll", "NLL of a pair", "loss"),
         ("ece", "Calibration error", "percent"),
@@ -140,7 +140,7 @@ def outcome(run: Run) -> str:
         return ", ".join(f"{word} {figure(final[key], form)}" for key, word, form in named if key in final)
     if final.get("held_out_accuracy") is not None:
         share, pairs = figure(final["held_out_accuracy"], "percent"), final.get("held_out_pairs", 0)
-        return f"orders {share} of {count(pairs, 'held-out pair')} as people did"
+        return f"orders {share} of {count(pairs, 'held-out pair')} as the labelers did"
     if run.kind == Run.Kind.ROLLOUTS and "rollouts" in final:
         return f"{count(final['rollouts'], 'rollout')} for {count(final['prompts'], 'prompt')}"
     held_out = final.get("held_out_loss")

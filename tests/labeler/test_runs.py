@@ -159,7 +159,7 @@ def test_a_row_of_the_list_says_how_far_the_run_is(as_admin, project):
 
 
 def test_a_row_of_the_list_says_what_came_of_a_finished_run(as_admin, reward_run):
-    assert "orders 76 % of 210 held-out pairs as people did" in page(as_admin, "runs")
+    assert "orders 76 % of 210 held-out pairs as the labelers did" in page(as_admin, "runs")
 
 
 def test_a_run_whose_worker_is_gone_does_not_pass_for_running(as_admin, project):
