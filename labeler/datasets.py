@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import CharField, Func
 
 from labeler.models import Dataset, Project, Prompt, Quintet, Ranking, Rollout, Round, User
 from labeler.models.prompts import digest
@@ -314,7 +315,8 @@ def pairs(project: Project, include_simulated: bool = False) -> Iterator[dict[st
     """Every pair that a ranking decides, as trainers of preferences take it: the prompt is always a field of
     its own, a tie is no pair, and neither is a text against itself."""
     # A table has one type per column: where one prompt is a conversation, all of them are.
-    as_messages = project.prompts.filter(content__0__isnull=False).exists()
+    kind = Func("content", function="jsonb_typeof", output_field=CharField())
+    as_messages = project.prompts.annotate(kind=kind).filter(kind="array").exists()
     for line in ranking_lines(project, include_simulated):
         prompt, rollouts, ranks = line["prompt"], line["rollouts"], line["ranks"]
         if as_messages:
