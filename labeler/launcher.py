@@ -175,18 +175,19 @@ async def say_when_ready(supervisor: Supervisor, host: str, port: int, lines: Se
     """As soon as the web server answers. The listening socket holds the one question until then."""
     loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     question = f"GET /health/ HTTP/1.0\r\nHost: {in_url(loopback)}:{port}\r\n\r\n"
-    answer = b""
+    answer = ""
     try:
         async with asyncio.timeout(READY_SECONDS):
-            while b" 200 " not in answer:
+            while " 200 " not in answer:
+                if answer:
+                    supervisor.say(f"/health/ says {answer}", "web")
+                    await asyncio.sleep(2)
                 with contextlib.suppress(OSError):  # it died with our question: ask again
                     reader, writer = await asyncio.open_connection(loopback, port)
                     writer.write(question.encode())
-                    answer = await reader.readline()
+                    answer = (await reader.readline()).decode(errors="replace").strip()
                     writer.close()
-                if answer and b" 200 " not in answer:
-                    supervisor.say(f"/health/ says {answer.decode(errors='replace').strip()}", "web")
-                await asyncio.sleep(0.5 if b" 200 " not in answer else 0)
+                await asyncio.sleep(0.1)
     except TimeoutError:
         raise CannotStart(
             f"The web server was not ready within {READY_SECONDS} s: its lines above say why."
