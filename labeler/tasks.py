@@ -122,14 +122,17 @@ def wait_for_answers(lease: Lease) -> None:
 
 def accompany(run: Run, trainer: Trainer, follower: Follower, lease: Lease) -> bool:
     """Follow the trainer to its end; whether that came because this worker has to go. Raises FencedOff."""
-    node_pid, interrupted = os.getppid(), False
+    node_pid, interrupted, away = os.getppid(), False, False
     while not trainer.wait(TICK) and not lease.lost.is_set():
         try:
             follower.catch_up()
             if run.mine().filter(cancel_requested=True).exists():
                 trainer.cancel()
+            away = False
         except DatabaseError as error:  # the trainer can do without it for as long as the lease lasts
-            logger.warning("Run %s cannot be followed at the moment: %s", run.pk, error)
+            if not away:
+                logger.warning("Run %s is not followed while the database is away: %s", run.pk, error)
+            away = True
             connection.close()
         if is_stopping() or os.getppid() != node_pid:  # told to end, or the node was killed over our head
             trainer.interrupt()

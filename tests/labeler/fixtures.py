@@ -1,5 +1,6 @@
 """People and a project, as small as they can be, for tests to add to; and real worker processes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -112,6 +113,27 @@ class Worker:
                 self.process.send_signal(signal.SIGINT)
                 self.process.wait(10)
 
+    def kill(self, *spared: int) -> None:
+        """All of it, at once, with `kill -9`."""
+        if self.process and self.process.poll() is None:
+            for pid in self.processes():
+                if pid not in spared:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+
+    def processes(self) -> list[int]:
+        """The supervisor, the nodes, their pools and what those have started."""
+        assert self.process
+        parents = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has ended since
+                parents[int(stat.parent.name)] = int(stat.read_text().rpartition(") ")[2].split()[1])
+        found = [self.process.pid]
+        for pid in found:
+            found += [child for child, parent in parents.items() if parent == pid]
+        return found
+
     def wait_until(self, true, seconds: float = 60):
         """What `true()` gave once it was; a failure shows what the worker said."""
         deadline = time.monotonic() + seconds
@@ -127,4 +149,4 @@ def worker(transactional_db, tmp_path) -> Iterator[Worker]:
     worker = Worker(tmp_path / "worker.log")
     worker.start()
     yield worker
-    worker.stop()
+    worker.kill()  # it would take some seconds to stop

@@ -65,13 +65,6 @@ def trainer(run: Run) -> int:
     return json.loads((run.directory / "process.json").read_text())["pid"]
 
 
-def descendants(pid: int) -> list[int]:
-    said = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout
-    pairs = [tuple(map(int, line.split())) for line in said.splitlines()]
-    children = [child for child, parent in pairs if parent == pid]
-    return [pid, *(each for child in children for each in descendants(child))]
-
-
 def is_there(pid: int) -> bool:
     """A zombie, which has no memory left, is not."""
     try:
@@ -112,7 +105,7 @@ def test_a_reward_model_and_a_policy_are_trained_and_compared(project, rankings,
     policy = launch(project, "policy", policy_values | {"checkpoint_every": 2, "evaluate_every": 2})
     worker.wait_until(lambda: policy.samples.exists(), 120)
     # Neither node nor its pool process has torch; the trainer has, and none of our secrets.
-    own = [pid for pid in descendants(worker.process.pid) if pid != trainer(policy)]
+    own = [pid for pid in worker.processes() if pid != trainer(policy)]
     assert len(own) >= 5 and loads_torch(trainer(policy))
     assert not [pid for pid in own if loads_torch(pid)]
     known = Path(f"/proc/{trainer(policy)}/environ").read_text()
@@ -132,7 +125,7 @@ def test_a_reward_model_and_a_policy_are_trained_and_compared(project, rankings,
 
 
 def test_a_run_survives_the_death_of_its_trainer_and_of_its_worker(project, rankings, worker):
-    run = launch(project, "reward", {"checkpoint_every": 20, "epochs": 60})
+    run = launch(project, "reward", {"checkpoint_every": 20, "epochs": 40})
     worker.wait_until(at_step(run, 25), 120)
     first = trainer(run)
     os.kill(first, signal.SIGKILL)
@@ -140,11 +133,8 @@ def test_a_run_survives_the_death_of_its_trainer_and_of_its_worker(project, rank
     worker.wait_until(at_step(run, run.steps.last().step + 10), 60)
     assert trainer(run) != first
 
-    second, whole_tree = trainer(run), descendants(worker.process.pid)
-    for pid in whole_tree:
-        if pid != second:
-            os.kill(pid, signal.SIGKILL)
-    worker.process.wait()
+    second = trainer(run)
+    worker.kill(second)
     run.refresh_from_db()
     assert run.state == "running"
     worker.wait_until(lambda: not is_there(second), 30)  # it does not outlive its worker
@@ -172,7 +162,7 @@ def test_a_run_whose_worker_is_told_to_end_goes_on_with_the_next(project, rankin
 
 def test_a_lost_message_costs_seconds_and_more_is_sampled_by_itself(project, start, worker, labeler):
     """The broker forgets everything; then fewer quintets wait than the project wants."""
-    worker.stop()
+    worker.kill()
     run = launch(project, "rollouts")
     with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
         connection.execute("SELECT pgmq.purge_queue(queue_name) FROM pgmq.list_queues()")
@@ -229,7 +219,7 @@ def test_the_worker_runs_on_redis(project, start, redis, tmp_path, monkeypatch):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr + worker.log.read_text()
     finally:
-        worker.stop()
+        worker.kill()
     run = Run.objects.get()
     assert run.state == "finished" and run.finished_at - run.created_at < timedelta(seconds=60)
     assert f"Run {run.pk}: finished" in done.stdout and Quintet.objects.waiting().count() == 6

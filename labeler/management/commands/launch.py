@@ -3,6 +3,7 @@
 import time
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connection
 
 from labeler.models import Checkpoint, Project, Run
 from rlhf import config
@@ -67,8 +68,13 @@ class Command(BaseCommand):
         said = ""
         while run.is_live:
             time.sleep(A_LOOK)
-            run.refresh_from_db()
-            if (line := self.progress(run)) != said:
+            try:
+                run.refresh_from_db()
+                line = self.progress(run)
+            except OperationalError:  # the run can do without it for a while, so this can too
+                connection.close()
+                line = "The database does not answer at the moment."
+            if line != said:
                 said = line
                 self.stdout.write(line)
         if run.state != Run.State.FINISHED:
