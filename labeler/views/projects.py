@@ -40,6 +40,7 @@ class ProjectForm(forms.ModelForm):
         initial=1,
         label="Labelers for each quintet",
         help_text="Two or more show how much people agree. Holds for quintets made from now on.",
+        error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), "From 1 to 20."),
     )
     keep_waiting = forms.IntegerField(
         min_value=0,
@@ -47,6 +48,7 @@ class ProjectForm(forms.ModelForm):
         initial=20,
         label="Quintets kept waiting",
         help_text="When fewer wait, more are sampled by themselves. 0: never.",
+        error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), "From 0 to 1,000."),
     )
     start_from = forms.ChoiceField(
         choices=[

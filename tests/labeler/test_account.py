@@ -1,10 +1,12 @@
 """Signing in and out, the password, joining by a link; and who may see which address at all."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 from django.urls import URLPattern, get_resolver, reverse
 from django.utils import timezone
@@ -208,6 +210,33 @@ def test_a_link_works_once(client, token):
     assert second.status_code == 410
     assert "works once" in second.content.decode()
     assert not User.objects.filter(username="nora").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_use_a_link_at_once_get_one_account(transactional_db, token):
+    def join_as(name: str) -> int:
+        try:
+            return joining(Client(), token, username=name).status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = list(pool.map(join_as, ["nina", "nora", "nils", "nell"]))
+    assert sorted(statuses) == [302, 410, 410, 410]
+    assert User.objects.filter(username__startswith="n").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_wrong_tries_at_once_are_counted_one_by_one(transactional_db, labeler):
+    def try_one(_: int) -> str:
+        try:
+            return enter(Client(), password="not it").content.decode()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        pages = list(pool.map(try_one, range(TRIES + 4)))
+    assert sum("wrong too often" in page for page in pages) == 4
 
 
 def test_a_link_ends_after_seven_days(client, token):
