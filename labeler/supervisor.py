@@ -21,7 +21,7 @@ from labeler.machine import CannotStart
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 A_MOMENT = 0.5
-A_GOOD_LIFE = 60.0  # a child that lived so long starts again without a pause to speak of
+A_GOOD_LIFE = 10.0  # a child that lived so long starts again without a pause to speak of
 LONGEST_LINE = 64 * 1024
 COLOURS = (36, 35, 33, 32, 34)
 
