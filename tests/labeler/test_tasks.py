@@ -442,15 +442,10 @@ def test_a_late_answer_is_refused(project, rung):
     assert asked.answer == {"rollouts": [["ours"]]}
 
 
-@pytest.mark.parametrize(
-    ("broker", "options"),
-    [
-        ("redis://127.0.0.1:1/0", celery.ONE_TRY),
-        ("pgmq://localhost", celery.app.conf.broker_transport_options | {"conn_string": "host=/nowhere"}),
-    ],
-)
-def test_a_broker_that_does_not_answer_stops_nobody(run, monkeypatch, broker, options):
-    away = Celery(broker=broker)
-    away.conf.update(broker_transport_options=options | {"pool_timeout": 0.5})
+def test_a_broker_that_does_not_answer_stops_nobody(run, monkeypatch):
+    away = Celery(broker="redis://127.0.0.1:1/0")
+    away.conf.broker_transport_options = celery.ONE_TRY
     monkeypatch.setattr(celery, "app", away)
+    began = time.monotonic()
     celery.ring("execute", run.pk)
+    assert time.monotonic() - began < 3
