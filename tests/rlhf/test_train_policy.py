@@ -142,9 +142,11 @@ def test_the_start_pays_no_kl_and_its_samples_come_first(made):
     assert abs(lines(path)[0]["kl"]) < 1e-4
 
 
-def test_sampling_and_training_agree_before_the_first_update(made, capfd):
-    execute(made())
-    found = [line for line in capfd.readouterr().out.splitlines() if "agree on every token" in line]
+def test_sampling_and_training_agree_before_the_first_update(made):
+    path = made()
+    execute(path)
+    log = (path / "log.txt").read_text().splitlines()
+    found = [line for line in log if "agree on every token" in line]
     assert len(found) == 1 and float(found[0].split()[-1].rstrip(".")) < 1e-4
 
 
@@ -262,11 +264,11 @@ def test_a_group_whose_rollouts_are_all_worth_the_same_is_counted_and_not_traine
     assert [line["grad_norm"] for line in lines(path)] == [0.0, 0.0]
 
 
-def test_another_tokenizer_is_scored_by_text_and_the_log_says_so(made, tmp_path, capfd):
+def test_another_tokenizer_is_scored_by_text_and_the_log_says_so(made, tmp_path):
     other = scorer(tiny.policy(tmp_path / "other", chat=False), tmp_path / "other-judge")
     path = made(reward=other, steps=1)
     assert execute(path) == FINISHED
-    assert "another tokenizer" in capfd.readouterr().out
+    assert "another tokenizer" in (path / "log.txt").read_text()
 
 
 def test_a_reward_model_that_is_none_fails_in_words(made, start):
