@@ -42,6 +42,8 @@ class Interrupted(Exception):
 class Warm:
     """The child, started with the first question. One asks at a time."""
 
+    COMMAND = (sys.executable, "-m", "rlhf.serve")
+
     def __init__(self) -> None:
         self.busy = threading.Lock()
         self.process: subprocess.Popen | None = None
@@ -75,9 +77,7 @@ class Warm:
     def _start(self) -> None:
         self.stop()
         self._unread = b""
-        self.process = spawn(
-            [sys.executable, "-m", "rlhf.serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self.process = spawn(self.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._hear()  # that it is ready
         threading.Thread(target=self._keep, args=[self.process], daemon=True).start()
 
