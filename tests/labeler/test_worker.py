@@ -222,4 +222,4 @@ def test_the_worker_runs_on_redis(project, start, redis, tmp_path, monkeypatch):
         worker.kill()
     run = Run.objects.get()
     assert run.state == "finished" and run.finished_at - run.created_at < timedelta(seconds=60)
-    assert f"Run {run.pk}: finished" in done.stdout and Quintet.objects.waiting().count() == 6
+    assert f"Run {run.pk} has finished." in done.stdout and Quintet.objects.waiting().count() == 6

@@ -67,21 +67,22 @@ class Command(BaseCommand):
     def follow(self, run: Run) -> None:
         said = ""
         while run.is_live:
-            time.sleep(A_LOOK)
-            try:
-                run.refresh_from_db()
-                line = self.progress(run)
-            except OperationalError:  # the run can do without it for a while, so this can too
-                connection.close()
-                line = "The database does not answer at the moment."
-            if line != said:
+            if (line := self.look(run)) != said:
                 said = line
                 self.stdout.write(line)
+            time.sleep(A_LOOK)
         if run.state != Run.State.FINISHED:
-            reason = " ".join(f"{run.reason} {run.remedy}".split())
-            raise CommandError(
-                f"Run {run.pk} {'was cancelled' if run.state == 'cancelled' else 'failed'}. {reason}"
-            )
+            how = "was cancelled" if run.state == Run.State.CANCELLED else "failed"
+            raise CommandError(" ".join(f"Run {run.pk} {how}. {run.reason} {run.remedy}".split()))
+        self.stdout.write(f"Run {run.pk} has finished.")
+
+    def look(self, run: Run) -> str:
+        try:
+            run.refresh_from_db()
+            return self.progress(run)
+        except OperationalError:  # the run can do without it for a while, so this can too
+            connection.close()
+            return "The database does not answer at the moment."
 
     def progress(self, run: Run) -> str:
         """One line, the same for as long as nothing has changed."""
@@ -90,5 +91,5 @@ class Command(BaseCommand):
         words = [f"{name} {numbers[name]:.3g}" for name in ("loss", "reward", "kl") if name in numbers]
         if run.state == Run.State.QUEUED:
             return f"Run {run.pk} waits for the worker."
-        where = f"{run.phase or run.state} {run.step}/{run.total}" if run.total else run.phase
+        where = f"{run.phase} {run.step}/{run.total}".strip() if run.total else run.phase or run.state
         return ", ".join([f"Run {run.pk}: {where}", *words])
