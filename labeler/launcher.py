@@ -41,7 +41,7 @@ PLAIN_HTTP = (
 def home_folder(wanted: str | os.PathLike) -> Path:
     """The folder that holds all that an installation keeps, made where it is not there yet."""
     home = Path(wanted).expanduser().resolve()
-    new = not home.exists()
+    new = not (home / "database-password").exists()
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         # As root, Postgres's own account passes through it to the data; nobody can list it.

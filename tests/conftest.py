@@ -26,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     home = Path(tempfile.mkdtemp(prefix="quintet-tests-")).resolve()
     home.chmod(0o711)
+    (home / "static").mkdir()
     config.stash[temporary_home] = home
     server = None if os.environ.get("DATABASE_URL") else Server(home)
     if server:
