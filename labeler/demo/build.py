@@ -182,7 +182,7 @@ def _report(quintets: Sequence[dict]) -> None:
     spread = statistics.mean(statistics.pstdev(row) for row in rows)
     mean = statistics.mean(felt)
     print(f"{len(felt)} rollouts: hidden taste {mean:.3f}, spread within a quintet {spread:.3f}")
-    for low, high, name in ((-1, 0.1, "broken"), (0.1, 0.45, "flat or astray"), (0.45, 2, "funny")):
+    for low, high, name in ((-1, 0.1, "poor"), (0.1, 0.45, "middling"), (0.45, 2, "good")):
         print(f"  {name}: {sum(low < each <= high for each in felt) / len(felt):.0%}")
 
 

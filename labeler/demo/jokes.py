@@ -270,7 +270,11 @@ NAMES = {name: each.singular for each in SUBJECTS.values() for name in (each.sin
 
 
 def article(word: str) -> str:
-    return f"{'an' if word[0] in 'aeiou' and not word.startswith('ewe') else 'a'} {word}"
+    return f"{'an' if vowel_sound(word) else 'a'} {word}"
+
+
+def vowel_sound(word: str) -> bool:
+    return word[0] in "aeiou" or word == "hour"
 
 
 def fill(pattern: str, subject: Subject, thing: str = "", other: str = "") -> str:

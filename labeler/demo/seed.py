@@ -22,8 +22,8 @@ GUIDELINES = """Put the joke first that you would tell a friend.
 - One that you get at once goes above one that needs explaining.
 - Word salad, or a sentence that falls apart, goes to the bottom.
 
-The model is tiny: it learnt from a few thousand jokes in a minute and a half. Be kind, but honest."""
-# What suits a model of half a million weights on a processor; the defaults are for models of a billion.
+The model is tiny: it learnt from a few thousand jokes in two minutes. Be kind, but honest."""
+# What suits a model of 700,000 weights on a processor; the defaults are for models of a billion.
 RUN_DEFAULTS = {
     "rollouts": {"max_new_tokens": 40},
     "sft": {"learning_rate": 1e-3, "batch": 32, "micro_batch": 32, "max_new_tokens": 40},
@@ -35,7 +35,7 @@ RUN_DEFAULTS = {
         "weight_decay": 0.05,
         "simulated": True,
     },
-    "policy": {"steps": 90, "learning_rate": 5e-4, "max_new_tokens": 40},
+    "policy": {"steps": 90, "learning_rate": 1e-3, "max_new_tokens": 40},
 }
 PRESETS = [
     {

@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from labeler.demo.jokes import FAMILIES, NAMES, RIDDLE, SUBJECTS, Subject, fill, halves, subject_of, words
+from labeler.demo.jokes import (
+    FAMILIES,
+    NAMES,
+    RIDDLE,
+    SUBJECTS,
+    Subject,
+    fill,
+    halves,
+    subject_of,
+    vowel_sound,
+    words,
+)
 
 THINGS = {noun for each in SUBJECTS.values() for noun in each.nouns}
 
@@ -45,11 +56,21 @@ def _templates() -> Iterable[str]:
 
 def _shape(text: str) -> list[str]:
     """The words with every name, thing, article and pronoun replaced by what it is."""
-    kinds = {"a": "<a>", "an": "<a>", "it": "<it>", "they": "<it>", "them": "<it>"}
-    return [
-        "<name>" if word in NAMES else "<thing>" if word in THINGS else kinds.get(word, word)
-        for word in words(text)
-    ]
+    said = words(text)
+    return [_kind(word, following) for word, following in zip(said, [*said[1:], "."], strict=False)]
+
+
+def _kind(word: str, following: str) -> str:
+    if word in NAMES:
+        return "<name>"
+    if word in THINGS:
+        return "<thing>"
+    if word in ("it", "they", "them"):
+        return "<it>"
+    # An article that does not suit what follows stays itself, and so is in no known trigram.
+    if word == ("an" if vowel_sound(following) else "a"):
+        return "<a>"
+    return word
 
 
 def _trigrams(shape: Sequence[str]) -> list[tuple[str, str, str]]:
