@@ -27,7 +27,7 @@ def measure() -> tuple[Figures, Rows]:
         wire = context.new_cdp_session(page)
         wire.on(
             "Network.requestWillBeSent",
-            lambda each: asked.setdefault(each["requestId"], each["request"]["url"]),
+            lambda each: asked.update({each["requestId"]: each["request"]["url"]}),
         )
         wire.on(
             "Network.loadingFinished",

@@ -47,10 +47,11 @@ def measure() -> tuple[Figures, Rows]:
             if number >= WARMING:
                 submits.append(seconds)
                 looks.append(looked)
-    figures = {"rankings": MEASURED, "submit": _percentiles(submits), "next": _percentiles(looks)}
+    submit, next_one = _percentiles(submits), _percentiles(looks)
+    figures: Figures = {"rankings": MEASURED, "submit": submit, "next": next_one}
     return figures, [
-        ("submit, with the next quintet in the answer", _in_words(figures["submit"])),
-        ("next, the whole page", _in_words(figures["next"])),
+        ("submit, with the next quintet in the answer", _in_words(submit)),
+        ("next, the whole page", _in_words(next_one)),
         ("rankings", str(MEASURED)),
     ]
 
