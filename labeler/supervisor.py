@@ -96,6 +96,7 @@ class Supervisor:
         now = asyncio.get_running_loop().time()
         if not self.stopping.is_set():
             self.asked_at = now
+            self.say("Stopping … (once more to stop at once)")
             self.stopping.set()
         elif now - self.asked_at > A_MOMENT:
             self.hurried.set()
