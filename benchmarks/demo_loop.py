@@ -4,6 +4,7 @@ that are shipped, 90 policy steps against it, and the comparison of before and a
 Everything goes through the web pages and the real worker, with the demo's own defaults.
 """
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -25,13 +26,13 @@ def measure() -> tuple[Figures, Rows]:
         policy, seconds["policy"] = _run(admin, "policy")
         seconds["compare"], answers = _compare(admin, policy)
         seconds["loop"] = time.perf_counter() - began
-        metrics = admin.get(f"{policy}steps/").body.count('"step"')
+        steps = len(json.loads(admin.get(f"{policy}steps/").body)["steps"])
     figures: Figures = {f"{name}_seconds": round(value, 1) for name, value in seconds.items()}
-    figures |= {"policy_steps": metrics, "answers": answers}
+    figures |= {"policy_steps": steps, "answers": answers}
     names = {
         "start": "bin/up from an empty home to a page",
         "reward": "reward model on 150 rankings",
-        "policy": f"policy, {metrics} steps",
+        "policy": f"policy, {steps} steps",
         "compare": "before and after",
         "loop": "reward model, policy and comparison",
     }
@@ -42,7 +43,7 @@ def _run(admin: Visitor, kind: str, **values: str) -> tuple[str, float]:
     """Launch from the page, with what it is filled in with; wait for its end. Address and seconds."""
     address = f"/runs/new/{PROJECT}/{kind}/"
     began = time.perf_counter()
-    launched = admin.post(address, admin.get(address).form("launch") | values)
+    launched = admin.post(address, admin.get(address).form("start") | values)
     if launched.status != 302:
         raise Unexpected(f"The {kind} run was refused, with status {launched.status}.")
     page = _wait(admin, launched.location, lambda page: "<progress" not in _head(page))
@@ -54,10 +55,12 @@ def _run(admin: Visitor, kind: str, **values: str) -> tuple[str, float]:
 def _compare(admin: Visitor, run: str) -> tuple[float, int]:
     address = f"{run}compare/"
     began = time.perf_counter()
-    form = admin.get(address).form()
-    admin.post(address, form)
+    admin.post(address, admin.get(address).form("after"))
     page = _wait(admin, address, lambda page: "every 1s" not in page.body)
-    return time.perf_counter() - began, page.body.count('class="pair"')
+    answers = page.body.count('class="pair"')
+    if not answers:
+        raise Unexpected("The comparison was not answered.")
+    return time.perf_counter() - began, answers
 
 
 def _wait(admin: Visitor, address: str, over: Callable[[Page], bool]) -> Page:

@@ -92,11 +92,14 @@ class Page:
     location: str
     headers: Mapping[str, str]
 
-    def form(self, mark: str = "") -> dict[str, str]:
-        """What the form with this id, or the first one, would send as it stands."""
-        found = _Form(mark)
+    def form(self, name: str) -> dict[str, str]:
+        """What the form that has a field of this name would send as it stands."""
+        found = _Forms()
         found.feed(self.body)
-        return found.values
+        form = next((each for each in found.forms if name in each), None)
+        if form is None:
+            raise Unexpected(f"A page of status {self.status} has no form with a field “{name}”.")
+        return form
 
 
 @dataclass
@@ -111,7 +114,7 @@ class Visitor:
 
     def sign_in(self) -> "Visitor":
         address = "/account/sign-in/"
-        sent = self.get(address).form() | {"username": "admin", "password": PASSWORD}
+        sent = self.get(address).form("username") | {"username": "admin", "password": PASSWORD}
         if self.post(address, sent).status != 302:
             raise Unexpected("The admin could not sign in.")
         return self
@@ -133,33 +136,31 @@ class Visitor:
         return Page(answer.status, text, answer.headers.get("Location", ""), dict(answer.headers))
 
 
-class _Form(HTMLParser):
-    """The values of one form's fields: inputs, the chosen options, ticked boxes."""
+class _Forms(HTMLParser):
+    """The values of each form's fields: inputs, the chosen options, ticked boxes."""
 
-    def __init__(self, mark: str):
+    def __init__(self) -> None:
         super().__init__()
-        self.mark, self.values = mark, dict[str, str]()
-        self.inside, self.done, self.select = False, False, ""
+        self.forms: list[dict[str, str]] = []
+        self.select = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         if tag == "form":
-            self.inside = not self.done and given.get("id", "") == (self.mark or given.get("id", ""))
-        if not self.inside:
+            self.forms.append({})
+        if not self.forms:
             return
-        name, value = given.get("name", ""), given.get("value", "")
+        form, name, value = self.forms[-1], given.get("name", ""), given.get("value", "")
         if tag == "select":
             self.select = name
-        elif tag == "option" and self.select and ("selected" in given or self.select not in self.values):
-            self.values[self.select] = value
+        elif tag == "option" and self.select and ("selected" in given or self.select not in form):
+            form[self.select] = value
         elif tag == "input" and name and given.get("type") in ("checkbox", "radio"):
             if "checked" in given:
-                self.values[name] = value or "on"
+                form[name] = value or "on"
         elif tag == "input" and name:
-            self.values[name] = value
+            form[name] = value
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "select":
             self.select = ""
-        elif tag == "form" and self.inside:
-            self.inside, self.done = False, True

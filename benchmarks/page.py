@@ -5,7 +5,7 @@ Bytes are those that came over the network, headers included and as compressed; 
 
 from playwright.sync_api import sync_playwright
 
-from benchmarks.installation import Visitor, installation
+from benchmarks.installation import Unexpected, Visitor, installation
 from benchmarks.report import Figures, Rows, main
 from tests.browser.chromium import arguments, find
 
@@ -38,11 +38,14 @@ def measure() -> tuple[Figures, Rows]:
         page.wait_for_timeout(SETTLED)
         shown = page.locator("#quintet .card").count()
         browser.close()
-    files = {asked[key]: size for key, size in came.items() if not asked[key].startswith("data:")}
-    total = int(sum(files.values()))
-    figures = {"bytes": total, "requests": len(asked), "cards": shown, "files": files}
-    rows = [(url.removeprefix(quintet.url), f"{int(size):,} bytes") for url, size in files.items()]
-    return figures, [*rows, ("all", f"{total:,} bytes in {len(asked)} requests")]
+    wired = {key: url.removeprefix(quintet.url) for key, url in asked.items() if not url.startswith("data:")}
+    files = {url: int(came.get(key, 0)) for key, url in wired.items()}
+    total = sum(files.values())
+    if not shown:
+        raise Unexpected("The page shows no quintet.")
+    figures = {"bytes": total, "requests": len(wired), "cards": shown, "files": files}
+    rows = [(url, f"{size:,} bytes") for url, size in files.items()]
+    return figures, [*rows, ("all", f"{total:,} bytes in {len(wired)} requests")]
 
 
 if __name__ == "__main__":
