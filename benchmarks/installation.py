@@ -52,6 +52,7 @@ class Installation:
 def installation() -> Iterator[Installation]:
     """`bin/up` from an empty home; ended by Ctrl-C's signal, its home removed."""
     with tempfile.TemporaryDirectory(prefix="quintet-measured-") as folder:
+        os.chmod(folder, 0o711)  # started as root, Postgres's own account passes through it to the data
         began = time.perf_counter()
         process = subprocess.Popen(
             [ROOT / "bin/up", "--home", folder, "--port", "0"],
