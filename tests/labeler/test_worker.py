@@ -152,7 +152,7 @@ def test_a_run_whose_worker_is_told_to_end_goes_on_with_the_next(project, rankin
     worker.stop(seconds=60)
     assert time.monotonic() - began < 30
     run.refresh_from_db()
-    assert (run.state, run.lost) == ("queued", 0)
+    assert (run.state, run.lost) == ("queued", 0), f"{run.reason}\n{run.log_tail}"
     reached = run.step
     worker.start()
     worker.wait_until(over(run), 120)
