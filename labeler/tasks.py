@@ -79,7 +79,7 @@ class Lease:
 @app.task(name="execute")
 def execute(run_id: int) -> None:
     """Carry out a run, or go on with it."""
-    run = Run.objects.claim(run_id, socket.gethostname())
+    run = None if is_stopping() else Run.objects.claim(run_id, socket.gethostname())
     if run is None:
         return
     logger.info("Run %s: attempt %s.", run.pk, run.attempt)
@@ -189,6 +189,8 @@ def insist(write: Callable[[], None], lease: Lease) -> None:
 @app.task(name="answer")
 def answer(request_id: int) -> None:
     """Answer a request, or leave it waiting while a run needs the memory."""
+    if is_stopping():
+        return
     if waiting := answers.what_for():
         return Request.objects.put_off(request_id, waiting)
     request = Request.objects.claim(request_id)

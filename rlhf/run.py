@@ -90,6 +90,7 @@ class RunDirectory:
         self.ending: type[Exception] | None = None
         self.terminal: TextIO | None = None
         self._stepping = False
+        self._may_end_after = 0
         self._began = time.monotonic()
 
     # In
@@ -185,14 +186,15 @@ class RunDirectory:
     # Steps and checkpoints
 
     def steps(self, done: int, total: int, phase: str = "training") -> Iterator[int]:
-        """The steps still to do. A wish to stop takes effect between two, when a checkpoint was written."""
+        """The steps still to do. A wish to stop takes effect between two, when a checkpoint was written:
+        one that comes after `checkpoint_due` was asked waits for the end of the next step."""
         self.tell(phase, step=done, total=total)
         self._stepping = True
         try:
             for step in range(done + 1, total + 1):
                 self._heed_cancel()
                 yield step
-                if self.ending:
+                if self.ending and self._may_end_after == step:
                     raise self.ending
         finally:
             self._stepping = False
@@ -200,6 +202,8 @@ class RunDirectory:
     def checkpoint_due(self, step: int, every: int) -> bool:
         """Whether this step must be saved; asks on the way whether the run has been cancelled."""
         self._heed_cancel()
+        if self.ending is not None:
+            self._may_end_after = step
         return step % every == 0 or step == self.total or self.ending is not None
 
     def _heed_cancel(self) -> None:

@@ -159,6 +159,17 @@ def test_a_signal_ends_the_run_after_a_saved_step(run):
     assert done == [2]
 
 
+def test_a_signal_that_comes_when_it_is_too_late_to_save_waits_for_the_next_step(run):
+    done = []
+    with pytest.raises(Stopped):
+        for step in run.steps(0, 100):
+            if run.checkpoint_due(step, every=50):
+                done.append(step)
+            if step == 2:
+                run.stop(signal.SIGTERM, None)
+    assert done == [3]
+
+
 def test_a_signal_before_the_first_step_ends_the_run_at_once(run):
     with pytest.raises(Stopped):
         run.stop(signal.SIGTERM, None)
