@@ -23,7 +23,7 @@ from tests.rlhf import tiny
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# A reward run of some seconds even where a step takes a few milliseconds, so that it can be met in the middle.
+# Long enough to be met in the middle, even where a step takes a few milliseconds.
 LONG = {"epochs": 60, "batch": 1, "evaluate_every": 1}
 
 
