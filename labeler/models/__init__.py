@@ -1,24 +1,31 @@
 """The tables, one module per noun. Behaviour lives here, on models and querysets; views only ask for it."""
 
+from labeler.models.audit import AuditEntry
 from labeler.models.checkpoints import Checkpoint
 from labeler.models.datasets import Dataset, Demonstration
+from labeler.models.imports import Import
 from labeler.models.people import Invitation, User, WrongTry
-from labeler.models.projects import Membership, Project
+from labeler.models.projects import Guidelines, Membership, Project
 from labeler.models.prompts import Prompt
-from labeler.models.quintets import Place, Quintet, Rollout, Round
-from labeler.models.rankings import Ranking
+from labeler.models.quintets import Place, Quintet, Rollout, Round, Skip
+from labeler.models.rankings import Arm, Purpose, Ranking
 from labeler.models.requests import Request
 from labeler.models.runs import Run, Sample, Step
 
 __all__ = [
+    "Arm",
+    "AuditEntry",
     "Checkpoint",
     "Dataset",
     "Demonstration",
+    "Guidelines",
+    "Import",
     "Invitation",
     "Membership",
     "Place",
     "Project",
     "Prompt",
+    "Purpose",
     "Quintet",
     "Ranking",
     "Request",
@@ -26,6 +33,7 @@ __all__ = [
     "Round",
     "Run",
     "Sample",
+    "Skip",
     "Step",
     "User",
     "WrongTry",

@@ -33,6 +33,9 @@ class Dataset(models.Model):
     path = models.CharField(max_length=300, help_text="Relative to the home.")
     lines = models.PositiveIntegerField()
     simulated = models.PositiveIntegerField(default=0, help_text="How many of the lines are simulated.")
+    # Which rankings it was frozen from, and what is in it: counts, agreement, lengths, splits.
+    query = models.JSONField(default=dict, blank=True)
+    manifest = models.JSONField(default=dict, blank=True)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 

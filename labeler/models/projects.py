@@ -43,6 +43,16 @@ class Project(models.Model):
         PEOPLE = "people", "People rank the answers"
         CHECKER = "checker", "A checker compares answers with the right one"
 
+    class Queue(models.TextChoices):
+        IMPORTED = "imported", "In the order in which they came"
+        RANDOM = "random", "At random"
+        UNCERTAIN = "uncertain", "Where the reward model is least sure first"
+
+    class Checks(models.TextChoices):
+        REPORT = "report", "Only report it"
+        WARN = "warn", "Warn the labeler"
+        PAUSE = "pause", "Pause the labeler"
+
     name = models.CharField(max_length=120)
     slug = models.SlugField(max_length=60, unique=True)
     judge = models.CharField(max_length=10, choices=Judge, default=Judge.PEOPLE)
@@ -56,6 +66,46 @@ class Project(models.Model):
         help_text="The policy that the first rollouts come from.",
     )
     overlap = models.PositiveSmallIntegerField(default=1, help_text="How many labelers rank each quintet.")
+    wider_overlap = models.PositiveSmallIntegerField(
+        default=3, help_text="How many labelers rank each quintet of the share below."
+    )
+    wider_share = models.FloatField(
+        default=0.0, help_text="Share of the quintets that more labelers rank, so that agreement is measured."
+    )
+    queue = models.CharField(max_length=10, choices=Queue, default=Queue.IMPORTED)
+    random_share = models.FloatField(
+        default=0.2, help_text="Share of quintets drawn at random and marked so, to measure the gain by."
+    )
+    ties = models.BooleanField(default=False, help_text="Two rollouts may share a rank.")
+    acceptable = models.BooleanField(
+        default=False, help_text="Labelers also say down to which rank the rollouts are acceptable."
+    )
+    rendered = models.BooleanField(
+        default=False, help_text="Prompts and rollouts are shown as Markdown instead of as plain text."
+    )
+    session_goal = models.PositiveSmallIntegerField(
+        default=20, help_text="Rankings that a labeler sets out to make at a sitting. 0: no goal."
+    )
+    # Hidden checks, and what comes of failing them.
+    gold_rate = models.FloatField(
+        default=0.05, help_text="Share of what a labeler is shown that is a gold quintet."
+    )
+    repeat_rate = models.FloatField(
+        default=0.03, help_text="Share of what a labeler is shown that they have ranked before."
+    )
+    checks = models.CharField(max_length=10, choices=Checks, default=Checks.REPORT)
+    gold_pass = models.FloatField(
+        default=0.7, help_text="Least share of the pairs of gold quintets that a labeler has to get right."
+    )
+    repeat_pass = models.FloatField(
+        default=0.6, help_text="Least share of pairs that a labeler has to rank the same way twice."
+    )
+    practice = models.BooleanField(
+        default=False, help_text="New labelers rank worked examples first, and are told how they did."
+    )
+    practice_pass = models.FloatField(
+        default=0.7, help_text="Least share of the pairs of the practice that a labeler has to get right."
+    )
     keep_waiting = models.PositiveSmallIntegerField(
         default=20, help_text="When fewer quintets wait, more rollouts are sampled. 0: never by themselves."
     )
@@ -96,9 +146,38 @@ def _reading(markdown: str) -> SafeString:
     return mark_safe(nh3.clean(html, tags=READING_TAGS, attributes={"a": {"href", "title"}}))
 
 
+class Guidelines(models.Model):
+    """One version of a project's guidelines, kept so that each ranking tells under which it was made."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="guideline_versions")
+    number = models.PositiveIntegerField()
+    text = models.TextField(blank=True)
+    created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["project", "number"]
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="a_version_number_once")]
+
+    def __str__(self) -> str:
+        return f"guidelines, version {self.number}"
+
+
 class Membership(models.Model):
+    class Role(models.TextChoices):
+        LABELER = "labeler", "Labeler: ranks"
+        REVIEWER = "reviewer", "Reviewer: ranks, and decides where others disagree"
+        ADMIN = "admin", "Admin of this project"
+
     project = models.ForeignKey(Project, models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role, default=Role.LABELER)
+    practised_at = models.DateTimeField(null=True, blank=True, help_text="When the practice was passed.")
+    paused_at = models.DateTimeField(null=True, blank=True)
+    paused_because = models.CharField(max_length=300, blank=True)
+    # Excluded: every ranking of theirs stays out of every later dataset, until somebody takes it back.
+    excluded_at = models.DateTimeField(null=True, blank=True)
+    excluded_because = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -21,7 +21,15 @@ from django.utils import timezone
 from labeler.models.people import User
 from labeler.models.projects import Project
 from labeler.models.prompts import Prompt
-from labeler.models.rankings import AlreadyRanked, Ranking, RankingRefused, SentOtherwise, checked_ranks
+from labeler.models.rankings import (
+    AlreadyRanked,
+    Arm,
+    Purpose,
+    Ranking,
+    RankingRefused,
+    SentOtherwise,
+    checked_ranks,
+)
 
 LEASE = timedelta(minutes=30)
 FEWEST, MOST = 2, 5
@@ -99,7 +107,10 @@ class QuintetQuerySet(models.QuerySet["Quintet"]):
             for slot, text in enumerate(texts)
         )
         wanted = project.overlap if places is None else places
-        Place.objects.bulk_create(Place(quintet=quintet, number=number) for number in range(wanted))
+        Place.objects.bulk_create(
+            Place(project=project, quintet=quintet, priority=quintet.priority, number=number)
+            for number in range(wanted)
+        )
         return quintet
 
     def waiting(self) -> "QuintetQuerySet":
@@ -120,6 +131,22 @@ class Quintet(models.Model):
     # The follower of a run may see a line twice: (run, group) is what makes a quintet of it once.
     group = models.PositiveIntegerField(null=True, blank=True)
     external_id = models.CharField(max_length=200, blank=True)
+    purpose = models.CharField(max_length=10, choices=Purpose, default=Purpose.WORK)
+    # The queue serves small priorities first; equal ones in the order in which they came.
+    priority = models.FloatField(default=0.0)
+    arm = models.CharField(max_length=10, choices=Arm, default=Arm.ORDER)
+    uncertainty = models.FloatField(null=True, blank=True, help_text="1: the scores say nothing; 0: sure.")
+    known_ranks = ArrayField(
+        models.PositiveSmallIntegerField(),
+        null=True,
+        blank=True,
+        help_text="What a gold or practice quintet is checked against, slot by slot.",
+    )
+    explanation = models.TextField(blank=True, help_text="Why these ranks: told after the practice.")
+    set_aside_at = models.DateTimeField(null=True, blank=True, help_text="Out of the queue, for a review.")
+    reviewed_at = models.DateTimeField(null=True, blank=True)
+    reviewed_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    decided_ranks = ArrayField(models.PositiveSmallIntegerField(), null=True, blank=True)
     extra = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -199,6 +226,11 @@ class Rollout(models.Model):
     finished = models.BooleanField(default=True, help_text="False: cut off at the greatest length.")
     checkpoint = models.ForeignKey(
         "Checkpoint", models.PROTECT, null=True, blank=True, related_name="rollouts"
+    )
+    # Who wrote it, where it was not one of our checkpoints: a person here, or a model named by an import.
+    author = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="rollouts")
+    model = models.CharField(
+        max_length=200, blank=True, help_text="Named by an import; hidden from labelers."
     )
     extra = models.JSONField(default=dict, blank=True)
 
@@ -294,7 +326,11 @@ class Place(models.Model):
 
     SALT = "quintet.place"
 
+    # The project and the priority are the quintet's: an index over this table alone finds what is next.
+    project = models.ForeignKey(Project, models.CASCADE, related_name="places")
     quintet = models.ForeignKey(Quintet, models.CASCADE, related_name="places")
+    purpose = models.CharField(max_length=10, choices=Purpose, default=Purpose.WORK)
+    priority = models.FloatField(default=0.0)
     number = models.PositiveSmallIntegerField(default=0)
     labeler = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="places")
     leased_until = models.DateTimeField(null=True, blank=True)
@@ -303,13 +339,25 @@ class Place(models.Model):
     # The slots in the order in which this labeler sees them.
     shown = ArrayField(models.PositiveSmallIntegerField(), null=True, blank=True)
     done = models.BooleanField(default=False)
+    # What the labeler has done so far, so that it survives a reload and a crash.
+    draft = models.JSONField(null=True, blank=True)
 
     objects = PlaceQuerySet.as_manager()
 
     class Meta:
         ordering = ["pk"]
-        constraints = [models.UniqueConstraint(fields=["quintet", "number"], name="a_place_number_once")]
-        indexes = [models.Index(fields=["quintet"], condition=models.Q(done=False), name="open_places")]
+        constraints = [
+            models.UniqueConstraint(fields=["quintet", "purpose", "number"], name="a_place_number_once"),
+        ]
+        indexes = [
+            models.Index(fields=["quintet"], condition=models.Q(done=False), name="open_places"),
+            models.Index(
+                fields=["project", "priority", "id"],
+                condition=models.Q(done=False, purpose=Purpose.WORK),
+                name="the_queue",
+            ),
+            models.Index(fields=["labeler", "project"], condition=models.Q(done=False), name="held_places"),
+        ]
 
     def __str__(self) -> str:
         return f"place {self.number} at {self.quintet}"
@@ -347,6 +395,30 @@ class Place(models.Model):
         return signing.dumps(
             [self.pk, self.labeler_id, str(self.key), self.opened_at.timestamp()], salt=self.SALT
         )
+
+
+class Skip(models.Model):
+    """A quintet that a labeler left for others, and why. What it counts as is said in the queue."""
+
+    class Reason(models.TextChoices):
+        UNCLEAR = "unclear", "The prompt or the guidelines are unclear"
+        CANNOT = "cannot", "I cannot judge this: language or subject"
+        ALIKE = "alike", "All are equally good or bad"
+        UPSETTING = "upsetting", "I do not want to read this"
+        BROKEN = "broken", "Something is broken"
+
+    quintet = models.ForeignKey(Quintet, models.CASCADE, related_name="skips")
+    labeler = models.ForeignKey(User, models.CASCADE, related_name="skips")
+    reason = models.CharField(max_length=10, choices=Reason)
+    note = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [models.UniqueConstraint(fields=["quintet", "labeler"], name="one_skip_a_labeler")]
+
+    def __str__(self) -> str:
+        return f"{self.labeler} skipped {self.quintet}"
 
 
 @receiver(user_logged_out)

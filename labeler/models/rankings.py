@@ -15,6 +15,23 @@ from labeler.models.people import User
 from rlhf.data import dense
 
 
+class Purpose(models.TextChoices):
+    """Why a quintet is shown. Only work is trained on and counted as the project's rankings."""
+
+    WORK = "work", "Work"
+    GOLD = "gold", "Hidden check against known ranks"
+    REPEAT = "repeat", "Hidden check against one's own earlier ranking"
+    PRACTICE = "practice", "Practice"
+
+
+class Arm(models.TextChoices):
+    """How a quintet came to its place in the queue, so that choosing by uncertainty can be measured."""
+
+    ORDER = "order", "In order"
+    RANDOM = "random", "At random"
+    UNCERTAIN = "uncertain", "The reward model is unsure"
+
+
 class RankingRefused(ValueError):
     """What was sent is no ranking of these rollouts; the message says why, in words for the labeler."""
 
@@ -100,6 +117,30 @@ class Ranking(models.Model):
         null=True, blank=True, help_text="From shown to submitted, by the server's clock."
     )
     key = models.UUIDField(null=True, blank=True, unique=True)
+    purpose = models.CharField(max_length=10, choices=Purpose, default=Purpose.WORK)
+    # An edit is a new version; the old one is kept and is no longer current.
+    version = models.PositiveSmallIntegerField(default=1)
+    current = models.BooleanField(default=True)
+    nonsense = ArrayField(
+        models.PositiveSmallIntegerField(), default=list, blank=True, help_text="Slots marked as nonsense."
+    )
+    unsafe = ArrayField(
+        models.PositiveSmallIntegerField(), default=list, blank=True, help_text="Slots marked as unsafe."
+    )
+    acceptable = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="Rollouts up to this rank are acceptable; 0: none. Empty: not asked."
+    )
+    guidelines = models.ForeignKey(
+        "Guidelines", models.SET_NULL, null=True, blank=True, related_name="rankings"
+    )
+    focus_seconds = models.FloatField(
+        null=True, blank=True, help_text="Of these, with the page in front, by the browser's clock."
+    )
+    arm = models.CharField(
+        max_length=10, choices=Arm, default=Arm.ORDER, help_text="How the queue chose the quintet."
+    )
+    returned_at = models.DateTimeField(null=True, blank=True, help_text="Sent back to be done again.")
+    returned_because = models.CharField(max_length=300, blank=True)
     surplus = models.BooleanField(default=False, help_text="Came after the quintet had all it wanted; kept.")
     simulated = models.BooleanField(default=False)
     extra = models.JSONField(default=dict, blank=True)
@@ -110,7 +151,11 @@ class Ranking(models.Model):
     class Meta:
         ordering = ["pk"]
         constraints = [
-            models.UniqueConstraint(fields=["quintet", "labeler"], name="one_ranking_a_labeler"),
+            models.UniqueConstraint(
+                fields=["quintet", "labeler", "purpose"],
+                condition=Q(current=True),
+                name="one_current_ranking_a_labeler",
+            ),
             models.CheckConstraint(condition=_dense(), name="ranks_are_dense"),
             models.CheckConstraint(
                 condition=Q(ranks__len__gte=2) & Q(ranks__len__lte=5), name="two_to_five_ranks"
