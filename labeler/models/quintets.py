@@ -169,11 +169,16 @@ class Quintet(models.Model):
         *,
         opened_at: datetime | None = None,
         ties: bool = False,
+        nonsense: Sequence[int] = (),
+        unsafe: Sequence[int] = (),
+        acceptable: int | None = None,
+        focus_seconds: float | None = None,
         extra: dict | None = None,
     ) -> Ranking:
         """Keep `ranks` (slot by slot) as this labeler's ranking, once.
 
-        `place` is where they sat; None for imports and simulated labelers, who take no place from anybody.
+        `nonsense` and `unsafe` are the slots marked so; down to the rank `acceptable` the rollouts are
+        acceptable (0: none is; None: not asked). `place` is where they sat; None for imports and simulated labelers, who take no place from anybody.
         The same key and ranks again give the same ranking; other ranks under a used key are refused. A
         ranking that comes after its lease is kept: in a vacant place if there is one, else as surplus."""
         given = checked_ranks(ranks, self.rollouts.count(), ties=ties)
@@ -198,6 +203,13 @@ class Quintet(models.Model):
             key=key,
             surplus=bool(place) and seat is None,
             simulated=labeler.simulated,
+            purpose=place.purpose if place else self.purpose,
+            nonsense=sorted(set(nonsense)),
+            unsafe=sorted(set(unsafe)),
+            acceptable=acceptable,
+            focus_seconds=focus_seconds,
+            guidelines=None if labeler.simulated else self.project.guideline_versions.last(),
+            arm=self.arm,
             extra=extra or {},
         )
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Count, Q
+from django.db.models import Count, Exists, OuterRef, Q
 from django.utils import timezone
 
 from labeler.models.people import User
+from labeler.models.projects import Membership
 from rlhf.data import dense
 
 
@@ -86,6 +87,20 @@ class Progress:
 
 
 class RankingQuerySet(models.QuerySet["Ranking"]):
+    def work(self) -> "RankingQuerySet":
+        """The project's own rankings: neither hidden checks nor practice, each in its newest version."""
+        return self.filter(purpose=Purpose.WORK, current=True)
+
+    def counted(self) -> "RankingQuerySet":
+        """Those whose labeler is not excluded. Surplus ones count unless a query says otherwise."""
+        excluded = Membership.objects.filter(
+            project=OuterRef("quintet__project"), user=OuterRef("labeler"), excluded_at__isnull=False
+        )
+        return self.work().exclude(Exists(excluded))
+
+    def by_people(self) -> "RankingQuerySet":
+        return self.filter(simulated=False)
+
     def progress(self, labeler: User, round) -> Progress:
         """How much `labeler` did in the round's project, and how full the round's places are."""
         today = Q(created_at__date=timezone.localdate())
