@@ -1,11 +1,12 @@
-"""What axe-core finds wrong with a page, in words: WCAG 2.2 AA, in the theme and the state in which the page is.
+"""What axe-core finds wrong with a page, in words: WCAG 2.2 AA, in the theme and the state in which it is.
 
-    from tests.browser.axe import check
-    check(page)                          # fails the test, naming the rule, the element and the reason
-    check(page, within="#quintet")       # only a part of it
+    from tests.browser import axe
+    axe.check(page)                          # fails the test, naming the rule, the element and the reason
+    axe.check(page, within="#quintet")       # only a part of it
 
-axe-core comes with the wheel `axe-playwright-python`. It is evaluated in the page from outside, because the content
-security policy lets no foreign script in. Left out: what no program can see, such as whether words make sense."""
+axe-core comes with the wheel `axe-playwright-python`. It is evaluated in the page from outside, because the
+content security policy lets no foreign script in. Left out: what no program can see, such as whether words
+make sense."""
 
 from functools import cache
 from importlib.resources import files

@@ -1,5 +1,5 @@
-"""Who cannot see the page, or sees it otherwise: axe-core on it in its states and both themes, what a screen reader
-hears, motion, and targets that a finger finds."""
+"""For those who cannot see the page, or see it otherwise: axe-core on it in its states and both themes, what
+a screen reader hears, motion, and targets that a finger finds."""
 
 import pytest
 from playwright.sync_api import expect
