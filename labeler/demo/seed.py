@@ -7,7 +7,7 @@ import shutil
 from django.conf import settings
 from django.db import transaction
 
-from labeler import datasets
+from labeler import intake
 from labeler.demo import HERE
 from labeler.models import Checkpoint, Project, Quintet, Round
 from labeler.models.checkpoints import link_or_copy, read_lineage
@@ -63,7 +63,7 @@ def seed() -> Project | None:
     project.save(update_fields=["start"])
     round = Round.objects.current(project)
     with (HERE / "prompts.jsonl").open("rb") as file:
-        datasets.import_prompts(project, datasets.read_prompts(file, "prompts.jsonl"))
+        intake.import_prompts(project, intake.read_prompts(file, "prompts.jsonl"))
     prompts = {prompt.content: prompt for prompt in Prompt.objects.filter(project=project)}
     for _, line in data.read_lines(HERE / "quintets.jsonl"):
         Quintet.objects.compose(
@@ -76,7 +76,7 @@ def seed() -> Project | None:
             external_id=line["quintet"],
         )
     with (HERE / "rankings.jsonl").open("rb") as file:
-        datasets.import_rankings(project, datasets.read_rankings(file), round)
+        intake.import_rankings(project, intake.read_rankings(file), round)
     return project
 
 

@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from labeler import datasets
+from labeler import intake
 from labeler.access import admin_required, labeler_required
 from labeler.loop import standings
 from labeler.models import Checkpoint, Project, User
@@ -153,7 +153,7 @@ class NewProjectForm(ProjectForm):
 
     def clean_prompts(self) -> str:
         try:
-            self.lines = list(datasets.pasted_prompts(self.cleaned_data["prompts"]))
+            self.lines = list(intake.pasted_prompts(self.cleaned_data["prompts"]))
         except BadLine as bad:
             raise forms.ValidationError(f"Line {bad.number}: {bad.reason}") from None
         return self.cleaned_data["prompts"]
@@ -163,7 +163,7 @@ class NewProjectForm(ProjectForm):
         self.instance.created_by = by
         self.instance.slug = Project.objects.free_slug(self.cleaned_data["name"])
         project = self.save()
-        datasets.import_prompts(project, self.lines)
+        intake.import_prompts(project, self.lines)
         return project
 
 

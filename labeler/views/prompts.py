@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from labeler import datasets
+from labeler import intake
 from labeler.access import admin_required
 from labeler.models import Project
 from rlhf.data import BadLine
@@ -46,7 +46,7 @@ class PromptsForm(forms.Form):
         if file and file.size > LARGEST_FILE:
             self.add_error("file", "The file is larger than 64 MB. Split it.")
         elif not self.errors:
-            read = datasets.read_prompts(file, file.name) if file else datasets.pasted_prompts(pasted or "")
+            read = intake.read_prompts(file, file.name) if file else intake.pasted_prompts(pasted or "")
             try:
                 self.lines = list(read)
             except BadLine as bad:
@@ -73,7 +73,7 @@ def add(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
     form = PromptsForm(*(request.POST, request.FILES) if request.method == "POST" else ())
     if form.is_valid():
-        done = datasets.import_prompts(project, form.lines)
+        done = intake.import_prompts(project, form.lines)
         known = f", {done.known:,} were there already and left out" if done.known else ""
         messages.success(request, f"{done.added:,} prompt{'' if done.added == 1 else 's'} added{known}.")
         return redirect("prompts", slug)

@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
-from labeler import datasets
+from labeler import datasets, intake
 from labeler.agreement import agreement, compared
 from labeler.models import Dataset, Demonstration, Place, Project, Quintet, Ranking, Round, User
 from rlhf import data
@@ -31,8 +31,8 @@ def file_of(*lines: dict) -> io.BytesIO:
     return io.BytesIO(b"".join(json.dumps(each).encode() + b"\n" for each in lines))
 
 
-def bring_in(project: Project, *lines: dict) -> datasets.Imported:
-    return datasets.import_rankings(project, datasets.read_rankings(file_of(*lines)))
+def bring_in(project: Project, *lines: dict) -> intake.Imported:
+    return intake.import_rankings(project, intake.read_rankings(file_of(*lines)))
 
 
 def exported(project: Project, form: str = "ranked", simulated: bool = False) -> list[dict]:
@@ -82,7 +82,7 @@ def test_any_weak_order_is_taken_and_made_dense(project):
 
 def test_the_same_file_twice_adds_nothing(ranked):
     again = [*exported(ranked, simulated=True), line()]
-    assert bring_in(ranked, *again) == datasets.Imported(added=0, known=4)
+    assert bring_in(ranked, *again) == intake.Imported(added=0, known=4)
     assert ranked.quintets.count() == 3
 
 
@@ -91,7 +91,7 @@ def test_an_export_of_what_was_ranked_here_is_known_again(project, labeler):
     quintet = Quintet.objects.compose(project, Round.objects.current(project), prompt, list("abcde"))
     quintet.record_ranking(labeler, None, [1, 2, 3, 4, 5])
     lines = exported(project)
-    assert bring_in(project, *lines, lines[0] | {"labeler": "other"}) == datasets.Imported(added=1, known=1)
+    assert bring_in(project, *lines, lines[0] | {"labeler": "other"}) == intake.Imported(added=1, known=1)
     assert quintet.rankings.count() == 2
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from labeler import datasets
+from labeler import intake
 from labeler.models import Project
 from rlhf.data import BadLine
 
@@ -21,7 +21,7 @@ class Command(BaseCommand):
         try:
             with file.open("rb") as lines, transaction.atomic():
                 found = Project.objects.named(project)
-                done = datasets.import_prompts(found, datasets.read_prompts(lines, file.name))
+                done = intake.import_prompts(found, intake.read_prompts(lines, file.name))
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error.strerror}.") from None
         except BadLine as bad:

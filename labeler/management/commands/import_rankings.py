@@ -5,7 +5,7 @@ from pathlib import Path
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from labeler import datasets
+from labeler import intake
 from labeler.models import Project
 from rlhf.data import BadLine
 
@@ -25,7 +25,7 @@ class Command(BaseCommand):
         try:
             with file.open("rb") as lines, transaction.atomic():
                 found = Project.objects.named(project)
-                done = datasets.import_rankings(found, datasets.read_rankings(lines))
+                done = intake.import_rankings(found, intake.read_rankings(lines))
                 transaction.set_rollback(dry_run)
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error.strerror}.") from None
