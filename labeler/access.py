@@ -1,14 +1,14 @@
-"""Who may see what: the two decorators of every view, and the header that keeps foreign scripts out.
+"""Who may see what: the decorators of every view, and the header that keeps foreign scripts out.
 
-What a person may see is decided by the querysets (`Project.objects.visible_to(user)`), so an id from
-elsewhere is a 404 and never a hint; here is only the question which kind of person is asking."""
+What a person may see is decided by the querysets (`Project.objects.visible_to(user)`, `reviewed_by`, `run_by`),
+so an id from elsewhere is a 404 and never a hint; here is only the question which kind of person is asking."""
 
 from collections.abc import Callable
 from functools import wraps
 
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 
 CONTENT_SECURITY = "; ".join(
     [
@@ -25,12 +25,26 @@ labeler_required = login_required
 
 
 def admin_required(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """For those who run a project at least: its own admins, and the admins of all."""
+    return _only(view, lambda user: user.runs_any)
+
+
+def staff_required(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """For the admins of all: they make projects and other admins, and let people in or keep them out."""
+    return _only(view, lambda user: user.is_staff)
+
+
+def _only(view: Callable[..., HttpResponse], may: Callable) -> Callable[..., HttpResponse]:
+    """An address that names something is not there for others; a page that names nothing says whose it is."""
+
     @login_required
     @wraps(view)
     def guarded(request: HttpRequest, *args, **kwargs) -> HttpResponse:
-        if not request.user.is_admin:
-            raise PermissionDenied
-        return view(request, *args, **kwargs)
+        if may(request.user):
+            return view(request, *args, **kwargs)
+        if kwargs:
+            raise Http404
+        raise PermissionDenied
 
     return guarded
 

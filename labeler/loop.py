@@ -168,8 +168,8 @@ def standings(projects: Iterable[Project], user: User) -> list[Standing]:
         _set(found, each)
     for project, standing in found.items():
         standing.round = rounds.get(project)
-    if user.is_admin:
-        _fill_runs(found)
+    if theirs := {pk: each for pk, each in found.items() if user.may_run(each.project)}:
+        _fill_runs(theirs)
     return list(found.values())
 
 

@@ -6,6 +6,7 @@ Left out: what a person may see (`Project.objects.visible_to`) and what they ran
 import hashlib
 import secrets
 from datetime import timedelta
+from functools import cached_property
 from typing import ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
@@ -39,7 +40,7 @@ class People(UserManager["User"]):
 
 
 class User(AbstractUser):
-    """`is_staff` is the one difference between an admin and a labeler."""
+    """`is_staff` makes somebody an admin of all; what others are is said project by project."""
 
     simulated = models.BooleanField(default=False, help_text="A program that ranks by a hidden taste.")
 
@@ -48,6 +49,25 @@ class User(AbstractUser):
     @property
     def is_admin(self) -> bool:
         return self.is_staff
+
+    @cached_property
+    def roles(self) -> dict[int, str]:
+        """What this person is in which project; one query a request, however many projects a page names."""
+        return dict(self.memberships.values_list("project_id", "role"))
+
+    def may_review(self, project) -> bool:
+        return self.is_staff or self.roles.get(project.pk) in ("reviewer", "admin")
+
+    def may_run(self, project) -> bool:
+        return self.is_staff or self.roles.get(project.pk) == "admin"
+
+    @property
+    def runs_any(self) -> bool:
+        return self.is_staff or "admin" in self.roles.values()
+
+    @property
+    def reviews_any(self) -> bool:
+        return self.runs_any or "reviewer" in self.roles.values()
 
 
 class InvitationQuerySet(models.QuerySet["Invitation"]):

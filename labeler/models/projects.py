@@ -22,7 +22,19 @@ READING_TAGS = {
 
 class ProjectQuerySet(models.QuerySet["Project"]):
     def visible_to(self, user) -> "ProjectQuerySet":
-        return self if user.is_admin else self.filter(memberships__user=user)
+        return self if user.is_staff else self.filter(memberships__user=user)
+
+    def reviewed_by(self, user) -> "ProjectQuerySet":
+        """Where this person decides what others disagree about: as a reviewer, or as an admin."""
+        return self._where(user, Membership.Role.REVIEWER, Membership.Role.ADMIN)
+
+    def run_by(self, user) -> "ProjectQuerySet":
+        """Where this person is an admin: of the project, or of all."""
+        return self._where(user, Membership.Role.ADMIN)
+
+    def _where(self, user, *roles: str) -> "ProjectQuerySet":
+        # One join for both, or somebody else's role would count.
+        return self if user.is_staff else self.filter(memberships__user=user, memberships__role__in=roles)
 
     def named(self, slug: str) -> "Project":
         """The project at this address; made where there is none yet. ValueError says why it cannot be."""

@@ -17,7 +17,7 @@ from rlhf.config import hub_start
 
 
 def seen_by(request: HttpRequest) -> QuerySet[Checkpoint]:
-    projects = Project.objects.visible_to(request.user)
+    projects = Project.objects.run_by(request.user)
     found = Checkpoint.objects.filter(Q(project__in=projects) | Q(project=None))
     return found.select_related("project", "run__project")
 
@@ -26,7 +26,7 @@ def seen_by(request: HttpRequest) -> QuerySet[Checkpoint]:
 @require_safe
 def checkpoints(request: HttpRequest) -> HttpResponse:
     slug = request.GET.get("project")
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug) if slug else None
+    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug) if slug else None
     found = seen_by(request).order_by("-run_id", "step", "-pk")
     if project:
         found = found.filter(Q(project=project) | Q(project=None))

@@ -23,7 +23,7 @@ A_LOOK = 5  # lines of a dataset that its page shows
 @admin_required
 @require_safe
 def datasets(request: HttpRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     context = {
         "project": project,
         "counts": _counts(project),
@@ -59,7 +59,7 @@ def file(request: HttpRequest, slug: str, pk: int) -> HttpResponseBase:
 @admin_required
 @require_safe
 def export(request: HttpRequest, slug: str, form: str) -> HttpResponseBase:
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     if form not in FORMS:
         raise Http404
     lines = exported(project, form, include_simulated="simulated" in request.GET)
@@ -69,7 +69,7 @@ def export(request: HttpRequest, slug: str, form: str) -> HttpResponseBase:
 
 
 def _found(request: HttpRequest, slug: str, pk: int) -> Dataset:
-    mine = Dataset.objects.filter(project__in=Project.objects.visible_to(request.user), project__slug=slug)
+    mine = Dataset.objects.filter(project__in=Project.objects.run_by(request.user), project__slug=slug)
     return get_object_or_404(mine.select_related("project", "created_by"), pk=pk)
 
 

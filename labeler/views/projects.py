@@ -18,7 +18,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from labeler import intake
-from labeler.access import admin_required, labeler_required
+from labeler.access import admin_required, labeler_required, staff_required
 from labeler.loop import standings
 from labeler.models import Checkpoint, Project, User
 from labeler.project_templates import BLANK, TEMPLATES, ProjectTemplate
@@ -212,7 +212,7 @@ def projects(request: HttpRequest) -> HttpResponse:
 def project(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_object_or_404(Project.objects.visible_to(request.user).select_related("start"), slug=slug)
     context = {"project": project, "standing": standings([project], request.user)[0]}
-    if request.user.is_admin:
+    if request.user.may_run(project):
         context |= {"runs": project.runs.all()[:RUNS_SHOWN], **_labelers(project)}
     return render(request, "projects/project.html", context)
 
@@ -228,7 +228,7 @@ def _labelers(project: Project) -> dict[str, list[User]]:
     }
 
 
-@admin_required
+@staff_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest) -> HttpResponse:
     template = TEMPLATES.get(request.GET.get("template", ""), BLANK if request.method == "POST" else None)
@@ -244,7 +244,7 @@ def new(request: HttpRequest) -> HttpResponse:
 @admin_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def edit(request: HttpRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     # A form writes into its instance even where it refuses; the page goes on with the project as it is.
     edited = Project.objects.get(pk=project.pk)
     form = ProjectForm(request.POST if request.method == "POST" else None, instance=edited)

@@ -60,7 +60,7 @@ class PromptsForm(forms.Form):
 @admin_required
 @require_safe
 def prompts(request: HttpRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     words = request.GET.get("words", "").strip()
     page = Paginator(project.prompts.search(words).with_use(), A_PAGE).get_page(request.GET.get("page"))
     context = {"project": project, "page": page, "words": words, "total": project.prompts.count()}
@@ -70,7 +70,7 @@ def prompts(request: HttpRequest, slug: str) -> HttpResponse:
 @admin_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def add(request: HttpRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     form = PromptsForm(*(request.POST, request.FILES) if request.method == "POST" else ())
     if form.is_valid():
         done = intake.import_prompts(project, form.lines)
@@ -84,7 +84,7 @@ def add(request: HttpRequest, slug: str) -> HttpResponse:
 @admin_required
 @require_POST
 def delete(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     prompt = get_object_or_404(project.prompts, pk=pk)
     try:
         prompt.delete()

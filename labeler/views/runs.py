@@ -27,7 +27,7 @@ STEPS_AT_ONCE = 20_000
 
 def seen_by(request: HttpRequest) -> QuerySet[Run]:
     related = ("project", "start", "reward_model__run__dataset", "dataset", "created_by", "round")
-    return Run.objects.filter(project__in=Project.objects.visible_to(request.user)).select_related(*related)
+    return Run.objects.filter(project__in=Project.objects.run_by(request.user)).select_related(*related)
 
 
 def whole(text: str | None, otherwise: int) -> int:
@@ -37,7 +37,7 @@ def whole(text: str | None, otherwise: int) -> int:
 @admin_required
 @require_safe
 def runs(request: HttpRequest) -> HttpResponse:
-    projects = Project.objects.visible_to(request.user)
+    projects = Project.objects.run_by(request.user)
     slug = request.GET.get("project")
     project = get_object_or_404(projects, slug=slug) if slug else None
     found = seen_by(request).filter(project=project) if project else seen_by(request)
@@ -53,7 +53,7 @@ def runs(request: HttpRequest) -> HttpResponse:
 
 @admin_required
 def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     if kind not in config.KINDS:
         raise Http404
     source = project.runs.filter(pk=whole(request.GET.get("from"), 0), kind=kind).first()
