@@ -166,7 +166,11 @@ def _evaluate(given: argparse.Namespace) -> int:
         print(json.dumps(found))
     else:
         for name, value in found.items():
-            print(f"{name.replace('_', ' '):14} {'–' if value is None else f'{value:.4g}'}")
+            if isinstance(value, dict):  # pairs by name, of which the JSON form tells the counts
+                told = (f"{each} {count['right'] / count['pairs']:.1%}" for each, count in value.items())
+                print(f"{name.replace('_', ' '):14} {', '.join(told) or '–'}")
+            else:
+                print(f"{name.replace('_', ' '):14} {'–' if value is None else f'{value:.4g}'}")
     return FINISHED
 
 

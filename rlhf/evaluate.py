@@ -5,7 +5,7 @@ the worse. Accuracy counts positive margins; τ, NLL and calibration error ask h
 Leaves out who disagrees with whom: agreement between people is counted where their rankings live.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,15 +34,21 @@ class Measured:
     @property
     def margins(self) -> Tensor:
         """The margin of every pair, [pairs] in fp64."""
-        pairs = zip(self.rewards, self.rankings, strict=True)
-        found = [
-            better - worse
-            for rewards, ranking in pairs
-            for better, above in zip(rewards, ranking.ranks, strict=True)
-            for worse, below in zip(rewards, ranking.ranks, strict=True)
-            if above < below
-        ]
+        each = zip(self.rewards, self.rankings, strict=True)
+        found = [margin for rewards, ranking in each for margin in _margins(rewards, ranking)]
         return torch.tensor(found, dtype=torch.float64)
+
+    def right_by(self, name: Callable[[Ranking], str]) -> dict[str, dict[str, float]]:
+        """How many pairs the rankings of each name tell of, and how many of them the model orders in the same
+        way (equal rewards are half right). A ranking without a name is nobody's."""
+        found: dict[str, dict[str, float]] = {}
+        for rewards, ranking in zip(self.rewards, self.rankings, strict=True):
+            margins = _margins(rewards, ranking)
+            if margins and name(ranking):
+                told = found.setdefault(name(ranking), {"right": 0, "pairs": 0})
+                told["right"] += float(_right(torch.tensor(margins)).sum())
+                told["pairs"] += len(margins)
+        return dict(sorted(found.items()))
 
     def loss(self, kind: str = "listwise") -> float | None:
         """The ranking loss of the rankings that say anything."""
@@ -54,6 +60,26 @@ class Measured:
             rewards[row, : len(self.rewards[number])] = torch.tensor(self.rewards[number])
         ranks = ranks_of([self.rankings[number] for number in telling])
         return float(losses.KINDS[kind](rewards, ranks).mean())
+
+
+def _margins(rewards: Sequence[float], ranking: Ranking) -> list[float]:
+    """The reward of the better minus that of the worse, for every two rollouts that were not tied."""
+    return [
+        better - worse
+        for better, above in zip(rewards, ranking.ranks, strict=True)
+        for worse, below in zip(rewards, ranking.ranks, strict=True)
+        if above < below
+    ]
+
+
+def by_labeler(ranking: Ranking) -> str:
+    return ranking.labeler
+
+
+def by_arm(ranking: Ranking) -> str:
+    """How the queue chose the quintet, where the line tells."""
+    arm = ranking.extra.get("arm")
+    return arm if isinstance(arm, str) else ""
 
 
 def ranks_of(rankings: Sequence[Ranking], places: int = data.MOST) -> Tensor:
@@ -119,6 +145,8 @@ def evaluate(model: RewardModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
         "simulated": sum(ranking.simulated for ranking in rankings),
         "prompts_cut": sum(example.prompt_cut for example in examples),
         "rollouts_cut": sum(example.rollouts_cut for example in examples),
+        "by_labeler": measured.right_by(by_labeler),
+        "by_arm": measured.right_by(by_arm),
     }
 
 

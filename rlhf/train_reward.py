@@ -173,6 +173,8 @@ def _measure(
         "ece": evaluate.calibration_error(margins, judge.tau),
         "mu": judge.mu,
         "tau": judge.tau,
+        "by_labeler": found.right_by(evaluate.by_labeler),
+        "by_arm": found.right_by(evaluate.by_arm),
     }
 
 

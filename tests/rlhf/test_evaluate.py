@@ -1,6 +1,8 @@
 """Agreement with people: margins, accuracy, τ and calibration by hand."""
 
+import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -60,6 +62,36 @@ def test_the_loss_is_of_the_rankings_that_say_anything():
     measured = Measured([[0.0, 0.0], [5.0, -5.0]], rankings)
     assert measured.loss() == pytest.approx(math.log(2))
     assert Measured([], []).loss() is None
+
+
+def test_the_pairs_of_each_labeler_are_those_of_a_slow_count():
+    chances = random.Random(3)
+    rankings = [
+        Ranking(
+            "p", tuple("abcde"), tuple(chances.choices((1, 2, 3), k=5)), chances.choice(["ada", "lena", ""])
+        )
+        for _ in range(40)
+    ]
+    rewards = [[float(chances.randrange(4)) for _ in range(5)] for _ in rankings]
+    slow: dict[str, list[float]] = {}
+    for row, ranking in zip(rewards, rankings, strict=True):
+        for one, other in itertools.combinations(range(5), 2):
+            if ranking.labeler and ranking.ranks[one] != ranking.ranks[other]:
+                if ranking.ranks[one] > ranking.ranks[other]:
+                    one, other = other, one
+                right = 1 if row[one] > row[other] else 0.5 if row[one] == row[other] else 0
+                slow.setdefault(ranking.labeler, []).append(right)
+    found = Measured(rewards, rankings).right_by(evaluate.by_labeler)
+    assert found == {name: {"right": sum(told), "pairs": len(told)} for name, told in slow.items()}
+    assert list(found) == ["ada", "lena"]
+
+
+def test_the_arms_are_told_apart_where_lines_name_them():
+    named = Ranking("p", ("a", "b"), (1, 2), "ada", extra={"arm": "random"})
+    measured = Measured(
+        [[1.0, 0.0]] * 3, [named, Ranking("p", ("a", "b"), (1, 2)), Ranking("p", ("a", "b"), (1, 1))]
+    )
+    assert measured.right_by(evaluate.by_arm) == {"random": {"right": 1, "pairs": 1}}
 
 
 def test_empty_places_are_rank_zero():
