@@ -140,12 +140,15 @@ class Follower:
         for line in lines:
             groups[line["group"]].append(line)
         prompts = Prompt.objects.in_bulk({int(group[0]["id"]) for group in groups.values()})
+        if not groups:
+            return
+        round = Round.objects.current(self.run.project)  # the run's own may have been closed meanwhile
         for number, group in sorted(groups.items()):
             prompt = prompts.get(int(group[0]["id"]))
             if prompt:  # or it was deleted meanwhile
                 Quintet.objects.compose(
                     self.run.project,
-                    self.run.round or Round.objects.current(self.run.project),
+                    round,
                     prompt,
                     [line["rollout"] for line in group],
                     checkpoints=self.run.start,

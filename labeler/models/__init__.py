@@ -7,9 +7,10 @@ from labeler.models.imports import Import
 from labeler.models.people import Invitation, User, WrongTry
 from labeler.models.projects import Guidelines, Membership, Project
 from labeler.models.prompts import Prompt
-from labeler.models.quintets import Place, Quintet, Rollout, Round, Skip
+from labeler.models.quintets import Place, Quintet, Rollout, Skip
 from labeler.models.rankings import Arm, Purpose, Ranking
 from labeler.models.requests import Request
+from labeler.models.rounds import Round
 from labeler.models.runs import Run, Sample, Step
 
 __all__ = [

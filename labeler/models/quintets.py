@@ -1,4 +1,4 @@
-"""Rounds, quintets, their rollouts, and the places that labelers take.
+"""Quintets, their rollouts, and the places that labelers take.
 
 Places are made with the quintet, one for each labeler wanted, and the lease lies on the place's own locked
 row: counting rankings over other tables gives two labelers the same place under load. What a ranking may
@@ -30,34 +30,10 @@ from labeler.models.rankings import (
     SentOtherwise,
     checked_ranks,
 )
+from labeler.models.rounds import Round
 
 LEASE = timedelta(minutes=30)
 FEWEST, MOST = 2, 5
-
-
-class RoundQuerySet(models.QuerySet["Round"]):
-    def current(self, project: Project) -> "Round":
-        """The project's latest round that is not closed; the first one is made when it is first asked for."""
-        latest = self.filter(project=project).last()
-        if latest and latest.closed_at is None:
-            return latest
-        return self.get_or_create(project=project, number=latest.number + 1 if latest else 1)[0]
-
-
-class Round(models.Model):
-    project = models.ForeignKey(Project, models.CASCADE, related_name="rounds")
-    number = models.PositiveIntegerField()
-    created_at = models.DateTimeField(auto_now_add=True)
-    closed_at = models.DateTimeField(null=True, blank=True)
-
-    objects = RoundQuerySet.as_manager()
-
-    class Meta:
-        ordering = ["project", "number"]
-        constraints = [models.UniqueConstraint(fields=["project", "number"], name="a_round_number_once")]
-
-    def __str__(self) -> str:
-        return f"round {self.number}"
 
 
 class QuintetQuerySet(models.QuerySet["Quintet"]):
@@ -115,12 +91,13 @@ class QuintetQuerySet(models.QuerySet["Quintet"]):
 
     def waiting(self) -> "QuintetQuerySet":
         """Those that somebody still has to rank."""
-        return self.filter(Exists(Place.objects.filter(quintet=OuterRef("pk"), done=False)))
+        open_places = Place.objects.filter(quintet=OuterRef("pk"), done=False)
+        return self.filter(Exists(open_places), round__closed_at=None)
 
     def awaiting(self, labeler: User) -> "QuintetQuerySet":
         """Those that this labeler could rank now: the one they hold, and those with a vacant place."""
-        seats = Place.objects.filter(quintet=OuterRef("pk"), done=False)
-        return self.filter(Exists(seats.takeable_by(labeler))).exclude(rankings__labeler=labeler)
+        seats = Place.objects.filter(quintet=OuterRef("pk"), done=False).served_to(labeler)
+        return self.filter(Exists(seats)).exclude(rankings__labeler=labeler)
 
 
 class Quintet(models.Model):
@@ -282,6 +259,14 @@ class PlaceQuerySet(models.QuerySet["Place"]):
         theirs_first = models.Case(models.When(labeler=labeler, then=0), default=1)
         return self.filter(Q(labeler=labeler) | _free()).order_by(theirs_first, "pk")
 
+    def vacant(self) -> "PlaceQuerySet":
+        """Those that nobody has taken, or whose lease has run out."""
+        return self.filter(_free())
+
+    def served_to(self, labeler: User) -> "PlaceQuerySet":
+        """Those that this labeler may be shown: what they hold, and what is vacant in an open round."""
+        return self.filter(Q(labeler=labeler) | _free() & Q(quintet__round__closed_at=None))
+
     def whole(self) -> "PlaceQuerySet":
         """With all that a ranking page shows of them."""
         return self.select_related("quintet__prompt", "quintet__round").prefetch_related("quintet__rollouts")
@@ -296,7 +281,7 @@ class PlaceQuerySet(models.QuerySet["Place"]):
         if held and held.renew():
             return held
         vacant = (
-            places.filter(_free())
+            places.filter(_free(), quintet__round__closed_at=None)
             .exclude(quintet__rankings__labeler=labeler)
             .exclude(quintet__places__labeler=labeler)
             .order_by("quintet", "number")  # an index has this order: no sorting
@@ -350,6 +335,7 @@ class Place(models.Model):
     key = models.UUIDField(null=True, blank=True, unique=True)
     # The slots in the order in which this labeler sees them.
     shown = ArrayField(models.PositiveSmallIntegerField(), null=True, blank=True)
+    # Filled; or, without a labeler, closed with its round and not served any more.
     done = models.BooleanField(default=False)
     # What the labeler has done so far, so that it survives a reload and a crash.
     draft = models.JSONField(null=True, blank=True)

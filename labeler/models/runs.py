@@ -24,8 +24,9 @@ from labeler.models.datasets import Dataset
 from labeler.models.people import User
 from labeler.models.projects import Project
 from labeler.models.prompts import Prompt
-from labeler.models.quintets import FEWEST, MOST, Quintet, Round
+from labeler.models.quintets import FEWEST, MOST, Quintet
 from labeler.models.rankings import Ranking
+from labeler.models.rounds import Round
 from rlhf import config, data
 from rlhf.config import Refused
 
@@ -91,7 +92,7 @@ class RunQuerySet(models.QuerySet["Run"]):
             raise Refused("prompts", "The project has no prompts yet: add some first.")
         run = self.create(
             project=project,
-            round=Round.objects.current(project),
+            round=self._round(project, kind, reward_model),
             kind=kind,
             config=config.as_dict(made),
             start=start if "policy" in needed else None,
@@ -102,6 +103,14 @@ class RunQuerySet(models.QuerySet["Run"]):
         run.keep_prompts(lines)
         transaction.on_commit(run.ring, robust=True)
         return run
+
+    def _round(self, project: Project, kind: str, judge: Checkpoint | None) -> Round:
+        """What is made of a round's rankings belongs to it, though it may be closed by now."""
+        if kind == Run.Kind.REWARD:
+            return Round.objects.ranked(project)
+        if judge and judge.run and judge.run.round:
+            return judge.run.round
+        return Round.objects.current(project)
 
     def _usable(self, field: str, found: Checkpoint | None, kind: str, project: Project) -> Checkpoint:
         what = "starting model" if kind == Checkpoint.Kind.POLICY else "reward model"
