@@ -55,10 +55,10 @@ def seed() -> Project | None:
     project = Project.objects.create(
         name="Pelican jokes",
         slug=SLUG,
-        guidelines=GUIDELINES,
         run_defaults=RUN_DEFAULTS,
         presets=PRESETS,
     )
+    project.revise_guidelines(GUIDELINES)
     project.start = _checkpoint(project)
     project.save(update_fields=["start"])
     round = Round.objects.current(project)

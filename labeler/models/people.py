@@ -9,7 +9,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import ClassVar
 
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import AbstractUser, UserManager
+from django.contrib.sessions.models import Session
 from django.db import connection, models, transaction
 from django.utils import timezone
 
@@ -65,19 +67,41 @@ class User(AbstractUser):
     def runs_any(self) -> bool:
         return self.is_staff or "admin" in self.roles.values()
 
-    @property
-    def reviews_any(self) -> bool:
-        return self.runs_any or "reviewer" in self.roles.values()
+    @transaction.atomic
+    def deactivate(self, by: "User") -> None:
+        """Out on every device at once. What they held goes back to the queue; their rankings stay."""
+        self.is_active = False
+        self.save(update_fields=["is_active"])
+        # Or an old session would work again on the day that they are let in again.
+        open_ones = Session.objects.filter(expire_date__gt=timezone.now()).iterator()
+        theirs = [each.pk for each in open_ones if each.get_decoded().get(SESSION_KEY) == str(self.pk)]
+        Session.objects.filter(pk__in=theirs).delete()
+        for project in self.projects.all():
+            project.places.release(self)
+        self._audit(by, "deactivate", f"{self} can no longer sign in.")
+
+    @transaction.atomic
+    def let_in_again(self, by: "User") -> None:
+        self.is_active = True
+        self.save(update_fields=["is_active"])
+        self._audit(by, "let in again", f"{self} can sign in again.")
+
+    def _audit(self, by: "User", action: str, words: str) -> None:
+        """An account is no project's: each project of theirs is told of it, or with none nobody's."""
+        from labeler.models.audit import AuditEntry  # its rows name people and projects
+
+        for project in list(self.projects.all()) or [None]:
+            AuditEntry.objects.write(by, project, action, words, labeler=self.pk)
 
 
 class InvitationQuerySet(models.QuerySet["Invitation"]):
     def issue(
-        self, by: User, *, project=None, as_admin: bool = False, note: str = ""
+        self, by: User, *, project=None, role: str = "labeler", as_admin: bool = False, note: str = ""
     ) -> tuple["Invitation", str]:
         """A new invitation and the token of its link, which is told this once and stored nowhere."""
         token = secrets.token_urlsafe(32)
         expires = timezone.now() + VALID_FOR
-        fields = {"project": project, "as_admin": as_admin, "note": note}
+        fields = {"project": project, "role": role, "as_admin": as_admin, "note": note}
         return self.create(token_digest=digest(token), created_by=by, expires_at=expires, **fields), token
 
     def open(self) -> "InvitationQuerySet":
@@ -92,6 +116,7 @@ class Invitation(models.Model):
 
     token_digest = models.CharField(max_length=64, unique=True)
     project = models.ForeignKey("Project", models.CASCADE, null=True, blank=True, related_name="invitations")
+    role = models.CharField(max_length=10, default="labeler", help_text="In the project.")
     as_admin = models.BooleanField(default=False)
     note = models.CharField(max_length=200, blank=True, help_text="Whom the link is for.")
     created_by = models.ForeignKey(User, models.CASCADE, related_name="invitations_sent")
@@ -114,7 +139,7 @@ class Invitation(models.Model):
             username, password=password, is_staff=self.as_admin, is_superuser=self.as_admin
         )
         if self.project:
-            self.project.memberships.create(user=user)
+            self.project.memberships.create(user=user, role=self.role)
         self.used_at, self.used_by = timezone.now(), user
         self.save(update_fields=["used_at", "used_by"])
         return user

@@ -5,8 +5,9 @@ from itertools import chain, count
 
 import nh3
 from django.core.validators import slug_re
-from django.db import models
+from django.db import models, transaction
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import slugify
 from markdown_it import MarkdownIt
@@ -145,6 +146,20 @@ class Project(models.Model):
         """The guidelines as a reader sees them: only what text needs gets through, and nothing is fetched."""
         return _reading(self.guidelines)
 
+    @transaction.atomic
+    def revise_guidelines(self, text: str, by: User | None = None) -> "Guidelines | None":
+        """The newest version, a new one where `text` is another. Rankings name the one they were made under."""
+        Project.objects.select_for_update(no_key=True).get(pk=self.pk)
+        newest = self.guideline_versions.last()
+        if text != (newest.text if newest else ""):
+            number = newest.number + 1 if newest else 1
+            newest = self.guideline_versions.create(number=number, text=text, created_by=by)
+            words = f"The guidelines have a new version, number {number}."
+            self.audit.write(by, self, "guidelines version", words, number=number)
+        self.guidelines = text
+        self.save(update_fields=["guidelines"])
+        return newest
+
 
 @lru_cache(maxsize=128)
 def _reading(markdown: str) -> SafeString:
@@ -174,6 +189,10 @@ class Guidelines(models.Model):
     def __str__(self) -> str:
         return f"guidelines, version {self.number}"
 
+    @property
+    def html(self) -> SafeString:
+        return _reading(self.text)
+
 
 class Membership(models.Model):
     class Role(models.TextChoices):
@@ -197,3 +216,41 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} in {self.project}"
+
+    @transaction.atomic
+    def give_role(self, role: str, by: User) -> None:
+        was, self.role = self.role, role
+        self.save(update_fields=["role"])
+        self._audit(by, "role change", f"{self.user} is {role} now, and was {was}.", was=was, role=role)
+
+    @transaction.atomic
+    def pause(self, because: str, by: User | None = None) -> None:
+        """Serve them nothing until somebody takes it back; what they hold goes back to the queue."""
+        self._set("paused", because)
+        self.project.places.release(self.user)
+        self._audit(by, "pause", f"{self.user} is paused: {because}", because=because)
+
+    @transaction.atomic
+    def unpause(self, by: User) -> None:
+        self._set("paused", None)
+        self._audit(by, "unpause", f"{self.user} ranks again.")
+
+    @transaction.atomic
+    def exclude(self, because: str, by: User) -> None:
+        """Leave all that they ranked here, and will rank, out of every later dataset and of the agreement."""
+        self._set("excluded", because)
+        self._audit(by, "exclude", f"The rankings of {self.user} are excluded: {because}", because=because)
+
+    @transaction.atomic
+    def take_back(self, by: User) -> None:
+        """Let their rankings count again."""
+        self._set("excluded", None)
+        self._audit(by, "take back", f"The rankings of {self.user} count again.")
+
+    def _set(self, what: str, because: str | None) -> None:
+        setattr(self, f"{what}_at", None if because is None else timezone.now())
+        setattr(self, f"{what}_because", because or "")
+        self.save(update_fields=[f"{what}_at", f"{what}_because"])
+
+    def _audit(self, by: User | None, action: str, words: str, **about) -> None:
+        self.project.audit.write(by, self.project, action, words[:500], labeler=self.user_id, **about)

@@ -120,6 +120,14 @@ class Quintet(models.Model):
         help_text="What a gold or practice quintet is checked against, slot by slot.",
     )
     explanation = models.TextField(blank=True, help_text="Why these ranks: told after the practice.")
+    copied_from = models.ForeignKey(
+        "self",
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="copies",
+        help_text="The quintet of which this gold or practice one was made.",
+    )
     set_aside_at = models.DateTimeField(null=True, blank=True, help_text="Out of the queue, for a review.")
     reviewed_at = models.DateTimeField(null=True, blank=True)
     reviewed_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
