@@ -4,12 +4,14 @@ Two labelers and two rollouts make one comparison: both put the same one first, 
 one of them calls it a tie. People are compared with people and simulated labelers with each other, but not
 across. Left out: coefficients that correct for chance, and intervals."""
 
-from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import combinations, groupby
 from typing import Any
 
+from labeler.agreement.measures import compared, of_quintet
 from labeler.models import Project, Ranking
+
+__all__ = ["Agreement", "agreement", "compared", "of_quintet"]
 
 
 @dataclass
@@ -51,19 +53,3 @@ def agreement(project: Project, simulated: bool = False) -> Agreement:
                 setattr(result, name, getattr(result, name) + number)
     result.labelers = len(labelers)
     return result
-
-
-def compared(one: list[int], other: list[int]) -> Counter[str]:
-    """Two labelers' ranks of the same rollouts, slot by slot: how many pairs of rollouts went which way."""
-    names: Counter[str] = Counter()
-    for i, j in combinations(range(len(one)), 2):
-        first, second = _sign(one[i] - one[j]), _sign(other[i] - other[j])
-        if first == second:
-            names["agreed" if first else "both_tied"] += 1
-        else:
-            names["opposed" if first and second else "one_tied"] += 1
-    return names
-
-
-def _sign(number: int) -> int:
-    return (number > 0) - (number < 0)
