@@ -1,7 +1,7 @@
-"""What two or more rank vectors of the same rollouts say of agreement: pure functions, a quintet at a time.
+"""What rank vectors of the same rollouts say of agreement: pure functions, a quintet at a time.
 
-Vectors are in slot order, 1 is best, equal numbers are ties. Best-first lists of slots are something else: read
-as ranks they give wrong signs. Left out: many quintets at once (tallies.py) and what sums mean (figures.py)."""
+Vectors are in slot order, 1 is best, equal numbers are ties. Best-first lists of slots are something else:
+read as ranks they give wrong signs. Left out: many quintets at once (tallies.py)."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,13 +25,10 @@ def compared(one: Ranks, other: Ranks) -> Counter[str]:
 
 def tau_b(one: Ranks, other: Ranks) -> float | None:
     """Kendall's tau-b of two rank vectors; None where either of them ties everything."""
-    signs = [
-        (_sign(one[i] - one[j]), _sign(other[i] - other[j])) for i, j in combinations(range(len(one)), 2)
-    ]
-    decided, decided_too = sum(a != 0 for a, _ in signs), sum(b != 0 for _, b in signs)
-    if not decided or not decided_too:
-        return None
-    return sum(a * b for a, b in signs) / sqrt(decided * decided_too)
+    pairs = list(combinations(range(len(one)), 2))
+    signs, others = ([_sign(ranks[i] - ranks[j]) for i, j in pairs] for ranks in (one, other))
+    decided = sum(map(abs, signs)) * sum(map(abs, others))
+    return sum(a * b for a, b in zip(signs, others, strict=True)) / sqrt(decided) if decided else None
 
 
 def of_quintet(rankings: Sequence[Ranks]) -> float | None:

@@ -74,7 +74,7 @@ def test_weights_that_do_not_fit_are_refused():
 @few
 @given(rankings())
 def test_a_consensus_prefers_nothing_that_a_majority_does_not(several):
-    """By definition, slowly: i stands above j if and only if no chain of “at least as many” leads from j to i."""
+    """By definition, slowly: i stands above j where no chain of “at least as many” leads from j to i."""
     size, together = len(several[0]), consensus(several)
 
     def as_many(i: int, j: int) -> bool:
