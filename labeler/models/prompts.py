@@ -47,6 +47,7 @@ class Prompt(models.Model):
     answer = models.TextField(blank=True, help_text="The right answer, in checked projects.")
     external_id = models.CharField(max_length=200, blank=True)
     extra = models.JSONField(default=dict, blank=True, help_text="Keys that an import brought along.")
+    brought_by = models.ForeignKey("Import", models.SET_NULL, null=True, blank=True, related_name="prompts")
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = PromptQuerySet.as_manager()

@@ -15,6 +15,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.core import signing
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import MD5
 from django.dispatch import receiver
 from django.utils import timezone
 
@@ -132,6 +133,7 @@ class Quintet(models.Model):
     reviewed_at = models.DateTimeField(null=True, blank=True)
     reviewed_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     decided_ranks = ArrayField(models.PositiveSmallIntegerField(), null=True, blank=True)
+    brought_by = models.ForeignKey("Import", models.SET_NULL, null=True, blank=True, related_name="quintets")
     extra = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -163,7 +165,7 @@ class Quintet(models.Model):
         """Keep `ranks` (slot by slot) as this labeler's ranking, once.
 
         `nonsense` and `unsafe` are the slots marked so; down to the rank `acceptable` the rollouts are
-        acceptable (0: none is; None: not asked). `place` is where they sat; None for imports and simulated labelers, who take no place from anybody.
+        acceptable (0: none is; None: not asked).
         The same key and ranks again give the same ranking; other ranks under a used key are refused. A
         ranking that comes after its lease is kept: in a vacant place if there is one, else as surplus."""
         given = checked_ranks(ranks, self.rollouts.count(), ties=ties)
@@ -236,6 +238,9 @@ class Rollout(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["quintet", "slot"], name="a_slot_once_a_quintet"),
             models.CheckConstraint(condition=models.Q(slot__lte=4), name="five_slots_at_most"),
+        ]
+        indexes = [  # by which an import finds the quintets that are there already
+            models.Index(MD5("text"), condition=models.Q(slot=0), name="first_rollouts")
         ]
 
     def __str__(self) -> str:

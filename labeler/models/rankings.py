@@ -158,6 +158,7 @@ class Ranking(models.Model):
     returned_because = models.CharField(max_length=300, blank=True)
     surplus = models.BooleanField(default=False, help_text="Came after the quintet had all it wanted; kept.")
     simulated = models.BooleanField(default=False)
+    brought_by = models.ForeignKey("Import", models.SET_NULL, null=True, blank=True, related_name="rankings")
     extra = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
