@@ -4,10 +4,11 @@ A line is read strictly and written so that equal lines give equal bytes. Keys t
 a round trip. Knows no tensors and no database: which lines belong to a dataset is decided elsewhere.
 """
 
+import hashlib
 import json
 import math
 import os
-import random
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,18 +227,28 @@ def dense(ranks: Iterable[float]) -> tuple[int, ...]:
     return tuple(place[rank] for rank in given)
 
 
+def prompt_digest(prompt: Prompt) -> str:
+    """A hash of what equal prompts have in common. Frozen datasets are ordered by it, and split along it."""
+    return hashlib.sha256(prompt_text(prompt).encode()).hexdigest()
+
+
 def split_by_prompt(prompts: Sequence[Prompt], share: float, seed: int) -> tuple[list[int], list[int]]:
     """The numbers of the items to train on and of those held out: all of a prompt's, or none.
 
-    One prompt at least is held out where a share is asked for and two prompts are there.
+    What is held out is a stretch of the prompts in the order of their digests: the first ones of a frozen
+    dataset, or with another seed those from another place on. So it hardly changes as prompts are added.
     """
-    texts = [prompt_text(prompt) for prompt in prompts]
-    order = sorted(set(texts))
-    random.Random(f"held out {seed}").shuffle(order)
-    count = min(len(order) - 1, max(1, round(share * len(order)))) if share else 0
-    apart = set(order[: max(0, count)])
-    taught = [number for number, text in enumerate(texts) if text not in apart]
-    return taught, [number for number, text in enumerate(texts) if text in apart]
+    digests = [prompt_digest(prompt) for prompt in prompts]
+    order = sorted(set(digests))
+    begin = bisect_left(order, hashlib.sha256(f"held out {seed}".encode()).hexdigest()) if seed else 0
+    apart = set((order[begin:] + order[:begin])[: held_out(len(order), share)])
+    taught = [number for number, digest in enumerate(digests) if digest not in apart]
+    return taught, [number for number, digest in enumerate(digests) if digest in apart]
+
+
+def held_out(prompts: int, share: float) -> int:
+    """How many of so many prompts: one at least where a share is asked for and two are there."""
+    return max(0, min(prompts - 1, max(1, round(share * prompts)))) if share else 0
 
 
 def as_line(item: Ranking | PromptLine | Demonstration) -> dict[str, Any]:

@@ -157,3 +157,35 @@ def test_what_was_read_is_written_back_byte_for_byte(tmp_path):
     data.write_lines(second, [data.as_line(ranking) for ranking in data.rankings(first)])
     assert first.read_bytes() == second.read_bytes()
     assert "fünf ✓ <b>" in first.read_text()
+
+
+# The split
+
+
+def test_what_is_held_out_are_the_first_prompts_by_their_digest():
+    prompts = [f"Joke {number % 10}" for number in range(30)]
+    order = sorted(set(prompts), key=data.prompt_digest)
+    _, held = data.split_by_prompt(prompts, 0.2, seed=0)
+    assert {prompts[number] for number in held} == set(order[:2])
+    assert len(held) == 6
+
+
+def test_another_seed_holds_out_others_as_many():
+    prompts = [f"Joke {number}" for number in range(200)]
+    parts = [data.split_by_prompt(prompts, 0.1, seed)[1] for seed in range(5)]
+    assert {len(held) for held in parts} == {20}
+    assert len({tuple(held) for held in parts}) == 5
+
+
+def test_more_prompts_move_hardly_any_to_the_other_side():
+    before, more = [f"Joke {number}" for number in range(400)], [f"Poem {number}" for number in range(100)]
+    held = {before[number] for number in data.split_by_prompt(before, 0.1, 0)[1]}
+    later = {(before + more)[number] for number in data.split_by_prompt(before + more, 0.1, 0)[1]}
+    assert len(held - later) <= 8
+
+
+def test_a_prompt_and_the_same_words_as_a_chat_stay_on_one_side():
+    chats = [[{"role": "user", "content": f"Joke {number}"}] for number in range(20)]
+    prompts = [f"Joke {number}" for number in range(20)] + chats
+    _, held = data.split_by_prompt(prompts, 0.3, 0)
+    assert sorted(number - 20 for number in held if number >= 20) == [n for n in held if n < 20]
