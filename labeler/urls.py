@@ -4,7 +4,18 @@ from django.contrib import admin
 from django.urls import path
 from django.views.generic import RedirectView
 
-from labeler.views import account, checkpoints, datasets, health, people, projects, prompts, rank, runs
+from labeler.views import (
+    account,
+    checkpoints,
+    datasets,
+    health,
+    people,
+    projects,
+    prompts,
+    rank,
+    rounds,
+    runs,
+)
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="projects"), name="home"),
@@ -28,6 +39,9 @@ urlpatterns = [
     path("rank/<slug:slug>/", rank.rank, name="rank"),
     path("rank/<slug:slug>/submit/", rank.submit, name="rank_submit"),
     path("rank/<slug:slug>/hold/", rank.hold, name="rank_hold"),
+    path("rounds/<slug:slug>/", rounds.rounds, name="rounds"),
+    path("rounds/<slug:slug>/<int:number>/close/", rounds.close, name="round_close"),
+    path("rounds/<slug:slug>/<int:number>/reopen/", rounds.reopen, name="round_reopen"),
     path("runs/", runs.runs, name="runs"),
     path("runs/new/<slug:slug>/<str:kind>/", runs.new, name="run_new"),
     path("runs/<int:pk>/", runs.run, name="run"),
