@@ -1,10 +1,20 @@
 """A dataset: a frozen, hashed file of rankings or demonstrations. A demonstration: an ideal answer."""
 
 from django.db import models
+from django.db.models import Exists, OuterRef
 
 from labeler.models.people import User
-from labeler.models.projects import Project
+from labeler.models.projects import Membership, Project
 from labeler.models.prompts import Prompt
+
+
+class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
+    def counted(self) -> "DemonstrationQuerySet":
+        """Those whose author is not excluded."""
+        excluded = Membership.objects.filter(
+            project=OuterRef("project"), user=OuterRef("author"), excluded_at__isnull=False
+        )
+        return self.exclude(Exists(excluded))
 
 
 class Demonstration(models.Model):
@@ -14,6 +24,8 @@ class Demonstration(models.Model):
     author = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="demonstrations")
     extra = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = DemonstrationQuerySet.as_manager()
 
     class Meta:
         ordering = ["pk"]

@@ -91,12 +91,13 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
         """The project's own rankings: neither hidden checks nor practice, each in its newest version."""
         return self.filter(purpose=Purpose.WORK, current=True)
 
-    def counted(self) -> "RankingQuerySet":
+    def counted(self, *purposes: str) -> "RankingQuerySet":
         """Those whose labeler is not excluded. Surplus ones count unless a query says otherwise."""
+        found = self.filter(purpose__in=purposes, current=True) if purposes else self.work()
         excluded = Membership.objects.filter(
             project=OuterRef("quintet__project"), user=OuterRef("labeler"), excluded_at__isnull=False
         )
-        return self.work().exclude(Exists(excluded))
+        return found.exclude(Exists(excluded))
 
     def by_people(self) -> "RankingQuerySet":
         return self.filter(simulated=False)
