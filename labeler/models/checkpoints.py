@@ -13,6 +13,13 @@ from django.db import models
 from labeler.models.projects import Project
 
 
+class CheckpointQuerySet(models.QuerySet["Checkpoint"]):
+    def judge_of(self, project: Project) -> "Checkpoint | None":
+        """The project's newest reward model: of its last run that wrote any, the one that the run proposes."""
+        found = self.filter(project=project, kind=Checkpoint.Kind.REWARD)
+        return found.order_by("-run_id", "-suggested", "-pk").first()
+
+
 class Checkpoint(models.Model):
     class Kind(models.TextChoices):
         POLICY = "policy", "policy"
@@ -30,6 +37,8 @@ class Checkpoint(models.Model):
     suggested = models.BooleanField(default=False, help_text="The one its run proposes to use.")
     lineage = models.JSONField(default=dict, blank=True, help_text="What quintet.json in the folder says.")
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = CheckpointQuerySet.as_manager()
 
     class Meta:
         ordering = ["-pk"]

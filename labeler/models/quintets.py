@@ -95,6 +95,10 @@ class QuintetQuerySet(models.QuerySet["Quintet"]):
         open_places = Place.objects.filter(quintet=OuterRef("pk"), done=False)
         return self.filter(Exists(open_places), round__closed_at=None)
 
+    def unread(self, project: Project, judge) -> "QuintetQuerySet":
+        """Those that wait in the project and that this reward model has not scored yet."""
+        return self.waiting().filter(project=project, purpose=Purpose.WORK).exclude(scored_by=judge)
+
     def awaiting(self, labeler: User) -> "QuintetQuerySet":
         """Those that this labeler could rank now: the one they hold, and those with a vacant place."""
         seats = Place.objects.filter(quintet=OuterRef("pk"), done=False).served_to(labeler)
@@ -114,6 +118,14 @@ class Quintet(models.Model):
     priority = models.FloatField(default=0.0)
     arm = models.CharField(max_length=10, choices=Arm, default=Arm.ORDER)
     uncertainty = models.FloatField(null=True, blank=True, help_text="1: the scores say nothing; 0: sure.")
+    scored_by = models.ForeignKey(
+        "Checkpoint",
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The reward model that is so unsure of it.",
+    )
     known_ranks = ArrayField(
         models.PositiveSmallIntegerField(),
         null=True,

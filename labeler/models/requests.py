@@ -33,6 +33,10 @@ class RequestQuerySet(models.QuerySet["Request"]):
         """Leave it waiting, and tell whoever waits what for."""
         self.filter(pk=pk, state=Request.State.WAITING).update(phase=phase)
 
+    def others_wait(self) -> bool:
+        """Whether somebody waits in front of a page while the queue is being ordered, which nobody does."""
+        return self.claimable().exclude(kind=Request.Kind.ORDER).exists()
+
     def being_answered(self) -> "RequestQuerySet":
         return self.filter(state=Request.State.WORKING, leased_until__gt=Now())
 
@@ -54,10 +58,7 @@ class RequestQuerySet(models.QuerySet["Request"]):
     def ask_to_compare(self, run: Run, after: Checkpoint, seed: int = 0, by: User | None = None) -> "Request":
         """The project's first prompts, answered by the run's start and by `after`, with the same chances; and
         scored by the run's reward model, else by the project's newest."""
-        newest = run.project.checkpoints.filter(kind=Checkpoint.Kind.REWARD).order_by(
-            "-run_id", "-suggested", "-pk"
-        )
-        judge = run.reward_model or newest.first()
+        judge = run.reward_model or Checkpoint.objects.judge_of(run.project)
         question = {
             "before": run.start_id,
             "after": after.pk,
@@ -68,6 +69,22 @@ class RequestQuerySet(models.QuerySet["Request"]):
             "max_new_tokens": run.config.get("max_new_tokens", 256),
         }
         return self.ask(run.project, Request.Kind.COMPARE, question, by, run)
+
+    def ask_to_order(self, project: Project, judge: Checkpoint, by: User | None = None) -> "Request":
+        """Have `judge` read what waits in the project, and the queue ordered by how unsure it is. A question
+        that still waits for the worker becomes this one."""
+        waiting = self.filter(project=project, kind=Request.Kind.ORDER, state=Request.State.WAITING)
+        question = {"checkpoint": judge.pk}
+        if waiting.update(question=question, created_at=Now()):
+            return waiting.latest("pk")
+        return self.ask(project, Request.Kind.ORDER, question, by)
+
+    def keep_ordered(self, project: Project) -> "Request | None":
+        """The same by the newest reward model, in a project that wants it; after something new has come."""
+        judge = Checkpoint.objects.judge_of(project)
+        if judge and project.queue == Project.Queue.UNCERTAIN:
+            return self.ask_to_order(project, judge)
+        return None
 
     @transaction.atomic
     def claim(self, pk: int) -> "Request | None":
@@ -91,6 +108,7 @@ class Request(models.Model):
         COMPARE = "compare"
         SAMPLE = "sample"
         SCORE = "score"
+        ORDER = "order"
 
     class State(models.TextChoices):
         WAITING = "waiting"
@@ -135,9 +153,9 @@ class Request(models.Model):
         """What is being done about it, for whoever waits."""
         self.mine().update(phase=phase)
 
-    def give_back(self) -> None:
-        """To those that wait: this worker has to go."""
-        self.mine().update(state=Request.State.WAITING, phase="", leased_until=None)
+    def give_back(self, phase: str = "") -> None:
+        """To those that wait: this worker has to go, or others come first."""
+        self.mine().update(state=Request.State.WAITING, phase=phase, leased_until=None)
 
     def answer_with(self, answer: Mapping[str, Any]) -> bool:
         """Keep the answer; False where another attempt owns the request by now."""

@@ -72,12 +72,8 @@ class RunQuerySet(models.QuerySet["Run"]):
             start = self._usable("start", start or project.start, Checkpoint.Kind.POLICY, project)
             wanted["policy"] = start.location if start.is_hub else needed["policy"]
         if "reward" in needed and not wanted.get("checker"):
-            newest = project.checkpoints.filter(kind=Checkpoint.Kind.REWARD).order_by(
-                "-run_id", "-suggested", "-pk"
-            )
-            reward_model = self._usable(
-                "reward_model", reward_model or newest.first(), Checkpoint.Kind.REWARD, project
-            )
+            judge = reward_model or Checkpoint.objects.judge_of(project)
+            reward_model = self._usable("reward_model", judge, Checkpoint.Kind.REWARD, project)
         made = config.make(kind, wanted)
         if isinstance(made, config.RolloutsConfig) and not FEWEST <= made.count <= MOST:
             raise Refused(
