@@ -19,12 +19,14 @@ from typing import Any
 from django.db import DatabaseError, connection
 
 from labeler.celery import is_stopping
-from labeler.models import Checkpoint, Request, Run
+from labeler.models import Checkpoint, Quintet, Request, Run
 from labeler.trainer import MEMORY, kill_group, spawn
+from labeler.uncertainty import uncertainty
 
 IDLE = 300.0  # seconds
 LONGEST = 900.0
 TICK = 0.5
+A_CHUNK = 32  # quintets that the reward model reads before it looks whether somebody else waits
 
 
 class Unanswerable(Exception):
@@ -37,6 +39,10 @@ class Unanswerable(Exception):
 
 class Interrupted(Exception):
     """This worker has to go; the request is another one's."""
+
+
+class Later(Exception):
+    """A part is done, and others come before the rest; how far it is, in words."""
 
 
 class Warm:
@@ -154,7 +160,7 @@ def what_for() -> str:
 
 
 def answer(request: Request) -> dict[str, Any]:
-    """What was asked for. Raises Unanswerable, Interrupted."""
+    """What was asked for. Raises Unanswerable, Interrupted, Later."""
     with warm.busy:
         return KINDS[request.kind](request, request.question)
 
@@ -197,7 +203,35 @@ def _score(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     return {"rewards": said["rewards"], "scores": said["scores"]}
 
 
-KINDS = {"compare": _compare, "sample": _sample, "score": _score}
+def _order(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    """The reward model reads what waits, chunk by chunk; then the queue is ordered by how unsure it was."""
+    folder, judge = _folder(asked["checkpoint"]), Checkpoint.objects.get(pk=asked["checkpoint"])
+    unread = Quintet.objects.unread(request.project, judge).order_by("pk").select_related("prompt")
+    total, read, last = unread.count(), 0, 0
+    while chunk := list(unread.filter(pk__gt=last).prefetch_related("rollouts")[:A_CHUNK]):
+        if read and (what_for() or Request.objects.others_wait()):
+            raise Later(f"read {read:,} of {total:,} quintets; others come first")
+        request.tell(f"the reward model has read {read:,} of {total:,} waiting quintets")
+        _read(chunk, judge, folder)
+        read, last = read + len(chunk), chunk[-1].pk
+    Quintet.objects.reorder(request.project)
+    return {"checkpoint": judge.pk, "read": read}
+
+
+def _read(quintets: list[Quintet], judge: Checkpoint, folder: Path) -> None:
+    """Keep with each quintet how unsure the judge is of it."""
+    texts = [[rollout.text for rollout in each.rollouts.all()] for each in quintets]
+    items = [
+        {"prompt": each.prompt.content, "rollouts": row} for each, row in zip(quintets, texts, strict=True)
+    ]
+    rewards = warm.ask("score", checkpoint=str(folder), items=items)["rewards"]
+    for quintet, row, its_rewards in zip(quintets, texts, rewards, strict=True):
+        quintet.uncertainty = uncertainty(its_rewards, row, judge.lineage.get("tau") or 1.0)
+        quintet.scored_by = judge
+    Quintet.objects.bulk_update(quintets, ["uncertainty", "scored_by"])
+
+
+KINDS = {"compare": _compare, "sample": _sample, "score": _score, "order": _order}
 
 
 def _folder(pk: int | None, run: Run | None = None) -> Path:

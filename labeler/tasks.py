@@ -163,6 +163,8 @@ def conclude(run: Run, trainer: Trainer, follower: Follower, interrupted: bool) 
 def end(run: Run, state: str, **said: Any) -> None:
     with run.held() as row:
         row.end(state, **said)
+        if state == Run.State.FINISHED and run.kind in (Run.Kind.REWARD, Run.Kind.ROLLOUTS):
+            Request.objects.keep_ordered(row.project)
     logger.info("Run %s: %s.%s", run.pk, state, f" {said['reason']}" if said.get("reason") else "")
 
 
@@ -201,6 +203,9 @@ def answer(request_id: int) -> None:
             request.answer_with(answers.answer(request))
         except answers.Unanswerable as unanswerable:
             request.fail(unanswerable.reason, unanswerable.remedy)
+        except answers.Later as later:
+            request.give_back(str(later))
+            request.ring()  # behind those who came meanwhile
         except answers.Interrupted:
             request.give_back()
 

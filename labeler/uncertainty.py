@@ -1,10 +1,10 @@
 """How unsure a reward model is of a quintet: what the queue is ordered by where a project asks for that.
 
-The measure is the mean over the quintet's pairs of 1 − |2p − 1|, with p = σ((r_i − r_j)/τ) the chance that a
-labeler prefers i to j. τ was fitted on held-out pairs, so p means what it says, and half of the measure is the
-share of the pairs that the model expects to get wrong by its own account. The entropy of which rollout is the
-best would ask about one place of five only, while a labeler orders all of them. Two rollouts with the same text
-are no pair: nobody learns anything from their order.
+The measure is the mean over the quintet's pairs of 1 − |2p − 1|, with p = σ((r_i − r_j)/τ) the chance that
+a labeler prefers i to j. τ was fitted on held-out pairs, so p means what it says, and half of the measure is
+the share of the pairs that the model expects to get wrong by its own account. The entropy of which rollout
+is the best would ask about one place of five only, while a labeler orders all of them. Two rollouts with the
+same text are no pair: nobody learns anything from their order.
 
 Left out: the spread of an ensemble, which also tells what one model alone is wrongly sure of."""
 
@@ -14,7 +14,7 @@ from math import exp
 
 
 def uncertainty(rewards: Sequence[float], texts: Sequence[str], tau: float) -> float:
-    """1: every pair is a coin's toss to the model; 0: it is sure of all of them, or there is nothing to ask."""
+    """1: every pair is a coin's toss to the model; 0: it is sure of all, or there is nothing to ask."""
     several = list(zip(rewards, texts, strict=True))
     apart = [
         abs(one - other) / tau

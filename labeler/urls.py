@@ -51,6 +51,7 @@ urlpatterns = [
     path("runs/<int:pk>/compare/", runs.compare, name="run_compare"),
     path("checkpoints/", checkpoints.checkpoints, name="checkpoints"),
     path("checkpoints/<int:pk>/", checkpoints.checkpoint, name="checkpoint"),
+    path("checkpoints/<int:pk>/order/", checkpoints.order, name="checkpoint_order"),
     path("datasets/<slug:slug>/", datasets.datasets, name="datasets"),
     path("datasets/<slug:slug>/export/<str:form>/", datasets.export, name="dataset_export"),
     path("datasets/<slug:slug>/<int:pk>/", datasets.dataset, name="dataset"),

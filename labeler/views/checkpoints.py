@@ -5,6 +5,7 @@ The weights are never read here: the lineage is the row's copy of quintet.json."
 import json
 
 from django.contrib import messages
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -12,7 +13,7 @@ from django.views.decorators.http import require_safe
 
 from labeler.access import admin_required
 from labeler.charts import STRIP
-from labeler.models import Checkpoint, Project
+from labeler.models import AuditEntry, Checkpoint, Project, Quintet, Request
 from rlhf.config import hub_start
 
 
@@ -58,8 +59,45 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
         "metrics": _measured(checkpoint),
         "uses": checkpoint.started_runs.all() | checkpoint.judged_runs.all(),
         "lineage": json.dumps(checkpoint.lineage, indent=2, ensure_ascii=False) if checkpoint.lineage else "",
+        **_queue(checkpoint),
     }
     return render(request, "checkpoints/checkpoint.html", context)
+
+
+@admin_required
+def order(request: HttpRequest, pk: int) -> HttpResponse:
+    """Order the project's queue by what this reward model is least sure of; while it reads, how far it is."""
+    judges = seen_by(request).filter(kind=Checkpoint.Kind.REWARD, project__isnull=False)
+    judge = get_object_or_404(judges, pk=pk)
+    if request.method == "POST":
+        with transaction.atomic():
+            if judge.project.queue != Project.Queue.UNCERTAIN:
+                judge.project.queue = Project.Queue.UNCERTAIN
+                judge.project.save(update_fields=["queue"])
+                words = f"The queue is ordered by what {judge} is least sure of."
+                AuditEntry.objects.write(request.user, judge.project, "order queue", words, checkpoint=pk)
+            Request.objects.ask_to_order(judge.project, judge, request.user)
+    if not request.htmx:
+        return redirect("checkpoint", pk)
+    return render(request, "checkpoints/checkpoint.html#queue", {"checkpoint": judge, **_queue(judge)})
+
+
+def _queue(checkpoint: Checkpoint) -> dict:
+    """How the project's queue is ordered, for the page of a reward model that could order it."""
+    project = checkpoint.project
+    if not project or checkpoint.kind != Checkpoint.Kind.REWARD:
+        return {}
+    asked = project.requests.filter(kind=Request.Kind.ORDER).first()
+    waiting = Quintet.objects.waiting().filter(project=project)
+    return {
+        "asked": asked,
+        "asked_here": asked is not None and asked.question["checkpoint"] == checkpoint.pk,
+        "reading": asked is not None and asked.state in (Request.State.WAITING, Request.State.WORKING),
+        "waiting": waiting.count(),
+        "read": waiting.filter(scored_by=checkpoint).count(),
+        "by_uncertainty": project.queue == Project.Queue.UNCERTAIN,
+        "random": f"{project.random_share:.0%}".replace("%", " %"),
+    }
 
 
 def _measured(checkpoint: Checkpoint) -> list[tuple[str, float, str]]:

@@ -3,7 +3,7 @@
 import pytest
 from django.urls import reverse
 
-from labeler.models import Checkpoint, Dataset, Run
+from labeler.models import Checkpoint, Dataset, Request, Run
 from rlhf import config
 
 
@@ -54,8 +54,8 @@ def page(client, name: str, *args, **query) -> str:
 
 def test_a_labeler_is_refused(as_labeler, start):
     assert as_labeler.get(reverse("checkpoints")).status_code == 403
-    assert as_labeler.get(reverse("checkpoint", args=[start.pk])).status_code == 403
-    assert as_labeler.post(reverse("checkpoint", args=[start.pk])).status_code == 403
+    assert as_labeler.get(reverse("checkpoint", args=[start.pk])).status_code == 404
+    assert as_labeler.post(reverse("checkpoint", args=[start.pk])).status_code == 404
 
 
 def test_an_empty_list_says_where_checkpoints_come_from(as_admin, project):
@@ -111,3 +111,40 @@ def test_a_reward_model_cannot_become_the_projects_start(as_admin, project, star
     as_admin.post(reverse("checkpoint", args=[reward_model.pk]))
     project.refresh_from_db()
     assert project.start == start
+
+
+# The queue
+
+
+def test_an_admin_has_the_queue_ordered_by_what_a_reward_model_is_least_sure_of(
+    as_admin, reward_model, project, compose
+):
+    compose(3)
+    shown = page(as_admin, "checkpoint", reward_model.pk)
+    assert "It can read the 3 quintets that wait" in shown and "Order the queue by this reward model" in shown
+    as_admin.post(reverse("checkpoint_order", args=[reward_model.pk]))
+    project.refresh_from_db()
+    request = project.requests.get()
+    assert (project.queue, request.kind) == ("uncertain", "order")
+    assert request.question == {"checkpoint": reward_model.pk}
+    assert "is least sure of" in project.audit.get().words
+    Request.objects.update(phase="the reward model has read 2 of 3 waiting quintets", state="working")
+    news = as_admin.get(reverse("checkpoint_order", args=[reward_model.pk]), headers={"HX-Request": "true"})
+    assert "The reward model has read 2 of 3 waiting quintets." in news.content.decode()
+    assert 'hx-trigger="every 2s"' in news.content.decode()
+    project.quintets.update(scored_by=reward_model)
+    Request.objects.update(state="answered")
+    shown = page(as_admin, "checkpoint", reward_model.pk)
+    assert "has read 3 quintets of the 3 that wait" in shown and "every 2s" not in shown
+
+
+def test_why_the_queue_could_not_be_ordered_is_said(as_admin, reward_model, project):
+    failed = {"state": "failed", "reason": "There is no tokenizer.", "remedy": "Save one."}
+    project.requests.create(kind="order", question={"checkpoint": reward_model.pk}, **failed)
+    assert "There is no tokenizer. Save one." in page(as_admin, "checkpoint", reward_model.pk)
+
+
+def test_only_a_reward_model_orders_the_queue_and_only_for_admins(as_admin, as_labeler, reward_model, start):
+    assert as_admin.post(reverse("checkpoint_order", args=[start.pk])).status_code == 404
+    assert as_labeler.post(reverse("checkpoint_order", args=[reward_model.pk])).status_code == 404
+    assert "Order the queue" not in page(as_admin, "checkpoint", start.pk)
