@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 
 from labeler.views import (
     account,
+    audit,
     checkpoints,
     datasets,
     health,
@@ -29,6 +30,12 @@ urlpatterns = [
     path("people/invitations/<int:pk>/withdraw/", people.withdraw, name="invitation_withdraw"),
     path("people/<int:pk>/projects/", people.person_projects, name="person_projects"),
     path("people/<int:pk>/active/", people.active, name="person_active"),
+    path("people/of/<slug:slug>/", people.members, name="members"),
+    path("people/of/<slug:slug>/add/", people.member_add, name="member_add"),
+    path("people/of/<slug:slug>/<int:pk>/role/", people.member_role, name="member_role"),
+    path("people/of/<slug:slug>/<int:pk>/pause/", people.member_pause, name="member_pause"),
+    path("people/of/<slug:slug>/<int:pk>/exclude/", people.member_exclude, name="member_exclude"),
+    path("people/of/<slug:slug>/<int:pk>/remove/", people.member_remove, name="member_remove"),
     path("projects/", projects.projects, name="projects"),
     path("projects/new/", projects.new, name="project_new"),
     path("projects/<slug:slug>/", projects.project, name="project"),
@@ -49,6 +56,7 @@ urlpatterns = [
     path("runs/<int:pk>/steps/", runs.steps, name="run_steps"),
     path("runs/<int:pk>/cancel/", runs.cancel, name="run_cancel"),
     path("runs/<int:pk>/compare/", runs.compare, name="run_compare"),
+    path("audit/<slug:slug>/", audit.audit, name="audit"),
     path("checkpoints/", checkpoints.checkpoints, name="checkpoints"),
     path("checkpoints/<int:pk>/", checkpoints.checkpoint, name="checkpoint"),
     path("checkpoints/<int:pk>/order/", checkpoints.order, name="checkpoint_order"),

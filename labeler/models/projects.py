@@ -147,8 +147,16 @@ class Project(models.Model):
         return _reading(self.guidelines)
 
     @transaction.atomic
+    def admit(self, user: User, role: str, by: User) -> "Membership":
+        """Let somebody in; who is in already stays what they are."""
+        membership, new = self.memberships.get_or_create(user=user, defaults={"role": role})
+        if new:
+            self.audit.write(by, self, "let in", f"{user} is let in as {role}.", labeler=user.pk, role=role)
+        return membership
+
+    @transaction.atomic
     def revise_guidelines(self, text: str, by: User | None = None) -> "Guidelines | None":
-        """The newest version, a new one where `text` is another. Rankings name the one they were made under."""
+        """The newest version; a new one where `text` is another. Rankings name theirs."""
         Project.objects.select_for_update(no_key=True).get(pk=self.pk)
         newest = self.guideline_versions.last()
         if text != (newest.text if newest else ""):
@@ -194,6 +202,16 @@ class Guidelines(models.Model):
         return _reading(self.text)
 
 
+class StillExcluded(ValueError):
+    """Who is excluded stays in, because the exclusion would be lost with the membership."""
+
+    def __init__(self, membership: "Membership"):
+        super().__init__(
+            f"The rankings of {membership.user} in {membership.project} are excluded. Count them again first,"
+            " or pause them instead of taking them out."
+        )
+
+
 class Membership(models.Model):
     class Role(models.TextChoices):
         LABELER = "labeler", "Labeler: ranks"
@@ -216,6 +234,17 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} in {self.project}"
+
+    @transaction.atomic
+    def leave(self, by: User) -> None:
+        """Out of the project; the rankings stay and count."""
+        if self.excluded_at:
+            raise StillExcluded(self)
+        self.project.places.release(self.user)
+        self._audit(
+            by, "taken out", f"{self.user}, {self.role}, is taken out of the project.", role=self.role
+        )
+        self.delete()
 
     @transaction.atomic
     def give_role(self, role: str, by: User) -> None:

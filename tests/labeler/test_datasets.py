@@ -299,7 +299,7 @@ def test_a_dataset_is_not_found_under_another_project(as_admin, ranked):
 def test_labelers_take_no_rankings_home(path, client, as_labeler, as_admin, ranked):
     address = "/datasets/pelican-jokes/" + path.format(pk=datasets.freeze_rankings(ranked).pk)
     assert client.get(address).status_code == 302
-    assert as_labeler.get(address).status_code == 403
+    assert as_labeler.get(address).status_code == 404
     assert as_admin.post(address).status_code == 405
     kept = as_admin.get(address)
     assert kept.status_code == 200

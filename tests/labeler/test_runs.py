@@ -118,10 +118,11 @@ def read(response) -> str:
 
 
 def test_a_labeler_is_refused_every_page_of_runs(as_labeler, project, reward_run):
-    pages = [reverse("runs"), reverse("run_new", args=[project.slug, "reward"])]
+    assert as_labeler.get(reverse("runs")).status_code == 403
+    pages = [reverse("run_new", args=[project.slug, "reward"])]
     pages += [reverse(name, args=[reward_run.pk]) for name in ("run", "run_live", "run_steps", "run_compare")]
-    assert {as_labeler.get(page).status_code for page in pages} == {403}
-    assert as_labeler.post(reverse("run_cancel", args=[reward_run.pk])).status_code == 403
+    assert {as_labeler.get(page).status_code for page in pages} == {404}
+    assert as_labeler.post(reverse("run_cancel", args=[reward_run.pk])).status_code == 404
 
 
 def test_a_visitor_is_sent_to_the_sign_in(client, reward_run):

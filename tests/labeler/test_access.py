@@ -1,0 +1,136 @@
+"""Who may open what: every address there is, tried by everybody there is.
+
+An address that is not in the table fails the first test, so a new one has to be classified."""
+
+import pytest
+from django.db import transaction
+from django.test import Client
+from django.urls import URLPattern, get_resolver, reverse
+
+from labeler import datasets
+from labeler.models import Checkpoint, Invitation, Membership, Project, User
+from tests.labeler.fixtures import PASSWORD
+
+pytestmark = pytest.mark.django_db
+
+SIGN_IN = "/account/sign-in/"
+
+# For whom each address is. Everybody further down may open it as well.
+OPEN = {"home", "health", "sign_in", "sign_out", "join"}
+SIGNED_IN = {"password", "projects"}
+MEMBERS = {"project", "rank", "rank_submit", "rank_hold"}
+REVIEWERS: set[str] = set()
+ADMINS = {
+    *("people", "invite", "invitation_withdraw", "person_projects"),
+    *("members", "member_add", "member_role", "member_pause", "member_exclude", "member_remove"),
+    *("project_edit", "audit", "prompts", "prompts_add", "prompt_delete"),
+    *("runs", "run_new", "run", "run_live", "run_steps", "run_cancel", "run_compare"),
+    *("checkpoints", "checkpoint", "checkpoint_order"),
+    *("datasets", "dataset_export", "dataset", "dataset_file"),
+    *("rounds", "round_close", "round_reopen"),
+}
+STAFF = {"project_new", "person_active"}
+# What they name, where it is not the thing of the address's first segment.
+GLOBAL = {"people", "invite", "runs", "checkpoints", "project_new"}
+
+PEOPLE = ["anonymous", "stranger", "labeler", "reviewer", "admin", "staff"]
+GROUPS = (OPEN, SIGNED_IN, MEMBERS, REVIEWERS, ADMINS, STAFF)
+
+
+def addresses() -> list[URLPattern]:
+    return [each for each in get_resolver().url_patterns if isinstance(each, URLPattern)]
+
+
+@pytest.fixture
+def numbers(project, compose, admin, labeler) -> dict:
+    """One of each thing that an address may name, by the noun of the address or by its own name."""
+    (quintet,) = compose()
+    quintet.record_ranking(labeler, None, [1, 2, 3, 4, 5])
+    run = project.runs.create(kind="policy")
+    tiny = Checkpoint.objects.create(
+        project=project, run=run, name="Tiny", location="demo/checkpoint", step=1
+    )
+    judge = Checkpoint.objects.create(project=project, kind="reward", name="Judge", location="judge")
+    invitation, token = Invitation.objects.issue(admin, project=project)
+    return {
+        "token": token,
+        "form": "ranked",
+        "kind": "reward",
+        "slug": project.slug,
+        "number": 1,
+        "runs": run.pk,
+        "checkpoints": tiny.pk,
+        "checkpoint_order": judge.pk,
+        "datasets": datasets.freeze_rankings(project).pk,
+        "prompts": project.prompts.create(content="One that nobody answered.").pk,
+        "people": labeler.pk,
+        "review": quintet.pk,
+        "invitation_withdraw": invitation.pk,
+        "sent": {"after": tiny.pk},
+    }
+
+
+def address_of(pattern: URLPattern, numbers: dict) -> str:
+    noun = str(pattern.pattern).split("/")[0]
+    known = numbers | {"pk": numbers.get(pattern.name) or numbers.get(noun, 1)}
+    return reverse(pattern.name, kwargs={name: known[name] for name in pattern.pattern.converters})
+
+
+@pytest.fixture
+def clients(project, labeler, stranger, admin) -> list[Client]:
+    """One of each of PEOPLE. The stranger runs another project, which must open no door here."""
+    other = Project.objects.create(name="Other", slug="other")
+    Membership.objects.create(project=other, user=stranger, role="admin")
+    users = {"stranger": stranger, "labeler": labeler, "staff": admin}
+    for role in ("reviewer", "admin"):
+        users[role] = User.objects.create_user(f"the {role}", password=PASSWORD)
+        Membership.objects.create(project=project, user=users[role], role=role)
+    found = [Client() for _ in PEOPLE]
+    for client, person in zip(found[1:], PEOPLE[1:], strict=True):
+        client.force_login(users[person])
+    return found
+
+
+def read(answer) -> bytes:
+    return b"".join(answer) if answer.streaming else answer.content
+
+
+def test_every_address_is_classified():
+    names = [name for group in GROUPS for name in group]
+    assert sorted(names) == sorted(pattern.name for pattern in addresses())
+
+
+@pytest.mark.parametrize("pattern", addresses(), ids=lambda pattern: pattern.name)
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_every_address_asks_who_is_there(pattern, method, numbers, clients):
+    """Anonymous people are sent to sign in; who may not see a thing is told that it is not there, and who may
+    not open a page that names nothing that it is not for them."""
+    address = address_of(pattern, numbers)
+    first = next(number for number, names in enumerate(GROUPS) if pattern.name in names)
+    for number, (person, client) in enumerate(zip(PEOPLE, clients, strict=True)):
+        before = transaction.savepoint()
+        answer = getattr(client, method)(address, numbers["sent"] if method == "post" else None)
+        said = read(answer)
+        transaction.savepoint_rollback(before)
+        sent_away = answer.headers.get("Location", "").startswith(SIGN_IN) and pattern.name != "sign_out"
+        if number >= first:
+            assert answer.status_code not in (403, 404) and not sent_away, person
+        elif answer.status_code == 405:
+            pass  # asked in a way in which nobody is answered
+        elif person == "anonymous":
+            assert sent_away, person
+        elif person == "stranger" and pattern.name in GLOBAL & ADMINS:
+            assert b"elican" not in said
+        else:
+            assert answer.status_code == (403 if pattern.name in GLOBAL else 404), person
+
+
+@pytest.mark.parametrize("pattern", addresses(), ids=lambda pattern: pattern.name)
+def test_no_address_breaks_on_odd_parameters(pattern, numbers, as_admin):
+    """A NUL in a parameter, a page that is no number: refused or passed over, never a fault of ours."""
+    names = ("project", "page", "words", "template", "next", "preset", "from", "look", "start", "after")
+    names += ("action", "person", "against", "to", "show")
+    for odd in ("a\0b", "-1", "9" * 30, "﷽", "", "%", "\n"):
+        answer = as_admin.get(address_of(pattern, numbers), dict.fromkeys(names, odd))
+        read(answer)
+        assert answer.status_code < 500
