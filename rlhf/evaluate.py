@@ -5,6 +5,7 @@ the worse. Accuracy counts positive margins; τ, NLL and calibration error ask h
 Leaves out who disagrees with whom: agreement between people is counted where their rankings live.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,16 +40,16 @@ class Measured:
         return torch.tensor(found, dtype=torch.float64)
 
     def right_by(self, name: Callable[[Ranking], str]) -> dict[str, dict[str, float]]:
-        """How many pairs the rankings of each name tell of, and how many of them the model orders in the same
-        way (equal rewards are half right). A ranking without a name is nobody's."""
-        found: dict[str, dict[str, float]] = {}
+        """For each name: of how many pairs its rankings tell, how many of them the model orders likewise
+        (equal rewards are half right), and the standard error of that share. The pairs of one ranking are not
+        independent of each other; rankings are. A ranking without a name is nobody's."""
+        told: dict[str, list[tuple[float, int]]] = {}
         for rewards, ranking in zip(self.rewards, self.rankings, strict=True):
             margins = _margins(rewards, ranking)
             if margins and name(ranking):
-                told = found.setdefault(name(ranking), {"right": 0, "pairs": 0})
-                told["right"] += float(_right(torch.tensor(margins)).sum())
-                told["pairs"] += len(margins)
-        return dict(sorted(found.items()))
+                right = float(_right(torch.tensor(margins)).sum())
+                told.setdefault(name(ranking), []).append((right, len(margins)))
+        return {each: _share(told[each]) for each in sorted(told)}
 
     def loss(self, kind: str = "listwise") -> float | None:
         """The ranking loss of the rankings that say anything."""
@@ -60,6 +61,14 @@ class Measured:
             rewards[row, : len(self.rewards[number])] = torch.tensor(self.rewards[number])
         ranks = ranks_of([self.rankings[number] for number in telling])
         return float(losses.KINDS[kind](rewards, ranks).mean())
+
+
+def _share(rankings: Sequence[tuple[float, int]]) -> dict[str, float]:
+    """Of rankings with so many pairs right out of so many: the sums, and the error of their quotient."""
+    right, pairs = (sum(column) for column in zip(*rankings, strict=True))
+    apart = sum((its - right / pairs * of) ** 2 for its, of in rankings)
+    several = len(rankings) / max(1, len(rankings) - 1)
+    return {"right": right, "pairs": pairs, "error": math.sqrt(several * apart) / pairs}
 
 
 def _margins(rewards: Sequence[float], ranking: Ranking) -> list[float]:

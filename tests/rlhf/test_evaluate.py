@@ -82,8 +82,23 @@ def test_the_pairs_of_each_labeler_are_those_of_a_slow_count():
                 right = 1 if row[one] > row[other] else 0.5 if row[one] == row[other] else 0
                 slow.setdefault(ranking.labeler, []).append(right)
     found = Measured(rewards, rankings).right_by(evaluate.by_labeler)
-    assert found == {name: {"right": sum(told), "pairs": len(told)} for name, told in slow.items()}
     assert list(found) == ["ada", "lena"]
+    for name, told in slow.items():
+        assert (found[name]["right"], found[name]["pairs"]) == (sum(told), len(told))
+
+
+def test_the_error_of_a_share_is_the_binomial_one_where_each_ranking_is_a_pair():
+    one_pair = [Ranking("p", ("a", "b"), (1, 2), "ada")] * 10
+    found = Measured([[1.0, 0.0]] * 7 + [[0.0, 1.0]] * 3, one_pair).right_by(evaluate.by_labeler)["ada"]
+    assert found == {"right": 7, "pairs": 10, "error": pytest.approx(math.sqrt(0.7 * 0.3 / 9))}
+
+
+def test_the_error_of_a_share_counts_rankings_and_not_their_pairs():
+    """Ten pairs that are right or wrong together say as much as one."""
+    together = [Ranking("p", tuple("abcde"), (1, 2, 3, 4, 5), "ada")] * 10
+    rows = [[5.0, 4.0, 3.0, 2.0, 1.0]] * 7 + [[1.0, 2.0, 3.0, 4.0, 5.0]] * 3
+    found = Measured(rows, together).right_by(evaluate.by_labeler)["ada"]
+    assert found == {"right": 70, "pairs": 100, "error": pytest.approx(math.sqrt(0.7 * 0.3 / 9))}
 
 
 def test_the_arms_are_told_apart_where_lines_name_them():
@@ -91,7 +106,7 @@ def test_the_arms_are_told_apart_where_lines_name_them():
     measured = Measured(
         [[1.0, 0.0]] * 3, [named, Ranking("p", ("a", "b"), (1, 2)), Ranking("p", ("a", "b"), (1, 1))]
     )
-    assert measured.right_by(evaluate.by_arm) == {"random": {"right": 1, "pairs": 1}}
+    assert measured.right_by(evaluate.by_arm) == {"random": {"right": 1, "pairs": 1, "error": 0}}
 
 
 def test_empty_places_are_rank_zero():
