@@ -137,7 +137,7 @@ class Import(models.Model):
         return self.folder / "errors.txt"
 
     def throw_away(self) -> None:
-        """The row and its file. What it brought would lose its origin: only for those that brought nothing."""
+        """The row and its file. For those that brought nothing: what was brought would lose its origin."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.delete()
 
@@ -147,8 +147,15 @@ class Import(models.Model):
         """Leave it to a worker; False where it is being worked on already, or cannot be asked that."""
         states = [Import.State.FINISHED] if undo else Import.OPEN
         asked = Import.objects.filter(pk=self.pk, state__in=states).update(
-            **{"state": Import.State.WAITING, "dry_run": dry_run, "undo": undo, "asked_at": Now()},
-            **{"attempt": 0, "lines": 0, "bytes_read": 0, "reason": "", "phase": ""},
+            state=Import.State.WAITING,
+            dry_run=dry_run,
+            undo=undo,
+            asked_at=Now(),
+            attempt=0,
+            lines=0,
+            bytes_read=0,
+            reason="",
+            phase="",
         )
         transaction.on_commit(self.ring, robust=True)
         return asked == 1

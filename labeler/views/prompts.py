@@ -46,15 +46,25 @@ class PromptsForm(forms.Form):
         if file and file.size > LARGEST_FILE:
             self.add_error("file", "The file is larger than 64 MB. Split it.")
         elif not self.errors:
-            read = intake.read_prompts(file, file.name) if file else intake.pasted_prompts(pasted or "")
             try:
+                read = intake.read_prompts(file, file.name) if file else intake.pasted_prompts(pasted or "")
                 self.lines = list(read)
+            except intake.Unreadable as unreadable:
+                self.add_error(source, f"{unreadable} Nothing was added.")
             except BadLine as bad:
                 self.add_error(source, f"Line {bad.number}: {bad.reason} Nothing was added.")
             else:
                 if not self.lines:
                     self.add_error(source, "There is no prompt in it.")
         return self.cleaned_data
+
+    def keep_in(self, project: Project) -> intake.Imported | None:
+        """What was added; None where it is not the time, as the form then says."""
+        try:
+            return intake.import_prompts(project, self.lines)
+        except intake.Busy as busy:
+            self.add_error("file" if self.cleaned_data.get("file") else "pasted", str(busy))
+            return None
 
 
 @admin_required
@@ -72,8 +82,7 @@ def prompts(request: HttpRequest, slug: str) -> HttpResponse:
 def add(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     form = PromptsForm(*(request.POST, request.FILES) if request.method == "POST" else ())
-    if form.is_valid():
-        done = intake.import_prompts(project, form.lines)
+    if form.is_valid() and (done := form.keep_in(project)):
         known = f", {done.known:,} were there already and left out" if done.known else ""
         messages.success(request, f"{done.added:,} prompt{'' if done.added == 1 else 's'} added{known}.")
         return redirect("prompts", slug)

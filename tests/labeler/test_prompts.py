@@ -152,7 +152,6 @@ def test_a_bad_line_is_named_with_its_reason_and_nothing_is_added(as_admin, proj
     "content, line, reason",
     [
         ("question,answer\nx,y\n", 1, "one of which is “prompt”"),
-        ("", 1, "one of which is “prompt”"),
         ("prompt,answer\ngood,1\n,2\n", 3, "“prompt” is empty"),
         ('prompt\n"two\nlines"\na,b\n', 4, "more fields than there are columns"),
         ('prompt\ngood\n"a\0b"\n', 3, "a NUL character"),
@@ -161,11 +160,16 @@ def test_a_bad_line_is_named_with_its_reason_and_nothing_is_added(as_admin, proj
     ],
 )
 def test_a_bad_csv_file_says_where(as_admin, project, content, line, reason):
-    response = upload(as_admin, content or b"\n", "sheet.csv")
+    response = upload(as_admin, content, "sheet.csv")
     words = response.context["form"].errors["file"][0]
     assert words.startswith(f"Line {line}: ")
     assert reason in words
     assert not project.prompts.exists()
+
+
+def test_an_empty_file_is_said_to_be(as_admin, project):
+    response = upload(as_admin, "\n", "sheet.csv")
+    assert response.context["form"].errors["file"] == ["The file is empty. Nothing was added."]
 
 
 def test_a_file_that_is_no_text_is_refused(as_admin, project):

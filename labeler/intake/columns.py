@@ -1,0 +1,202 @@
+"""What each column of a file is: guessed from its name, changed by hand, applied to every row.
+
+A row comes out with the keys of the design's lines ("prompt", "rollouts", "ranks", …). A column that is none
+of these is kept beside them under its own name, or left out. Left out: whether the values are any good
+(kinds.py)."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from labeler.models import Import
+from rlhf.data import MOST
+
+KEPT, LEFT = "", "-"  # what a column may be beside a field: kept under its name, or left out
+
+Kind = Import.Kind
+_MANY = ("rollout", "rank", "model")
+_LISTS = {"rollout": "rollouts", "rank": "ranks", "model": "models"}
+_NUMBERED = {each: [f"{each} {n}" for n in range(1, MOST + 1)] for each in _MANY}
+_WHO = ["labeler", "quintet", "seconds", "simulated"]
+
+FIELDS: dict[str, list[str]] = {
+    Kind.PROMPTS: ["prompt", "answer", "id"],
+    Kind.ROLLOUTS: [
+        *("prompt", "answer", "rollouts", *_NUMBERED["rollout"], "models", *_NUMBERED["model"], "quintet")
+    ],
+    Kind.RANKINGS: [
+        *("prompt", "rollouts", *_NUMBERED["rollout"], "ranks", *_NUMBERED["rank"]),
+        *("models", *_NUMBERED["model"], *_WHO),
+    ],
+    Kind.PAIRS: ["prompt", "chosen", "rejected", *_WHO],
+    Kind.WMT: [],
+}
+NEEDED: dict[str, list[tuple[str, ...]]] = {
+    Kind.PROMPTS: [("prompt",)],
+    Kind.ROLLOUTS: [("prompt",), ("rollouts", "rollout 2")],
+    Kind.RANKINGS: [("prompt",), ("rollouts", "rollout 2"), ("ranks", "rank 2")],
+    Kind.PAIRS: [("chosen",), ("rejected",)],
+    Kind.WMT: [],
+}
+# What other people's files call them.
+ALSO = {
+    "instruction": "prompt",
+    "question": "prompt",
+    "input": "prompt",
+    "source": "prompt",
+    "solution": "answer",
+    "annotator": "labeler",
+    "rater": "labeler",
+    "judge": "labeler",
+    "user": "labeler",
+    "worker": "labeler",
+    "duration": "seconds",
+    "responses": "rollouts",
+    "completions": "rollouts",
+    "ranking": "ranks",
+    "prompt_id": "id",
+    "uid": "id",
+}
+_A_NUMBERED = re.compile(
+    r"(?P<what>rollout|response|completion|output|candidate|generation|rank|model|system)s?[ _.-]?"
+    r"(?P<n>[0-5])$"
+)
+_MEANS = {"rank": "rank", "model": "model", "system": "model"}
+# Lists, numbers and the like, which a CSV file can only hold written out as JSON.
+_WRITTEN_OUT = {
+    *("rollouts", "ranks", "models", "finished", "nonsense", "unsafe", "acceptable"),
+    *("focus_seconds", "round", "guidelines", "surplus", "seconds", "simulated"),
+}
+_MUST_BE_JSON = {"rollouts", "ranks", "models", "seconds", "simulated"}
+_MAY_BE_CHAT = {"prompt", "chosen", "rejected"}
+_TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+
+
+def guessed_kind(columns: Iterable[str]) -> str:
+    named = set(columns)
+    if {"judgeId", "segmentId", "system1Id", "system1rank"} <= named:
+        return Kind.WMT
+    found = set(guessed(named, Kind.RANKINGS).values()) | named
+    if {"chosen", "rejected"} <= found:
+        return Kind.PAIRS
+    if found & {"ranks", "rank 2"}:
+        return Kind.RANKINGS
+    return Kind.ROLLOUTS if found & {"rollouts", "rollout 2"} else Kind.PROMPTS
+
+
+def guessed(columns: Iterable[str], kind: str) -> dict[str, str]:
+    """Which of these columns is which field, where a name tells. What is not named here is kept as it is."""
+    columns = list(columns)
+    wanted = set(FIELDS[kind])
+    # Some count from nought.
+    start = 1 if any(_numbered(each, 0) in wanted for each in columns if each[-1:] == "0") else 0
+    mapping: dict[str, str] = {}
+    for how in (str, _known_name, lambda name: _numbered(name, start)):
+        for column in columns:
+            field = how(column)
+            if column not in mapping and field in wanted and field not in mapping.values():
+                mapping[column] = field
+    if kind == Kind.ROLLOUTS and "id" in columns and "quintet" not in mapping.values():
+        mapping["id"] = "quintet"
+    return mapping
+
+
+def _known_name(column: str) -> str:
+    name = re.sub(r"[ -]+", "_", column.strip().lower())
+    return ALSO.get(name, name)
+
+
+def _numbered(column: str, start: int) -> str:
+    found = _A_NUMBERED.match(column.strip().lower())
+    if not found:
+        return ""
+    return f"{_MEANS.get(found['what'], 'rollout')} {int(found['n']) + start}"
+
+
+def missing(mapping: Mapping[str, str], kind: str) -> list[str]:
+    """Of the fields that lines of this kind need, those that no column is."""
+    there = set(mapping.values())
+    return [
+        each[0].removesuffix("s") + "s" if len(each) > 1 else each[0]
+        for each in NEEDED[kind]
+        if not there & set(each)
+    ]
+
+
+def reader(mapping: Mapping[str, str], is_text: bool) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What makes a line of a row. Its ValueError says in words what cannot be."""
+    fields = {column: field for column, field in mapping.items() if field}
+    taken = set(fields.values()) | {_LISTS[each.split()[0]] for each in fields.values() if each[-1].isdigit()}
+    if not is_text and all(column == field for column, field in fields.items()):
+        return dict
+
+    def line(row: Mapping[str, Any]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
+        for column, value in row.items():
+            field = fields.get(column, column)
+            if field == LEFT or (column not in fields and column in taken) or value is None:
+                continue
+            if is_text:
+                if not value and field != "prompt" and field.split()[0] not in _MANY:
+                    continue
+                value = _meant(field, value)
+            if field[-1:].isdigit() and field.split()[0] in _MANY and column in fields:
+                parts[field] = value
+            else:
+                made[field] = value
+        return made | _lists(parts)
+
+    return line
+
+
+def _lists(parts: Mapping[str, Any]) -> dict[str, list]:
+    """“rollout 1”, “rank 1” … as lists. A column that a shorter ranking leaves empty is no rollout; a text
+    that is empty but has a rank is one."""
+    if not parts:
+        return {}
+    numbers = [
+        n for n in range(1, MOST + 1) if parts.get(f"rollout {n}") or parts.get(f"rank {n}") not in (None, "")
+    ]
+    made: dict[str, list] = {}
+    for what, key in _LISTS.items():
+        if any(part.startswith(what) for part in parts):
+            made[key] = [parts.get(f"{what} {n}", "") for n in numbers]
+    for n, rank in zip(numbers, made.get("ranks", []), strict=False):
+        if rank == "":
+            raise ValueError(f"rollout {n} has no rank.")
+    if not any(made.get("models", [])):
+        made.pop("models", None)
+    return made
+
+
+def _meant(field: str, text: str) -> Any:
+    """What a cell of text stands for."""
+    if len(text) > 1 and text[0] == "'" and text[1] in "=+-@\t\r'":
+        text = text[1:]  # as a spreadsheet keeps a text from being a formula
+    if field in _MAY_BE_CHAT and text.startswith("[{"):
+        value = _json(text)
+        return value if isinstance(value, list) else text
+    if field == "simulated" and text.strip().lower() in (*_TRUE, *_FALSE):
+        return text.strip().lower() in _TRUE
+    if field.startswith("rank "):
+        if not text.strip():
+            return ""
+        value = _json(text)
+        if value is None:
+            raise ValueError(f"“{text[:20]}” is no rank.")
+        return value
+    if field in _WRITTEN_OUT:
+        value = _json(text)
+        if value is None and field in _MUST_BE_JSON:
+            raise ValueError(f"“{field}” must be written as JSON does it, not “{text[:40]}”.")
+        return text if value is None else value
+    return text
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
+        return None
