@@ -1,4 +1,5 @@
-"""Where a project stands in the loop (rank, train a reward model, run RLHF, compare) and what comes next.
+"""Where a project's round stands in the loop (rank, train a reward model, run RLHF, compare) and what comes
+next; and, once a round is closed, how far its reward model agrees with the one who asks.
 
 Reads rows, changes none. A handful of queries for any number of projects."""
 
@@ -10,10 +11,24 @@ from django.db.models import Count, Max, Q
 from django.urls import reverse
 from django.utils import timezone
 
-from labeler.models import Checkpoint, Place, Project, Prompt, Quintet, Ranking, Request, Round, Run, User
+from labeler.models import (
+    Checkpoint,
+    Place,
+    Project,
+    Prompt,
+    Purpose,
+    Quintet,
+    Ranking,
+    Request,
+    Round,
+    Run,
+    User,
+)
 from labeler.templatetags.words import count
 
-A_FEW = 5  # rankings by people, before the loop proposes to go on
+A_FEW = 5  # rankings by people in a round, before the loop proposes to go on
+ENOUGH_PAIRS = 30  # with fewer a share would say nothing
+SURELY = 1.96  # standard errors to either side of 95 %
 
 
 @dataclass
@@ -27,12 +42,29 @@ class Step:
     url: str
 
 
+@dataclass(frozen=True)
+class Agrees:
+    """On what share of one labeler's held-out pairs a closed round's reward model is of their opinion."""
+
+    round: int
+    share: float
+    pairs: int
+    error: float
+
+    @property
+    def between(self) -> tuple[float, float] | None:
+        """The 95 % interval; none where the model was right on all pairs or none: no spread to go by."""
+        if not self.error:
+            return None
+        return max(0.0, self.share - SURELY * self.error), min(1.0, self.share + SURELY * self.error)
+
+
 @dataclass
 class Standing:
     project: Project
     round: Round | None = None
     prompts: int = 0
-    quintets: int = 0
+    quintets: int = 0  # of the round
     waiting: int = 0  # for the one who asks
     done: int = 0  # places of the round
     wanted: int = 0
@@ -41,10 +73,13 @@ class Standing:
     people: int = 0  # rankings
     simulated: int = 0
     labelers: int = 0
+    ranked: int = 0  # rankings by people in the round
+    programs: int = 0  # simulated ones in the round
     reward_model: Checkpoint | None = None
     since: int = 0  # rankings by people since the reward model was saved
     policy: Run | None = None
     compared: bool = False
+    agrees: Agrees | None = None
     live: dict[str, Run] = field(default_factory=dict)
 
     @property
@@ -64,9 +99,20 @@ class Standing:
         wanted = ("next", "missing", "live")
         return next((step for step in self.steps if step.state in wanted), self._again())
 
+    @property
+    def later(self) -> bool:
+        """Whether there was a round before this one."""
+        return self.round is not None and self.round.number > 1
+
+    def _belongs(self, run: Run | None) -> bool:
+        """Whether the run is of this round. What was brought along is of every one."""
+        return (
+            run is None or run.round_id is None or (self.round is not None and run.round_id == self.round.pk)
+        )
+
     def _rank(self) -> Step:
-        title, state = "Rank a few", "done" if self.people >= A_FEW else "open"
-        ranked = f"{count(self.people, 'ranking')} by people"
+        title, state = "Rank a few", "done" if self.ranked >= A_FEW else "open"
+        ranked = f"{count(self.ranked, 'ranking')} by people" + (f" in {self.round}" if self.later else "")
         if self.waiting:
             said = f"{ranked}; {self.waiting:,} more {'waits' if self.waiting == 1 else 'wait'} for you"
             return Step(title, state, said, f"Rank · {self.waiting:,} waiting", self._url("rank"))
@@ -81,21 +127,34 @@ class Standing:
         if not self.prompts:
             said = "It needs prompts for the model to answer"
             return Step(title, "missing", said, "Add prompts", self._url("prompts_add"))
+        if self.later and not self.quintets:
+            return self._sample_anew()
         said = f"{ranked}; none waits for you" if self.quintets else "There are no rollouts to rank yet"
         sample = self._new(Run.Kind.ROLLOUTS)
         if state == "done":
             return Step(title, state, said, "Sample more rollouts", sample)
         return Step(title, "missing", said, "Sample rollouts", sample)
 
+    def _sample_anew(self) -> Step:
+        """A later round begins with what the one before came to."""
+        suggested = self.policy.checkpoints.filter(suggested=True).first() if self.policy else None
+        url = self._new(Run.Kind.ROLLOUTS) + (f"?start={suggested.pk}" if suggested else "")
+        ask = "Let people rank what the new policy writes, and what fools the reward model"
+        said = f"Nothing is in {self.round} yet. {ask}"
+        return Step(
+            "Rank a few", "missing", said, "Sample the new policy" if suggested else "Sample rollouts", url
+        )
+
     def _reward(self) -> Step:
         title = "Train reward model"
         if run := self.live.get(Run.Kind.REWARD):
             return Step(title, "live", live_words(run), f"Watch run {run.pk}", run_url(run))
-        if self.reward_model:
+        if self.reward_model and self._belongs(self.reward_model.run):
             said = f"{self.reward_model}; {count(self.since, 'ranking')} by people since"
             return Step(title, "done", said, "Train it again", self._new(Run.Kind.REWARD))
-        if not self.people + self.simulated:
-            return Step(title, "missing", "It needs rankings, and there are none yet", "", "")
+        if not self.ranked + self.programs:
+            where = f"in {self.round} yet" if self.later else "yet"
+            return Step(title, "missing", f"It needs rankings, and there are none {where}", "", "")
         said = f"Rankings to learn from: {self.people:,} by people, {self.simulated:,} simulated"
         return Step(title, "open", said, title, self._new(Run.Kind.REWARD))
 
@@ -103,16 +162,17 @@ class Standing:
         title = "Run RLHF"
         if run := self.live.get(Run.Kind.POLICY):
             return Step(title, "live", live_words(run), f"Watch run {run.pk}", run_url(run))
-        if self.policy:
+        if self.policy and self._belongs(self.policy):
             said = f"Run {self.policy.pk} is finished"
             return Step(title, "done", said, "Run it again", self._new(Run.Kind.POLICY))
-        if not self.reward_model:
-            return Step(title, "missing", "It needs a reward model to run against", "", "")
+        if not self.reward_model or not self._belongs(self.reward_model.run):
+            which = f"the reward model of {self.round}" if self.later else "a reward model"
+            return Step(title, "missing", f"It needs {which} to run against", "", "")
         return Step(title, "open", f"Against {self.reward_model}", title, self._new(Run.Kind.POLICY))
 
     def _compare(self) -> Step:
         title = "Compare"
-        if not self.policy:
+        if not self.policy or not self._belongs(self.policy):
             return Step(title, "missing", "It needs a finished RLHF run", "", "")
         url = reverse("run_compare", args=[self.policy.pk])
         if self.compared:
@@ -120,10 +180,12 @@ class Standing:
         return Step(title, "open", "The same prompts, before and after", "Compare before and after", url)
 
     def _again(self) -> Step:
-        suggested = self.policy and self.policy.checkpoints.filter(suggested=True).first()
-        url = self._new(Run.Kind.ROLLOUTS) + (f"?start={suggested.pk}" if suggested else "")
-        said = "Once round. Let people rank what the new policy writes, and what fools the reward model"
-        return Step("Begin the next round", "next", said, "Sample the new policy", url)
+        number = self.round.number if self.round else 1
+        said = (
+            "Once round. Close this one: its labelers are told how far the reward model agrees with them, "
+            "and the next begins with what the new policy writes"
+        )
+        return Step("Begin the next round", "next", said, f"Close round {number}", self._url("rounds"))
 
     def _url(self, name: str) -> str:
         return reverse(name, args=[self.project.slug])
@@ -149,33 +211,54 @@ def standings(projects: Iterable[Project], user: User) -> list[Standing]:
     in_these = Q(project__in=found)
     rounds = {each.project_id: each for each in Round.objects.filter(in_these).order_by("number")}
     _fill(found, "prompts", Prompt.objects.filter(in_these))
-    _fill(found, "quintets", Quintet.objects.filter(in_these))
+    _fill(found, "quintets", Quintet.objects.filter(round__in=rounds.values(), purpose=Purpose.WORK))
     _fill(found, "waiting", Quintet.objects.filter(in_these).awaiting(user))
-    rankings = Ranking.objects.filter(quintet__project__in=found).values("quintet__project")
-    mine, people = Q(labeler=user), Q(simulated=False)
+    rankings = Ranking.objects.work().filter(quintet__project__in=found).values("quintet__project")
+    mine, people, here = Q(labeler=user), Q(simulated=False), Q(quintet__round__in=rounds.values())
     # None of these may be called like a column that the others filter by.
     counts = rankings.annotate(
         mine=Count("pk", filter=mine),
         today=Count("pk", filter=mine & Q(created_at__date=timezone.localdate())),
         people=Count("pk", filter=people),
-        programs=Count("pk", filter=~people),
+        machines=Count("pk", filter=~people),
+        ranked=Count("pk", filter=people & here),
+        programs=Count("pk", filter=~people & here),
         labelers=Count("labeler", filter=people, distinct=True),
     )
     for row in counts:
-        _set(found, {**row, "simulated": row["programs"]})
-    in_round = Place.objects.filter(quintet__round__in=rounds.values()).values("quintet__project")
+        _set(found, {**row, "simulated": row["machines"]})
+    in_round = Place.objects.filter(quintet__round__in=rounds.values(), purpose=Purpose.WORK)
+    in_round = in_round.values("quintet__project")
     for each in in_round.annotate(wanted=Count("pk"), done=Count("pk", filter=Q(done=True))):
         _set(found, each)
     for project, standing in found.items():
         standing.round = rounds.get(project)
     if theirs := {pk: each for pk, each in found.items() if user.may_run(each.project)}:
         _fill_runs(theirs)
+    _fill_agrees(found, user)
     return list(found.values())
+
+
+def _fill_agrees(found: dict[int, Standing], user: User) -> None:
+    """Of the last closed round that has a reward model. Never of an open one: whoever ranks in it must not be
+    told what the model thinks."""
+    trained = Run.objects.filter(project__in=found, kind=Run.Kind.REWARD, state=Run.State.FINISHED)
+    closed = trained.filter(round__closed_at__isnull=False).order_by("project_id", "-round__number", "-pk")
+    known = closed.distinct("project_id").values_list(
+        "project", "round__number", "result__metrics__by_labeler"
+    )
+    for project, number, by_labeler in known:
+        told = (by_labeler or {}).get(user.username)
+        if told and told["pairs"] >= ENOUGH_PAIRS:
+            share = told["right"] / told["pairs"]
+            found[project].agrees = Agrees(number, share, told["pairs"], told["error"])
 
 
 def _fill_runs(found: dict[int, Standing]) -> None:
     in_these = Q(project__in=found)
-    for model in Checkpoint.objects.filter(in_these, kind=Checkpoint.Kind.REWARD).order_by("pk"):
+    judges = Checkpoint.objects.filter(in_these, kind=Checkpoint.Kind.REWARD).select_related("run")
+    judges = judges.defer("run__log_tail", "run__cursors", "run__result")
+    for model in judges.order_by("project_id", "-run_id", "-suggested", "-pk").distinct("project_id"):
         found[model.project_id].reward_model = model  # type: ignore[index]
     live = Run.objects.filter(in_these, state__in=[Run.State.QUEUED, Run.State.RUNNING])
     for run in live.order_by("-pk"):
@@ -192,7 +275,7 @@ def _fill_runs(found: dict[int, Standing]) -> None:
         if standing.reward_model:
             since |= Q(quintet__project=project, created_at__gt=standing.reward_model.created_at)
     if since:
-        rankings = Ranking.objects.filter(since, simulated=False).values("quintet__project")
+        rankings = Ranking.objects.work().by_people().filter(since).values("quintet__project")
         for row in rankings.annotate(since=Count("pk")):
             _set(found, row)
 

@@ -119,8 +119,16 @@ def test_a_project_is_led_round_the_loop(project, admin, labeler):
     asked = {"project": project, "run": policy, "kind": "compare", "question": {}}
     Request.objects.create(**asked, state=Request.State.ANSWERED)
     best = policy.checkpoints.create(project=project, name="Step 20", step=20, suggested=True)
+    rounds = "/rounds/pelican-jokes/"
+    assert said(project, admin) == ("Begin the next round", "Close round 1", rounds)
+    Run.objects.filter(project=project).update(round=Round.objects.current(project))
+    Round.objects.current(project).close(admin)
     again = f"/runs/new/pelican-jokes/rollouts/?start={best.pk}"
-    assert said(project, admin) == ("Begin the next round", "Sample the new policy", again)
+    assert said(project, admin) == ("Rank a few", "Sample the new policy", again)
+    assert [step.state for step in standing(project, admin).steps] == ["missing"] * 4
+    sample(project, A_FEW)
+    rank(project, labeler, A_FEW)
+    assert said(project, admin) == ("Train reward model", "Train reward model", reward)
 
 
 def test_every_step_says_what_it_lacks(as_admin, project):
