@@ -1,24 +1,31 @@
 """The tables, one module per noun. Behaviour lives here, on models and querysets; views only ask for it."""
 
+from labeler.models.agreement import StaleQuintet, Tallied, Tally
 from labeler.models.audit import AuditEntry
 from labeler.models.checkpoints import Checkpoint
+from labeler.models.contributions import Contribution
 from labeler.models.datasets import Dataset, Demonstration
+from labeler.models.desks import Desk
 from labeler.models.imports import Import
 from labeler.models.people import Invitation, User, WrongTry
+from labeler.models.places import Place
 from labeler.models.projects import Guidelines, Membership, Project
 from labeler.models.prompts import Prompt
-from labeler.models.quintets import Place, Quintet, Rollout, Skip
+from labeler.models.quintets import Quintet, Rollout
 from labeler.models.rankings import Arm, Purpose, Ranking
 from labeler.models.requests import Request
 from labeler.models.rounds import Round
 from labeler.models.runs import Run, Sample, Step
+from labeler.models.skips import Skip
 
 __all__ = [
     "Arm",
     "AuditEntry",
     "Checkpoint",
+    "Contribution",
     "Dataset",
     "Demonstration",
+    "Desk",
     "Guidelines",
     "Import",
     "Invitation",
@@ -35,7 +42,10 @@ __all__ = [
     "Run",
     "Sample",
     "Skip",
+    "StaleQuintet",
     "Step",
+    "Tallied",
+    "Tally",
     "User",
     "WrongTry",
 ]

@@ -21,6 +21,10 @@ READING_TAGS = {
 }
 
 
+# The settings by which the queue is filled and ordered.
+QUEUED = {"overlap", "wider_overlap", "wider_share", "queue", "random_share"}
+
+
 class ProjectQuerySet(models.QuerySet["Project"]):
     def visible_to(self, user) -> "ProjectQuerySet":
         return self if user.is_staff else self.filter(memberships__user=user)
@@ -155,6 +159,23 @@ class Project(models.Model):
         return membership
 
     @transaction.atomic
+    def change(self, by: User, **settings) -> None:
+        """Change settings, and keep what they were. The queue follows: quintets that wait gain or lose open
+        places and are put into the new order."""
+        was = Project.objects.select_for_update(no_key=True).get(pk=self.pk)
+        changed = {name: now for name, now in settings.items() if getattr(was, name) != now}
+        if not changed:
+            return
+        for name, now in changed.items():
+            setattr(self, name, now)
+        self.save(update_fields=list(changed))
+        said = {name: (_said(was, name), _said(self, name)) for name in changed}
+        words = "; ".join(f"{name.replace('_', ' ')}: {then}, now {now}" for name, (then, now) in said.items())
+        self.audit.write(by, self, "settings changed", words[:500], changed=said)
+        if changed.keys() & QUEUED:
+            self.quintets.reorder(self)
+
+    @transaction.atomic
     def revise_guidelines(self, text: str, by: User | None = None) -> "Guidelines | None":
         """The newest version; a new one where `text` is another. Rankings name theirs."""
         Project.objects.select_for_update(no_key=True).get(pk=self.pk)
@@ -167,6 +188,11 @@ class Project(models.Model):
         self.guidelines = text
         self.save(update_fields=["guidelines"])
         return newest
+
+
+def _said(project: Project, name: str) -> str:
+    value = getattr(project, name)
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 @lru_cache(maxsize=128)
@@ -224,6 +250,8 @@ class Membership(models.Model):
     practised_at = models.DateTimeField(null=True, blank=True, help_text="When the practice was passed.")
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_because = models.CharField(max_length=300, blank=True)
+    warned_because = models.CharField(max_length=300, blank=True, help_text="What hidden checks say, if bad.")
+    checks_from = models.DateTimeField(null=True, blank=True, help_text="Older checks are forgiven.")
     # Excluded: every ranking of theirs stays out of every later dataset, until somebody takes it back.
     excluded_at = models.DateTimeField(null=True, blank=True)
     excluded_because = models.CharField(max_length=300, blank=True)
@@ -275,6 +303,35 @@ class Membership(models.Model):
         """Let their rankings count again."""
         self._set("excluded", None)
         self._audit(by, "take back", f"The rankings of {self.user} count again.")
+
+    def check_scores(self) -> dict:
+        """How this labeler does in hidden checks: a score for "gold" and one for "repeat"."""
+        from labeler.models import checks
+
+        none = {"gold": checks.Score(), "repeat": checks.Score()}
+        return checks.scores(self.project, [self.user_id]).get(self.user_id, none)
+
+    def practice_result(self):
+        """How this labeler did in the practice, this time round: a score."""
+        from labeler.models import checks
+
+        return checks.practice(self)
+
+    def practise_again(self) -> int:
+        """All of the practice once more; what was ranked in it is kept, and counts no longer."""
+        mine = {"labeler": self.user, "quintet__project": self.project, "purpose": "practice"}
+        return self._rankings().filter(**mine, current=True).update(current=False)
+
+    def weigh(self, purpose: str) -> None:
+        """See what comes of a check, or of a piece of the practice, that was just ranked."""
+        from labeler.models import checks
+
+        checks.weigh(self, purpose)
+
+    def _rankings(self):
+        from labeler.models.rankings import Ranking
+
+        return Ranking.objects
 
     def _set(self, what: str, because: str | None) -> None:
         setattr(self, f"{what}_at", None if because is None else timezone.now())

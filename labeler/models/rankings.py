@@ -3,17 +3,23 @@
 How a ranking comes to be is said in quintets.py (`Quintet.record_ranking`); agreement and datasets live
 elsewhere."""
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import models
-from django.db.models import Count, Exists, OuterRef, Q
+from django.db import models, transaction
+from django.db.models import Count, Exists, OuterRef, Q, Sum
 from django.utils import timezone
 
 from labeler.models.people import User
-from labeler.models.projects import Membership
+from labeler.models.projects import Membership, Project
 from rlhf.data import dense
+
+REVISABLE = timedelta(hours=24)
+RECENT = 20
 
 
 class Purpose(models.TextChoices):
@@ -53,26 +59,63 @@ class SentOtherwise(AlreadyRanked):
     message = "This form was sent before with other ranks. The first ones stand."
 
 
-def checked_ranks(ranks: Sequence[int | None], rollouts: int, *, ties: bool) -> list[int]:
-    """A rank for exactly these rollouts, dense; refused otherwise. Without ties every rank is given once."""
+class TakenBack(AlreadyRanked):
+    """The form was sent, and what it said was taken back since."""
+
+    message = "You took that ranking back. Here is your quintet again."
+
+
+def checked_ranks(
+    ranks: Sequence[int | None], rollouts: int, *, ties: bool, alike: Sequence[Sequence[int]] = ()
+) -> list[int]:
+    """A rank for exactly these rollouts, dense; refused otherwise. Without ties every rank is given once.
+    Slots that are `alike` have the same text, and so the same rank: the best that is given to any of them."""
     if len(ranks) != rollouts:
         raise RankingRefused(f"There are {rollouts} rollouts, but {len(ranks)} ranks came.")
-    if missing := sum(rank is None for rank in ranks):
+    if any(rank is not None and not _is_rank(rank) for rank in ranks):
+        raise RankingRefused(f"A rank is a whole number from 1 to {rollouts}.")
+    given = list(ranks)
+    for slots in alike:
+        best = min((rank for slot in slots if (rank := given[slot])), default=None)
+        for slot in slots:
+            given[slot] = best
+    if missing := sum(rank is None for rank in given):
         raise RankingRefused(
             f"{missing} of the {rollouts} rollouts {'has' if missing == 1 else 'have'} no rank yet."
         )
-    given = [rank for rank in ranks if isinstance(rank, int) and not isinstance(rank, bool) and rank > 0]
-    if len(given) != rollouts:
-        raise RankingRefused(f"A rank is a whole number from 1 to {rollouts}.")
+    whole = [rank for rank in given if rank is not None]
     if ties:
-        return list(dense(given))
-    if max(given) > rollouts:
+        return list(dense(whole))
+    if max(whole) > rollouts:
         raise RankingRefused(f"A rank is a whole number from 1 to {rollouts}.")
-    twice = sorted({rank for rank in given if given.count(rank) > 1})
-    if twice:
+    others = {slot for slots in alike for slot in slots[1:]}
+    single = [rank for slot, rank in enumerate(whole) if slot not in others]
+    if twice := sorted({rank for rank in single if single.count(rank) > 1}):
         which = " and ".join(str(rank) for rank in twice)
         raise RankingRefused(f"Rank {which} is given more than once. Each rank goes to one rollout.")
-    return given
+    return list(dense(whole))
+
+
+def _is_rank(rank) -> bool:
+    return isinstance(rank, int) and not isinstance(rank, bool) and rank > 0
+
+
+def checked_marks(
+    ranks: list[int],
+    nonsense: Iterable[int],
+    unsafe: Iterable[int],
+    acceptable: int | None,
+    focus_seconds: float | None,
+) -> dict[str, Any]:
+    """What else a ranking of these ranks says, as its row keeps it; refused where it says nothing of them."""
+    marked = {"nonsense": sorted(set(nonsense)), "unsafe": sorted(set(unsafe))}
+    if any(slot not in range(len(ranks)) for slots in marked.values() for slot in slots):
+        raise RankingRefused("A mark came for a rollout that is not one of these.")
+    if acceptable is not None and acceptable not in range(max(ranks) + 1):
+        raise RankingRefused(f"What is acceptable goes down to a rank from 0 to {max(ranks)}.")
+    if focus_seconds is not None and not 0 <= focus_seconds < 1e9:
+        focus_seconds = None  # a browser's clock: not worth a refusal
+    return {**marked, "acceptable": acceptable, "focus_seconds": focus_seconds}
 
 
 @dataclass(frozen=True)
@@ -84,6 +127,18 @@ class Progress:
     done: int
     wanted: int
     simulated: int
+
+
+@dataclass(frozen=True)
+class Today:
+    """What a labeler did today, in rankings and in seconds with the page in front."""
+
+    ranked: int
+    seconds: float
+
+    @property
+    def minutes(self) -> int:
+        return int(self.seconds // 60)
 
 
 class RankingQuerySet(models.QuerySet["Ranking"]):
@@ -104,15 +159,51 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
 
     def progress(self, labeler: User, round) -> Progress:
         """How much `labeler` did in the round's project, and how full the round's places are."""
-        today = Q(created_at__date=timezone.localdate())
-        mine = self.filter(labeler=labeler, quintet__project=round.project_id).aggregate(
-            all=Count("pk"), today=Count("pk", filter=today)
+        from labeler.models.contributions import Contribution  # a round's matter, and rounds know of rankings
+
+        theirs = Contribution.objects.filter(round__project=round.project_id, labeler=labeler)
+        mine = list(theirs)
+        sums = Contribution.objects.filter(round=round).aggregate(
+            filled=Sum("filled", default=0),
+            simulated=Sum("ranked", default=0, filter=Q(labeler__simulated=True)),
         )
-        places = round.quintets.aggregate(
-            wanted=Count("places"), done=Count("places", filter=Q(places__done=True))
+        wanted = type(round).objects.values_list("wanted", flat=True).get(pk=round.pk)
+        return Progress(
+            sum(each.ranked_today for each in mine),
+            sum(each.ranked for each in mine),
+            sums["filled"],
+            wanted,
+            sums["simulated"],
         )
-        simulated = self.filter(quintet__round=round, simulated=True).count()
-        return Progress(mine["today"], mine["all"], places["done"], places["wanted"], simulated)
+
+    def today(self, labeler: User, project: Project) -> Today:
+        """What `labeler` did in the project since midnight, hidden checks included: nobody is to tell them from
+        work by a number that stays as it is."""
+        midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+        mine = self.filter(labeler=labeler, current=True, created_at__gte=midnight, quintet__project=project)
+        served = mine.exclude(purpose=Purpose.PRACTICE)
+        return Today(**served.aggregate(ranked=Count("pk"), seconds=Sum("focus_seconds", default=0.0)))
+
+    def recent(self, labeler: User, project: Project) -> "RankingQuerySet":
+        """Their last ones, newest first, which they may still revise or take back. A quintet that came again
+        is here once."""
+        since = timezone.now() - REVISABLE
+        mine = self.filter(labeler=labeler, quintet__project=project, current=True, created_at__gt=since)
+        later = mine.filter(quintet=OuterRef("quintet"), pk__gt=OuterRef("pk"))
+        open_ones = mine.filter(~Exists(later), quintet__round__closed_at=None)
+        work = open_ones.exclude(purpose=Purpose.PRACTICE).order_by("-pk")
+        return work.select_related("quintet__prompt").prefetch_related("quintet__rollouts")[:RECENT]
+
+    def returned(self, labeler: User, project: Project) -> "RankingQuerySet":
+        """Those that a reviewer sent back to them, the oldest first."""
+        sent = self.filter(labeler=labeler, current=True, returned_at__isnull=False)
+        return sent.filter(quintet__project=project).select_related("quintet__prompt").order_by("returned_at")
+
+    def check_scores(self, project: Project) -> dict[int, dict]:
+        """Each labeler's gold and repeat scores, by their number: two queries for any number of labelers."""
+        from labeler.models import checks
+
+        return checks.scores(project)
 
 
 def _dense() -> Q:
@@ -178,6 +269,111 @@ class Ranking(models.Model):
                 condition=Q(ranks__len__gte=2) & Q(ranks__len__lte=5), name="two_to_five_ranks"
             ),
         ]
+        indexes = [models.Index(fields=["labeler", "id"], condition=Q(current=True), name="recent_rankings")]
 
     def __str__(self) -> str:
         return f"{self.labeler} on {self.quintet}"
+
+    def score(self):
+        """How a check or a piece of the practice went, against the ranks that are known."""
+        from labeler.models.checks import Score
+
+        result = Score()
+        if self.quintet.known_ranks:
+            result.add(self.quintet.known_ranks, self.ranks)
+        return result
+
+    def send_back(self, by: User, because: str) -> None:
+        """Ask its labeler to do it again. It counts as it is until they have."""
+        self.returned_at, self.returned_because = timezone.now(), because[:300]
+        with transaction.atomic():
+            self.save(update_fields=["returned_at", "returned_because"])
+            words = f"A ranking by {self.labeler} of quintet {self.quintet_id} is sent back: {because}"
+            about = {"ranking": self.pk, "quintet": self.quintet_id, "labeler": self.labeler_id}
+            self.quintet.project.audit.write(by, self.quintet.project, "send back", words[:500], **about)
+
+    @transaction.atomic
+    def take_back(self, labeler: User):
+        """As if it had not been sent: no longer current, and its place open and held by the labeler. None
+        where it had no place, or the quintet is out of the queue. Taken back twice is taken back once."""
+        now = self._locked(labeler)
+        place = now.quintet.places.filter(labeler=labeler, purpose=now.purpose).first()
+        if not now.current:
+            if place is None or place.done:
+                raise RankingRefused("You have changed this ranking since.")
+            return place
+        now._refuse_if_settled()
+        Ranking.objects.filter(pk=now.pk).update(current=False)
+        if place is None:
+            return None
+        type(place).objects.filter(pk=place.pk).update(done=False)
+        if now.quintet.set_aside_at:
+            now.quintet.places.filter(pk=place.pk).close()
+            return None
+        place.seat(labeler)
+        return place
+
+    @transaction.atomic
+    def revise(
+        self,
+        labeler: User,
+        ranks: Sequence[int | None],
+        key: uuid.UUID | None = None,
+        *,
+        ties: bool = False,
+        nonsense: Iterable[int] = (),
+        unsafe: Iterable[int] = (),
+        acceptable: int | None = None,
+        focus_seconds: float | None = None,
+    ) -> "Ranking":
+        """A new version; this one stays beside it and is no longer current. The same again, by key or in what
+        it says, is the same version; another one for a version that is no longer current is refused."""
+        now = self._locked(labeler)
+        quintet = now.quintet
+        given = checked_ranks(ranks, len(quintet.rollouts.all()), ties=ties, alike=quintet.alike())
+        marks = checked_marks(given, nonsense, unsafe, acceptable, focus_seconds)
+        said = {"ranks": given, **marks}
+        said.pop("focus_seconds")
+        versions = Ranking.objects.filter(quintet=quintet, labeler=labeler, purpose=now.purpose)
+        if newest := versions.filter(current=True).first():
+            same = all(getattr(newest, name) == value for name, value in said.items())
+            again = newest.pk != now.pk or not newest.returned_at
+            if same and again or (key and newest.key == key):
+                return newest
+        if not now.current or newest is None:
+            raise RankingRefused("You have changed or taken back this ranking elsewhere since.")
+        now._refuse_if_settled()
+        versions.filter(pk=now.pk).update(current=False)
+        kept = ("shown", "seconds", "arm", "surplus", "simulated", "extra", "purpose")
+        later = Ranking.objects.create(
+            quintet=quintet,
+            labeler=labeler,
+            ranks=given,
+            key=key,
+            version=now.version + 1,
+            guidelines=quintet.project.guideline_versions.only("pk").last(),
+            **{name: getattr(now, name) for name in kept},
+            **marks | {"focus_seconds": marks["focus_seconds"] or now.focus_seconds},
+        )
+        membership = quintet.project.memberships.filter(user=labeler).first()
+        if membership and later.purpose != Purpose.WORK:
+            membership.weigh(later.purpose)
+        return later
+
+    def _locked(self, labeler: User) -> "Ranking":
+        """As it is now, with its labeler's desk and its quintet locked; refused to everybody else."""
+        from labeler.models.desks import Desk
+
+        if self.labeler_id != labeler.pk:
+            raise RankingRefused("This ranking is somebody else's.")
+        Desk.objects.locked(labeler, self.quintet.project)
+        self.quintet.locked()
+        return Ranking.objects.select_related("quintet__project", "quintet__round").get(pk=self.pk)
+
+    def _refuse_if_settled(self) -> None:
+        if self.returned_at:
+            return
+        if self.quintet.round.closed_at:
+            raise RankingRefused("Its round is closed. This ranking stands.")
+        if self.created_at < timezone.now() - REVISABLE:
+            raise RankingRefused("A ranking can be changed for a day. This one stands.")

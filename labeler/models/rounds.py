@@ -36,6 +36,8 @@ class Round(models.Model):
     number = models.PositiveIntegerField()
     created_at = models.DateTimeField(auto_now_add=True)
     closed_at = models.DateTimeField(null=True, blank=True)
+    # Kept by the database, like each labeler's contribution.
+    wanted = models.IntegerField(default=0, editable=False, help_text="Places, without those that are closed.")
 
     objects = RoundQuerySet.as_manager()
 
@@ -45,6 +47,13 @@ class Round(models.Model):
 
     def __str__(self) -> str:
         return f"round {self.number}"
+
+    def save(self, *args, **kwargs):
+        if not self._state.adding and kwargs.get("update_fields") is None:
+            # What the database counts is never written over by what was read before.
+            names = [each.name for each in self._meta.concrete_fields if not each.primary_key]
+            kwargs["update_fields"] = [name for name in names if name != "wanted"]
+        super().save(*args, **kwargs)
 
     @transaction.atomic
     def close(self, by: User | None) -> "Round":
@@ -81,6 +90,6 @@ class Round(models.Model):
         )
 
     def _places(self):
-        from labeler.models.quintets import Place  # places are at quintets, which belong to rounds
+        from labeler.models.places import Place  # places are at quintets, which belong to rounds
 
         return Place.objects.filter(quintet__round=self, purpose="work")

@@ -1,39 +1,37 @@
 """Ranking: one quintet on one screen, and the next one in the answer to the last.
 
-Which quintet is next, who holds it and what counts as a ranking is decided in labeler/models/quintets.py; the
-page knows rollouts only by the letters A to E, in the order in which this labeler sees them."""
+Which quintet is next, who holds it and what counts as a ranking is decided in the models (places.py,
+quintets.py, rankings.py); what the page shows of it and what its form says, in labeler/cards.py. The page
+knows rollouts only by the letters A to E. One's own recent rankings are here as well: they are the same page,
+filled in."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_POST, require_safe
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from labeler.access import labeler_required
-from labeler.models import Place, Project, Quintet, Ranking, Round, Run
-from labeler.models.quintets import Ticket
+from labeler.cards import Filled, cards, draft_of, filled_by, lesson, said, turns
+from labeler.models import Place, Project, Purpose, Quintet, Ranking, Rollout, Round, Run, Skip
 from labeler.models.rankings import AlreadyRanked, RankingRefused
 
-LETTERS = "abcde"
-RANKS = {str(rank): rank for rank in range(1, len(LETTERS) + 1)}
+TAKEN = "Others have taken that one meanwhile. Here is your next quintet."
 
 
-@dataclass(frozen=True)
-class Card:
-    """A rollout as the page shows it: nothing here tells which slot, model or run it is from."""
-
-    letter: str
-    text: str
-    rank: int | None
+def project_of(request: HttpRequest, slug: str) -> Project:
+    return get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
 
 
 @labeler_required
 @require_safe
 def rank(request: HttpRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    project = project_of(request, slug)
     place = Place.objects.next_for(request.user, project)
-    if place is None and request.htmx and request.GET.get("state") == nothing_because(project):
+    if place is None and request.htmx and request.GET.get("state") == nothing_because(request, project):
         return HttpResponse(status=204)  # what the page says already: it waits on, and nothing moves
     return answer(request, project, place)
 
@@ -41,51 +39,163 @@ def rank(request: HttpRequest, slug: str) -> HttpResponse:
 @labeler_required
 @require_POST
 def submit(request: HttpRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
-    ticket, note, status = None, "", 200
+    project, filled = project_of(request, slug), dict(request.POST.lists())
+    ticket, ranking, note, status = None, None, "", 200
     try:
         ticket = Place.objects.redeem(request.POST.get("ticket", ""), request.user, project)
+        form = said(filled, ticket.place.rollouts_for(request.user), project)
         ranking = ticket.place.quintet.record_ranking(
-            request.user, ticket.place, ranks_sent(request, ticket), ticket.key, opened_at=ticket.opened_at
+            request.user, ticket.place, form.pop("ranks"), ticket.key, opened_at=ticket.opened_at, **form
         )
-        if ranking.surplus:
-            note = "Others had finished that one meanwhile. Yours is kept beside theirs."
+        note = (
+            "Others had finished that one meanwhile. Yours is kept beside theirs." if ranking.surplus else ""
+        )
     except AlreadyRanked as settled:
         note, status = str(settled), 409 if type(settled) is AlreadyRanked else 422
     except RankingRefused as refused:
         if ticket:
-            return answer(request, project, ticket.place, error=str(refused), status=422)
+            return answer(request, project, ticket.place, filled=filled, error=str(refused), status=422)
         note, status = str(refused), 422
+    if ranking and ranking.purpose == Purpose.PRACTICE:
+        return feedback(request, project, ranking)
     if not request.htmx and not note:
         return redirect("rank", slug=slug)
-    return answer(request, project, Place.objects.next_for(request.user, project), note=note, status=status)
+    place = Place.objects.next_for(request.user, project)
+    return answer(request, project, place, note=note, status=status, undo=ranking)
+
+
+@labeler_required
+@require_POST
+def draft(request: HttpRequest, slug: str) -> HttpResponse:
+    """What the labeler has done so far, kept for another day or another browser; the lease begins anew."""
+    project = project_of(request, slug)
+    try:
+        place = Place.objects.redeem(request.POST.get("ticket", ""), request.user, project).place
+        if place.keep_draft(request.user, draft_of(dict(request.POST.lists()))):
+            place.renew()
+    except RankingRefused as refused:
+        return HttpResponse(str(refused), status=422, content_type="text/plain; charset=utf-8")
+    return HttpResponse(status=204)
 
 
 @labeler_required
 @require_POST
 def hold(request: HttpRequest, slug: str) -> HttpResponse:
     """The page is in use: the lease on what it shows begins anew."""
-    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
-    Place.objects.hold(request.user, project)
+    Place.objects.hold(request.user, project_of(request, slug))
     return HttpResponse(status=204)
 
 
-def ranks_sent(request: HttpRequest, ticket: Ticket) -> list[int | None]:
-    """The ranks of a form, slot by slot; None where it gave none."""
-    shown = ticket.place.rollouts_for(request.user)
-    known = {f"rank-{letter}" for letter, _ in zip(LETTERS, shown, strict=False)}
-    if any(name.startswith("rank-") and name not in known for name in request.POST):
-        raise RankingRefused("A rank came for a rollout that is not one of these.")
-    if any(request.POST[name] not in RANKS for name in known & request.POST.keys()):
-        raise RankingRefused(f"A rank is a whole number from 1 to {len(shown)}.")
-    ranks: list[int | None] = [None] * len(shown)
-    for letter, rollout in zip(LETTERS, shown, strict=False):
-        ranks[rollout.slot] = RANKS.get(request.POST.get(f"rank-{letter}", ""))
-    return ranks
+@labeler_required
+@require_POST
+def skip(request: HttpRequest, slug: str) -> HttpResponse:
+    project = project_of(request, slug)
+    skipped, note = None, ""
+    try:
+        place = Place.objects.redeem(request.POST.get("ticket", ""), request.user, project).place
+        skipped = place.skip(request.user, request.POST.get("reason", ""), request.POST.get("note", ""))
+    except RankingRefused as refused:
+        note = str(refused)
+    if not request.htmx and not note:
+        return redirect("rank", slug=slug)
+    place, status = Place.objects.next_for(request.user, project), 422 if note else 200
+    return answer(request, project, place, note=note, status=status, undo=skipped)
 
 
-def nothing_because(project: Project) -> str:
-    """Why nothing waits: it is being written, that came to nothing, all is ranked, or none ever was."""
+@labeler_required
+@require_POST
+def unskip(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
+    """Take a skip back, and show its quintet again where it still has a place for this labeler."""
+    project = project_of(request, slug)
+    skipped = get_object_or_404(request.user.skips.filter(quintet__project=project), pk=pk)
+    return again(request, project, "" if skipped.take_back() else TAKEN)
+
+
+@labeler_required
+@require_POST
+def undo(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
+    """Take a ranking back, and show its quintet again as it was ranked."""
+    project = project_of(request, slug)
+    ranking = get_object_or_404(mine_in(request, project), pk=pk)
+    try:
+        place = ranking.take_back(request.user)
+    except RankingRefused as refused:
+        return again(request, project, str(refused), status=422)
+    if place:
+        place.keep_draft(request.user, filled_by(ranking, place.rollouts_for(request.user)))
+    return again(request, project, "" if place else "Taken back. Others have finished that one.")
+
+
+def again(request: HttpRequest, project: Project, note: str, status: int = 200) -> HttpResponse:
+    """What is on the labeler's desk now, after something was put back on it."""
+    if not request.htmx and not note:
+        return redirect("rank", slug=project.slug)
+    return answer(request, project, Place.objects.next_for(request.user, project), note=note, status=status)
+
+
+@labeler_required
+@require_safe
+def mine(request: HttpRequest, slug: str) -> HttpResponse:
+    """What one ranked lately and may still change, and what was sent back first of all."""
+    project = project_of(request, slug)
+    returned = list(Ranking.objects.returned(request.user, project))
+    recent = [each for each in Ranking.objects.recent(request.user, project) if not each.returned_at]
+    skipped = request.user.skips.filter(quintet__project=project).select_related("quintet__prompt")[:20]
+    context = {"project": project, "returned": returned, "recent": recent, "skipped": skipped}
+    return render(request, "rank/mine.html", context | today(request, project))
+
+
+@labeler_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def revise(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
+    """One's own ranking as it stands, to be changed: that is a new version, and the old one is kept."""
+    project = project_of(request, slug)
+    ranking = get_object_or_404(mine_in(request, project), pk=pk)
+    shown, filled, error = in_order(ranking), dict(request.POST.lists()), ""
+    if request.method == "POST":
+        try:
+            form = said(filled, shown, project)
+            newest = ranking.revise(request.user, form.pop("ranks"), **form)
+        except RankingRefused as refused:
+            error = str(refused)
+        else:
+            words = f"Kept as version {newest.version}." if newest.pk != ranking.pk else "Kept as it was."
+            messages.success(request, words)
+            there = reverse("rank_mine", args=[slug])
+            return HttpResponse(headers={"HX-Redirect": there}) if request.htmx else redirect(there)
+    context = about(request, project, ranking.quintet.round) | {"error": error, "ranking": ranking}
+    context |= desk(ranking.quintet, shown, filled if error else filled_by(ranking, shown))
+    context |= {"to": request.path, "says": "Keep this order", "key": f"ranking {pk}"}
+    return page(request, context, status=422 if error else 200)
+
+
+@labeler_required
+@require_POST
+def practise(request: HttpRequest, slug: str) -> HttpResponse:
+    """All of the practice once more."""
+    project = project_of(request, slug)
+    get_object_or_404(project.memberships, user=request.user, practised_at=None).practise_again()
+    return redirect("rank", slug=slug)
+
+
+def mine_in(request: HttpRequest, project: Project):
+    own = request.user.rankings.filter(quintet__project=project).exclude(purpose=Purpose.PRACTICE)
+    return own.select_related("quintet__prompt", "quintet__round", "quintet__project")
+
+
+def in_order(ranking: Ranking) -> Sequence[Rollout]:
+    """The rollouts as they were shown when they were ranked."""
+    by_slot = {rollout.slot: rollout for rollout in ranking.quintet.rollouts.all()}
+    return [by_slot[slot] for slot in ranking.shown or ranking.quintet.order_for(ranking.labeler)]
+
+
+def nothing_because(request: HttpRequest, project: Project) -> str:
+    """Why nothing waits: one is paused, the practice is over and not passed, more is being written, that
+    came to nothing, all is ranked, or none ever was."""
+    if project.memberships.filter(user=request.user, paused_at__isnull=False).exists():
+        return "paused"
+    if Place.objects.practising(request.user, project):
+        return "failed practice"
     last = project.runs.filter(kind=Run.Kind.ROLLOUTS).first()
     if last and last.state in Run.LIVE:
         return "writing"
@@ -95,7 +205,7 @@ def nothing_because(project: Project) -> str:
             return "failed"
         if project.prompts.exists():
             return "writing"
-    return "done" if project.quintets.exists() else "empty"
+    return "done" if project.quintets.filter(purpose=Purpose.WORK).exists() else "empty"
 
 
 def answer(
@@ -103,25 +213,105 @@ def answer(
     project: Project,
     place: Place | None,
     *,
+    filled: Filled | None = None,
     error: str = "",
     note: str = "",
     status: int = 200,
+    undo: Ranking | Skip | None = None,
 ) -> HttpResponse:
-    """The page, or only its quintet for htmx; with `error`, what the labeler did stays as it was sent."""
-    context: dict[str, Any] = {"project": project, "place": place, "error": error, "note": note}
+    """The quintet at this place, with what the labeler did so far; without a place, why there is none."""
     round = place.quintet.round if place else Round.objects.filter(project=project).last()
-    if round:
-        context |= {"round": round, "progress": Ranking.objects.progress(request.user, round)}
+    context = about(request, project, round) | {"error": error, "note": note}
+    if undo:
+        context["undo"] = {
+            "says": "Take the skip back" if isinstance(undo, Skip) else "Undo",
+            "url": way_back(undo, project),
+        }
     if place:
-        shown = place.rollouts_for(request.user)
-        chosen = [RANKS.get(request.POST.get(f"rank-{letter}", "")) if error else None for letter in LETTERS]
-        context["ticket"] = request.POST["ticket"] if error else place.ticket()
-        context["cards"] = [
-            Card(letter.upper(), rollout.text, rank)
-            for letter, rollout, rank in zip(LETTERS, shown, chosen, strict=False)
-        ]
-        context["ranks"] = range(1, len(shown) + 1)
+        context |= desk(place.quintet, place.rollouts_for(request.user), filled or place.draft or {})
+        context |= {"to": reverse("rank_submit", args=[project.slug]), "says": "Submit and go on"}
+        context |= {"ticket": request.POST["ticket"] if error else place.ticket(), "key": place.key}
+        context |= {"place": place, "reasons": Skip.Reason.choices}
+        if place.purpose == Purpose.PRACTICE:
+            context |= practice(request, project) | {"says": "See how that was"}
     else:
-        context["state"] = nothing_because(project)
+        state = nothing_because(request, project)
+        context |= {"state": state, "polled": state not in ("paused", "failed practice")}
+        if state == "failed practice":
+            context |= practice(request, project)
+    return page(request, context, status=status)
+
+
+def feedback(request: HttpRequest, project: Project, ranking: Ranking) -> HttpResponse:
+    """After an example of the practice: the known ranks beside one's own, and why they are so."""
+    context = about(request, project, ranking.quintet.round) | practice(request, project)
+    context |= {"lesson": lesson(ranking, in_order(ranking)), "score": ranking.score(), "state": "lesson"}
+    context |= {"explanation": ranking.quintet.explanation, "turns": turns(ranking.quintet.prompt)}
+    return page(request, context)
+
+
+def practice(request: HttpRequest, project: Project) -> dict[str, Any]:
+    """How far the labeler is in the practice, and how well."""
+    membership = get_object_or_404(project.memberships, user=request.user)
+    result = membership.practice_result()
+    of = project.quintets.filter(purpose=Purpose.PRACTICE, set_aside_at=None).count()
+    progress = {
+        "done": result.quintets,
+        "of": of,
+        "number": min(result.quintets + 1, of),
+        "share": result.share,
+    }
+    return {"practice": progress | {"passed": bool(membership.practised_at), "needed": project.practice_pass}}
+
+
+def about(request: HttpRequest, project: Project, round: Round | None) -> dict[str, Any]:
+    """What stands around every quintet: how far one has come, the guidelines, and a kind word."""
+    context: dict[str, Any] = {
+        "project": project,
+        "round": round,
+        "guidelines": project.guideline_versions.last(),
+    }
+    context |= {"runs_it": request.user.may_run(project)} | today(request, project)
+    if round:
+        context["progress"] = Ranking.objects.progress(request.user, round)
+    membership = project.memberships.filter(user=request.user).first()
+    context["warned"] = bool(
+        membership and membership.warned_because and project.checks == Project.Checks.WARN
+    )
+    return context
+
+
+def today(request: HttpRequest, project: Project) -> dict[str, Any]:
+    done = Ranking.objects.today(request.user, project)
+    goal = project.session_goal
+    return {
+        "today": done,
+        "goal": goal,
+        "towards": min(done.ranked, goal),
+        "to_go": max(0, goal - done.ranked),
+    }
+
+
+def desk(quintet: Quintet, shown: Sequence[Rollout], filled: Filled) -> dict[str, Any]:
+    """What the page shows of a quintet, as far as it is filled in."""
+    mine, asked = cards(shown, filled), turns(quintet.prompt)
+    last = {name: (filled.get(name) or [""])[-1] for name in ("acceptable", "focus_seconds", "at")}
+    return {
+        "turns": asked,
+        # On a phone only a short prompt can stay in view above the cards.
+        "short": len(asked) == 1 and len(asked[0].content) < 140,
+        "cards": mine,
+        "ranks": range(1, len(mine) + 1),
+        "acceptable": last["acceptable"],
+        "focus_seconds": last["focus_seconds"] or "0",
+        "drafted_at": last["at"] or "0",
+    }
+
+
+def way_back(done: Ranking | Skip, project: Project) -> str:
+    return reverse("rank_unskip" if isinstance(done, Skip) else "rank_undo", args=[project.slug, done.pk])
+
+
+def page(request: HttpRequest, context: dict[str, Any], status: int = 200) -> HttpResponse:
     template = "rank/rank.html#quintet" if request.htmx else "rank/rank.html"
     return render(request, template, context, status=status)

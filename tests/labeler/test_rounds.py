@@ -4,7 +4,7 @@ import pytest
 from django.utils import timezone
 
 from labeler.models import AuditEntry, Checkpoint, Place, Project, Quintet, Round, Run, User
-from labeler.models.quintets import LEASE
+from labeler.models.places import LEASE
 from labeler.models.rounds import RoundRefused
 from rlhf import config
 

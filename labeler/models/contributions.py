@@ -1,0 +1,41 @@
+"""What each labeler has put into each round: what pages count with, however many rankings there are.
+
+The database keeps these rows itself, by the triggers of migration `queue`: whoever writes rankings and places,
+one by one, in bulk or by COPY, is counted in the same transaction. Every labeler has rows of their own, so that
+nobody waits for anybody at one counter."""
+
+from django.db import models
+from django.db.models import Sum
+from django.utils import timezone
+
+from labeler.models.people import User
+from labeler.models.rounds import Round
+
+
+class ContributionQuerySet(models.QuerySet["Contribution"]):
+    def by_people(self) -> "ContributionQuerySet":
+        return self.filter(labeler__simulated=False)
+
+    def ranked(self) -> int:
+        return self.aggregate(all=Sum("ranked"))["all"] or 0
+
+
+class Contribution(models.Model):
+    round = models.ForeignKey(Round, models.CASCADE, related_name="contributions")
+    labeler = models.ForeignKey(User, models.CASCADE, related_name="contributions")
+    ranked = models.IntegerField(default=0, help_text="Work, in its newest version; surplus included.")
+    filled = models.IntegerField(default=0, help_text="Places of the round.")
+    day = models.DateField()
+    today = models.IntegerField(default=0, help_text="Of the rankings, those of that day.")
+
+    objects = ContributionQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["round", "labeler"], name="one_contribution_a_round")]
+
+    def __str__(self) -> str:
+        return f"{self.ranked} rankings by {self.labeler}"
+
+    @property
+    def ranked_today(self) -> int:
+        return self.today if self.day == timezone.localdate() else 0

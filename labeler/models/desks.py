@@ -1,0 +1,64 @@
+"""A labeler's desk in a project: how far they have come in its queue, and when they are due for a hidden check.
+
+Its row is what the labeler's claims and submits take turns on, so that two tabs never do one thing twice.
+Which place comes next is decided in places.py; what a check says about a labeler, in checks.py."""
+
+import math
+import random
+
+from django.db import models
+
+from labeler.models.people import User
+from labeler.models.projects import Project
+from labeler.models.rankings import Purpose
+
+
+class DeskQuerySet(models.QuerySet["Desk"]):
+    def locked(self, labeler: User, project: Project) -> "Desk":
+        """The labeler's desk, theirs alone until the transaction ends."""
+        mine = self.select_for_update(no_key=True).filter(project=project, labeler=labeler)
+        desk = mine.first()
+        if desk is None:
+            self.bulk_create([Desk(project=project, labeler=labeler)], ignore_conflicts=True)
+            desk = mine.get()
+        return desk
+
+
+class Desk(models.Model):
+    project = models.ForeignKey(Project, models.CASCADE, related_name="desks")
+    labeler = models.ForeignKey(User, models.CASCADE, related_name="desks")
+    # How far the labeler has come: what they ranked and others still have to is not looked at again and again.
+    priority = models.FloatField(null=True, blank=True)
+    place = models.BigIntegerField(default=0)
+    served = models.PositiveIntegerField(default=0, help_text="Quintets given to them, checks included.")
+
+    objects = DeskQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "labeler"], name="one_desk_a_project")]
+
+    def __str__(self) -> str:
+        return f"the desk of {self.labeler}"
+
+    def due(self) -> Purpose:
+        """What to serve next. Checks come once in every stretch as long as their rate says, at a spot in it
+        that differs by labeler and stretch: exact shares, no clumps, and nothing to count on."""
+        gold, repeat = self.project.gold_rate, self.project.repeat_rate
+        rate = min(gold + repeat, 1.0)
+        if rate <= 0 or (number := self._check_at(self.served, rate)) is None:
+            return Purpose.WORK
+        # Of the checks, the share that is gold, spread as evenly.
+        share = gold / (gold + repeat)
+        is_gold = math.floor((number + 1) * share + 1e-9) > math.floor(number * share + 1e-9)
+        return Purpose.GOLD if is_gold else Purpose.REPEAT
+
+    def _check_at(self, serving: int, rate: float) -> int | None:
+        """The number of the check that falls on this serving, if one does."""
+        stretch = math.floor(serving * rate)
+        for number in (stretch - 1, stretch, stretch + 1):
+            if number >= 0 and math.floor((number + self._spot(number)) / rate) == serving:
+                return number
+        return None
+
+    def _spot(self, number: int) -> float:
+        return random.Random(f"project {self.project_id}, labeler {self.labeler_id}, check {number}").random()

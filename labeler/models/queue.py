@@ -1,0 +1,131 @@
+"""The queue's order: which priority and arm a quintet gets, and how many places.
+
+Set-based: one statement orders all that wait, however many they are. The arms are said with each ranking, so
+that what choosing by uncertainty gains can be measured against the share drawn at random. Both that share and
+the share with more labelers are spread by quintet number (multiples of an irrational number, taken modulo 1,
+fill 0 to 1 evenly), so that any stretch of the queue has them. Who gets what is next is decided in places.py."""
+
+from collections.abc import Iterable
+
+from django.db import connection, models, transaction
+from django.db.models import Exists, OuterRef
+
+from labeler.models.people import User
+from labeler.models.places import Place
+from labeler.models.projects import Project
+from labeler.models.rankings import Purpose
+
+# How evenly k·x mod 1 fills the interval is best for these two; sharing one would tie arm to overlap.
+WIDER, AT_RANDOM = 0.6180339887498949, 0.41421356237309515
+
+# The chosen quintets with their new priority and arm. Of those at random the i-th comes at i/share, of the others
+# at i/(1 - share): so each stretch of the queue has that share of them. Not scored yet: after the scored.
+PLANNED = """
+WITH spread AS (
+    SELECT id, uncertainty, (id * %(at_random)s::float8) - floor(id * %(at_random)s::float8) < %(share)s AS random,
+        ('x' || substr(md5(id || ' drawn'), 1, 8))::bit(32)::bigint / 4294967296.0 AS drawn
+    FROM labeler_quintet WHERE {chosen}
+), numbered AS (
+    SELECT *, row_number() OVER (
+        PARTITION BY random ORDER BY CASE WHEN random THEN drawn ELSE -uncertainty END NULLS LAST, id
+    ) - 0.5 AS number FROM spread
+), planned AS (
+    SELECT id,
+        CASE %(queue)s
+            WHEN 'imported' THEN id
+            WHEN 'random' THEN drawn
+            ELSE %(base)s + CASE WHEN random THEN number / nullif(%(share)s, 0)
+                ELSE number / nullif(1 - %(share)s, 0) END
+        END::float8 AS priority,
+        CASE %(queue)s
+            WHEN 'imported' THEN 'order'
+            WHEN 'random' THEN 'random'
+            ELSE CASE WHEN random THEN 'random' WHEN uncertainty IS NULL THEN 'order' ELSE 'uncertain' END
+        END AS arm
+    FROM numbered
+)
+"""
+ORDER_QUINTETS = """
+UPDATE labeler_quintet quintet SET priority = planned.priority, arm = planned.arm FROM planned
+WHERE quintet.id = planned.id AND (quintet.priority, quintet.arm) IS DISTINCT FROM (planned.priority, planned.arm)
+"""
+ORDER_PLACES = """
+UPDATE labeler_place place SET priority = quintet.priority FROM labeler_quintet quintet
+WHERE quintet.id = place.quintet_id AND place.project_id = %(project)s AND place.purpose = 'work'
+    AND NOT place.done AND place.priority <> quintet.priority
+"""
+# How many labelers each of the chosen quintets wants.
+WANTED = """
+WITH wanted AS (
+    SELECT id, priority, CASE WHEN (id * %(wider)s::float8) - floor(id * %(wider)s::float8) < %(wider_share)s
+        THEN greatest(%(overlap)s, %(wider_overlap)s) ELSE %(overlap)s END AS places
+    FROM labeler_quintet WHERE {chosen}
+)
+"""
+MORE_PLACES = """
+INSERT INTO labeler_place (project_id, quintet_id, purpose, priority, number, done)
+SELECT %(project)s, id, 'work', priority, series.number, false
+FROM wanted, LATERAL generate_series(0, places - 1) AS series(number)
+WHERE NOT EXISTS (SELECT FROM labeler_place place
+    WHERE place.quintet_id = wanted.id AND place.purpose = 'work' AND place.number = series.number)
+ORDER BY priority, id, series.number
+"""
+# Of the places of a quintet, taken ones first, those up to the wanted number are open or filled, the rest closed.
+FIT_PLACES = """
+, kept AS (
+    SELECT place.id, row_number() OVER (PARTITION BY quintet_id
+        ORDER BY labeler_id IS NULL, done, place.number) <= wanted.places AS wanted
+    FROM labeler_place place JOIN wanted ON wanted.id = place.quintet_id WHERE place.purpose = 'work'
+)
+UPDATE labeler_place place SET done = NOT kept.wanted FROM kept
+WHERE kept.id = place.id AND place.labeler_id IS NULL AND place.done = kept.wanted
+"""
+
+
+class Queueing(models.QuerySet):
+    """What a set of quintets can be asked and told about the queue."""
+
+    def waiting(self):
+        """Those that somebody still has to rank."""
+        places = Place.objects.waiting().filter(quintet=OuterRef("pk"))
+        return self.filter(Exists(places), round__closed_at=None, set_aside_at=None)
+
+    def awaiting(self, labeler: User):
+        """Those that this labeler could rank now: the one they hold, and those with a vacant place."""
+        return self.filter(Exists(Place.objects.waiting().filter(quintet=OuterRef("pk")).served_to(labeler)))
+
+    @transaction.atomic
+    def enqueue(self, project: Project) -> None:
+        """Put these, which are all the project's and new, at the end of its queue, each with its places."""
+        numbers = list(self.filter(purpose=Purpose.WORK, places=None).values_list("pk", flat=True))
+        last = project.places.waiting().order_by("priority").last()
+        base = last.priority if last and project.queue == Project.Queue.UNCERTAIN else 0.0
+        chosen, about = "id = ANY(%(numbers)s)", _about(project, numbers=numbers, base=base)
+        with connection.cursor() as cursor:
+            cursor.execute(PLANNED.format(chosen=chosen) + ORDER_QUINTETS, about)
+            cursor.execute(WANTED.format(chosen=chosen) + MORE_PLACES, about)
+
+    @transaction.atomic
+    def reorder(self, project: Project) -> None:
+        """Order all that waits by the project's settings and the uncertainties as they are now, with as many
+        places as are wanted now. Whoever sits keeps their place; what is ranked out stays so."""
+        project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+        waiting = self.filter(project=project).waiting().select_for_update(no_key=True, of=("self",))
+        numbers = list(waiting.order_by("pk").values_list("pk", flat=True))
+        chosen, about = "id = ANY(%(numbers)s)", _about(project, numbers=numbers, base=0.0)
+        with connection.cursor() as cursor:
+            cursor.execute(PLANNED.format(chosen=chosen) + ORDER_QUINTETS, about)
+            cursor.execute(ORDER_PLACES, about)
+            cursor.execute(WANTED.format(chosen=chosen) + MORE_PLACES, about)
+            cursor.execute(WANTED.format(chosen=chosen) + FIT_PLACES, about)
+        # What they have come past may be before them now.
+        project.desks.update(priority=None)
+
+
+def _about(project: Project, numbers: Iterable[int], base: float) -> dict:
+    settings = ("queue", "overlap", "wider_overlap", "wider_share")
+    return {
+        **{name: getattr(project, name) for name in settings},
+        **{"project": project.pk, "numbers": numbers, "base": base, "share": project.random_share},
+        **{"wider": WIDER, "at_random": AT_RANDOM},
+    }
