@@ -20,7 +20,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "labeler.settings")
 
 logger = logging.getLogger(__name__)
 
-QUEUES = {"execute": "runs", "answer": "interactive"}
+QUEUES = {"execute": "runs", "answer": "interactive", "take_in": "interactive"}
 # Shared with the pool process that the worker forks: the one hears signals, the other is busy with a task.
 _stopping = mmap.mmap(-1, 1)
 
@@ -64,7 +64,7 @@ app.conf.update(
     task_serializer="json",
     task_ignore_result=True,
     task_acks_late=False,
-    task_queues=[Queue(name) for name in QUEUES.values()],
+    task_queues=[Queue(name) for name in dict.fromkeys(QUEUES.values())],
     task_default_queue="runs",
     task_routes={task: {"queue": queue} for task, queue in QUEUES.items()},
     worker_prefetch_multiplier=1,

@@ -1,5 +1,5 @@
-"""THE bridge: what a worker is asked to do. `execute` carries out a run, `answer` a request, and a thread
-beside them sweeps for rows that nobody works on.
+"""THE bridge: what a worker is asked to do. `execute` carries out a run, `answer` a request, `take_in` an
+import, and a thread beside them sweeps for rows that nobody works on.
 
 A message is only a doorbell, so each task begins by claiming its row; who does not get it, goes. Left out:
 what may become of a row (labeler/models), the trainer's process (trainer.py), its lines (follower.py), the
@@ -21,7 +21,8 @@ from django.db import DatabaseError, connection
 from labeler import answers
 from labeler.celery import QUEUES, app, is_stopping
 from labeler.follower import Follower
-from labeler.models import Checkpoint, Project, Request, Run
+from labeler.intake.work import carry_out as carry_out_import
+from labeler.models import Checkpoint, Import, Project, Request, Run
 from labeler.models.runs import LEASE, FencedOff
 from labeler.trainer import PATIENCE, Trainer
 from rlhf.config import Refused
@@ -210,6 +211,16 @@ def answer(request_id: int) -> None:
             request.give_back()
 
 
+@app.task(name="take_in")
+def take_in(import_id: int) -> None:
+    """Import a file, or take out again what it brought. A worker that goes leaves it to the next, and what
+    was not finished has never been."""
+    found = None if is_stopping() else Import.objects.claim(import_id)
+    if found:
+        logger.info("Import %s: attempt %s.", found.pk, found.attempt)
+        carry_out_import(found, is_stopping)
+
+
 # The sweep
 
 
@@ -240,8 +251,8 @@ def sweep(queues: set[str]) -> None:
     if node.active_requests:
         return
     if QUEUES["answer"] in queues:
-        for request in Request.objects.claimable():
-            request.ring()
+        for waiting in (*Request.objects.claimable(), *Import.objects.claimable()):
+            waiting.ring()
     if QUEUES["execute"] in queues:
         for project in Project.objects.filter(keep_waiting__gt=0, start__isnull=False):
             Run.objects.top_up(project)

@@ -121,6 +121,11 @@ class Import(models.Model):
     def __str__(self) -> str:
         return f"import of {self.name}"
 
+    @property
+    def noun(self) -> str:
+        """What it brings, and counts."""
+        return {"prompts": "prompts", "rollouts": "quintets"}.get(self.kind, "rankings")
+
     # Its files
 
     @property
