@@ -160,7 +160,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='round',
             name='wanted',
-            field=models.IntegerField(default=0, editable=False, help_text='Places, without those that are closed.'),
+            field=models.IntegerField(default=0, editable=False, help_text='Places that are not closed.'),
         ),
         migrations.AddIndex(
             model_name='quintet',
@@ -168,7 +168,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='ranking',
-            index=models.Index(fields=['labeler', 'id'], condition=models.Q(('current', True)), name='recent_rankings'),
+            index=models.Index(fields=['labeler', 'created_at'], condition=models.Q(('current', True)), name='recent_rankings'),
         ),
         migrations.AddConstraint(
             model_name='place',

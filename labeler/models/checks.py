@@ -73,7 +73,7 @@ def practice(membership: Membership) -> Score:
     )
     pieces = ranked.filter(quintet__set_aside_at=None, quintet__known_ranks__isnull=False)
     for known, given in pieces.values_list("quintet__known_ranks", "ranks"):
-        result.add(known, given)
+        result.add(known or given, given)
     return result
 
 
@@ -114,16 +114,9 @@ def _weigh_checks(membership: Membership) -> None:
 
 
 def _failed(project: Project, scores: Scores) -> Iterable[str]:
-    marks = {
-        "gold": (
-            project.gold_pass,
-            "Of the pairs whose order is known, {0:.0%} were right; {1:.0%} is asked.",
-        ),
-        "repeat": (
-            project.repeat_pass,
-            "Of the pairs ranked twice, {0:.0%} went the same way; {1:.0%} is asked.",
-        ),
-    }
+    gold = "Of the pairs whose order is known, {0:.0%} were right; {1:.0%} is asked."
+    repeat = "Of the pairs ranked twice, {0:.0%} went the same way; {1:.0%} is asked."
+    marks = {"gold": (project.gold_pass, gold), "repeat": (project.repeat_pass, repeat)}
     for name, score in scores.items():
         mark, words = marks[name]
         if score.quintets >= ENOUGH and score.share is not None and score.share < mark:

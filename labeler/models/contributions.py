@@ -1,8 +1,8 @@
 """What each labeler has put into each round: what pages count with, however many rankings there are.
 
-The database keeps these rows itself, by the triggers of migration `queue`: whoever writes rankings and places,
-one by one, in bulk or by COPY, is counted in the same transaction. Every labeler has rows of their own, so that
-nobody waits for anybody at one counter."""
+The database keeps these rows itself, by the triggers of migration 0009: whoever writes rankings and places,
+one by one, in bulk or by COPY, is counted in the same transaction. Every labeler has rows of their own, so
+that nobody waits for anybody at one counter."""
 
 from django.db import models
 from django.db.models import Sum

@@ -1,4 +1,4 @@
-"""A labeler's desk in a project: how far they have come in its queue, and when they are due for a hidden check.
+"""A labeler's desk in a project: how far they have come in its queue, and when a hidden check is due.
 
 Its row is what the labeler's claims and submits take turns on, so that two tabs never do one thing twice.
 Which place comes next is decided in places.py; what a check says about a labeler, in checks.py."""
@@ -19,7 +19,7 @@ class DeskQuerySet(models.QuerySet["Desk"]):
         mine = self.select_for_update(no_key=True).filter(project=project, labeler=labeler)
         desk = mine.first()
         if desk is None:
-            self.bulk_create([Desk(project=project, labeler=labeler)], ignore_conflicts=True)
+            self.get_or_create(project=project, labeler=labeler)
             desk = mine.get()
         return desk
 
@@ -27,7 +27,7 @@ class DeskQuerySet(models.QuerySet["Desk"]):
 class Desk(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="desks")
     labeler = models.ForeignKey(User, models.CASCADE, related_name="desks")
-    # How far the labeler has come: what they ranked and others still have to is not looked at again and again.
+    # How far the labeler has come: what they ranked and others still have to is not looked at every time.
     priority = models.FloatField(null=True, blank=True)
     place = models.BigIntegerField(default=0)
     served = models.PositiveIntegerField(default=0, help_text="Quintets given to them, checks included.")

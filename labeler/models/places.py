@@ -137,7 +137,7 @@ class PlaceQuerySet(models.QuerySet["Place"]):
 
     def _repeat(self, desk: Desk) -> "Place | None":
         """One of the labeler's own, made at least so many rankings ago and not repeated yet."""
-        mine = Ranking.objects.work().filter(labeler=desk.labeler).order_by("-pk")
+        mine = Ranking.objects.work().filter(labeler=desk.labeler).order_by("-created_at", "-pk")
         here = mine.filter(quintet__project=desk.project)
         some = list(here.values_list("quintet", flat=True)[APART:LATELY])
         repeated = Place.objects.filter(quintet__in=some, labeler=desk.labeler, purpose=Purpose.REPEAT)

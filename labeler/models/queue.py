@@ -1,11 +1,12 @@
 """The queue's order: which priority and arm a quintet gets, and how many places.
 
 Set-based: one statement orders all that wait, however many they are. The arms are said with each ranking, so
-that what choosing by uncertainty gains can be measured against the share drawn at random. Both that share and
-the share with more labelers are spread by quintet number (multiples of an irrational number, taken modulo 1,
-fill 0 to 1 evenly), so that any stretch of the queue has them. Who gets what is next is decided in places.py."""
+that what choosing by uncertainty gains can be measured against the share drawn at random. Both that share
+and the share with more labelers are spread by quintet number (multiples of an irrational number, taken modulo
+1, fill 0 to 1 evenly), so that any stretch of the queue has them. Who gets what is decided in places.py."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from django.db import connection, models, transaction
 from django.db.models import Exists, OuterRef
@@ -15,14 +16,17 @@ from labeler.models.places import Place
 from labeler.models.projects import Project
 from labeler.models.rankings import Purpose
 
+Row = TypeVar("Row", bound=models.Model)
+
 # How evenly k·x mod 1 fills the interval is best for these two; sharing one would tie arm to overlap.
 WIDER, AT_RANDOM = 0.6180339887498949, 0.41421356237309515
 
-# The chosen quintets with their new priority and arm. Of those at random the i-th comes at i/share, of the others
-# at i/(1 - share): so each stretch of the queue has that share of them. Not scored yet: after the scored.
+# The chosen quintets with their new priority and arm. Of those at random the i-th comes at i/share, of the
+# others at i/(1 - share): so each stretch of the queue has that share of them. Not scored: after the scored.
 PLANNED = """
 WITH spread AS (
-    SELECT id, uncertainty, (id * %(at_random)s::float8) - floor(id * %(at_random)s::float8) < %(share)s AS random,
+    SELECT id, uncertainty,
+        (id * %(at_random)s::float8) - floor(id * %(at_random)s::float8) < %(share)s AS random,
         ('x' || substr(md5(id || ' drawn'), 1, 8))::bit(32)::bigint / 4294967296.0 AS drawn
     FROM labeler_quintet WHERE {chosen}
 ), numbered AS (
@@ -47,7 +51,8 @@ WITH spread AS (
 """
 ORDER_QUINTETS = """
 UPDATE labeler_quintet quintet SET priority = planned.priority, arm = planned.arm FROM planned
-WHERE quintet.id = planned.id AND (quintet.priority, quintet.arm) IS DISTINCT FROM (planned.priority, planned.arm)
+WHERE quintet.id = planned.id
+    AND (quintet.priority, quintet.arm) IS DISTINCT FROM (planned.priority, planned.arm)
 """
 ORDER_PLACES = """
 UPDATE labeler_place place SET priority = quintet.priority FROM labeler_quintet quintet
@@ -70,7 +75,7 @@ WHERE NOT EXISTS (SELECT FROM labeler_place place
     WHERE place.quintet_id = wanted.id AND place.purpose = 'work' AND place.number = series.number)
 ORDER BY priority, id, series.number
 """
-# Of the places of a quintet, taken ones first, those up to the wanted number are open or filled, the rest closed.
+# Of the places of a quintet, taken ones first, as many as are wanted are open or filled, the rest closed.
 FIT_PLACES = """
 , kept AS (
     SELECT place.id, row_number() OVER (PARTITION BY quintet_id
@@ -82,7 +87,7 @@ WHERE kept.id = place.id AND place.labeler_id IS NULL AND place.done = kept.want
 """
 
 
-class Queueing(models.QuerySet):
+class Queueing(models.QuerySet[Row]):
     """What a set of quintets can be asked and told about the queue."""
 
     def waiting(self):
@@ -126,6 +131,10 @@ def _about(project: Project, numbers: Iterable[int], base: float) -> dict:
     settings = ("queue", "overlap", "wider_overlap", "wider_share")
     return {
         **{name: getattr(project, name) for name in settings},
-        **{"project": project.pk, "numbers": numbers, "base": base, "share": project.random_share},
-        **{"wider": WIDER, "at_random": AT_RANDOM},
+        "project": project.pk,
+        "numbers": numbers,
+        "base": base,
+        "share": project.random_share,
+        "wider": WIDER,
+        "at_random": AT_RANDOM,
     }

@@ -1,7 +1,7 @@
 """Quintets and their rollouts, and how a ranking of one is kept.
 
-What a ranking may say is checked in rankings.py; which quintet is next is decided in queue.py, and who gets it
-in places.py."""
+What a ranking may say is checked in rankings.py; which quintet is next is decided in queue.py, and who gets
+it in places.py."""
 
 import random
 import uuid
@@ -35,7 +35,7 @@ from labeler.models.rounds import Round
 FEWEST, MOST = 2, 5
 
 
-class QuintetQuerySet(Queueing):
+class QuintetQuerySet(Queueing["Quintet"]):
     @transaction.atomic
     def compose(
         self,

@@ -177,8 +177,8 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
         )
 
     def today(self, labeler: User, project: Project) -> Today:
-        """What `labeler` did in the project since midnight, hidden checks included: nobody is to tell them from
-        work by a number that stays as it is."""
+        """What `labeler` did in the project since midnight, hidden checks included: nobody is to tell them
+        from work by a number that stays as it is."""
         midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
         mine = self.filter(labeler=labeler, current=True, created_at__gte=midnight, quintet__project=project)
         served = mine.exclude(purpose=Purpose.PRACTICE)
@@ -191,7 +191,7 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
         mine = self.filter(labeler=labeler, quintet__project=project, current=True, created_at__gt=since)
         later = mine.filter(quintet=OuterRef("quintet"), pk__gt=OuterRef("pk"))
         open_ones = mine.filter(~Exists(later), quintet__round__closed_at=None)
-        work = open_ones.exclude(purpose=Purpose.PRACTICE).order_by("-pk")
+        work = open_ones.exclude(purpose=Purpose.PRACTICE).order_by("-created_at", "-pk")
         return work.select_related("quintet__prompt").prefetch_related("quintet__rollouts")[:RECENT]
 
     def returned(self, labeler: User, project: Project) -> "RankingQuerySet":
@@ -269,7 +269,7 @@ class Ranking(models.Model):
                 condition=Q(ranks__len__gte=2) & Q(ranks__len__lte=5), name="two_to_five_ranks"
             ),
         ]
-        indexes = [models.Index(fields=["labeler", "id"], condition=Q(current=True), name="recent_rankings")]
+        indexes = [models.Index(fields=["labeler", "created_at"], condition=Q(current=True), name="recent_rankings")]
 
     def __str__(self) -> str:
         return f"{self.labeler} on {self.quintet}"
@@ -338,7 +338,7 @@ class Ranking(models.Model):
         if newest := versions.filter(current=True).first():
             same = all(getattr(newest, name) == value for name, value in said.items())
             again = newest.pk != now.pk or not newest.returned_at
-            if same and again or (key and newest.key == key):
+            if (same and again) or (key and newest.key == key):
                 return newest
         if not now.current or newest is None:
             raise RankingRefused("You have changed or taken back this ranking elsewhere since.")

@@ -37,7 +37,7 @@ class Round(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     closed_at = models.DateTimeField(null=True, blank=True)
     # Kept by the database, like each labeler's contribution.
-    wanted = models.IntegerField(default=0, editable=False, help_text="Places, without those that are closed.")
+    wanted = models.IntegerField(default=0, editable=False, help_text="Places that are not closed.")
 
     objects = RoundQuerySet.as_manager()
 
