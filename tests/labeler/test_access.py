@@ -18,8 +18,13 @@ SIGN_IN = "/account/sign-in/"
 # For whom each address is. Everybody further down may open it as well.
 OPEN = {"home", "health", "sign_in", "sign_out", "join"}
 SIGNED_IN = {"password", "projects"}
-MEMBERS = {"project", "rank", "rank_submit", "rank_hold"}
-REVIEWERS: set[str] = set()
+MEMBERS = {
+    *("project", "guidelines", "rank", "rank_submit", "rank_hold", "rank_draft", "rank_skip", "rank_mine"),
+}
+REVIEWERS = {
+    *("review", "review_quintet", "review_settle", "review_return", "review_another", "review_queue"),
+    *("review_check", "checks", "check_remove"),
+}
 ADMINS = {
     *("people", "invite", "invitation_withdraw", "person_projects"),
     *("members", "member_add", "member_role", "member_pause", "member_exclude", "member_remove"),
@@ -61,7 +66,7 @@ def numbers(project, compose, admin, labeler) -> dict:
         "runs": run.pk,
         "checkpoints": tiny.pk,
         "checkpoint_order": judge.pk,
-        "datasets": datasets.freeze_rankings(project).pk,
+        "datasets": datasets.freeze(project).pk,
         "prompts": project.prompts.create(content="One that nobody answered.").pk,
         "people": labeler.pk,
         "review": quintet.pk,

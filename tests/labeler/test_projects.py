@@ -191,9 +191,16 @@ def test_a_foreign_project_is_not_there(as_stranger, project):
 # Making one
 
 
+SETTINGS = {
+    **{"wider_overlap": 3, "wider_share": "0", "queue": "imported", "random_share": "0.2"},
+    **{"session_goal": 20, "gold_rate": "0.05", "repeat_rate": "0.03", "checks": "report"},
+    **{"gold_pass": "0.7", "repeat_pass": "0.6", "practice_pass": "0.7"},
+}
+
+
 def sent(**values) -> dict:
     fields = {"name": "Limericks", "guidelines": "Funny.", "overlap": 1, "keep_waiting": 20}
-    return fields | {"start_from": "later", "prompts": "one\ntwo"} | values
+    return fields | SETTINGS | {"start_from": "later", "prompts": "one\ntwo"} | values
 
 
 @pytest.mark.parametrize("key", ["jokes", "poems", "summaries", "blank"])
