@@ -17,6 +17,7 @@ from rlhf.batch import Example
 from rlhf.sample import keeps_logits
 
 ROUNDING = 1e-4  # by which two ways to compute the same log-probability may differ in fp32
+SAME = 1e-4  # by which rewards less their KL, a sum over many tokens, may differ by rounding
 UNABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
 
 
@@ -189,8 +190,11 @@ def advantages(rewards: Tensor, normalised: bool = False) -> Tensor:
 
 
 def without_spread(rewards: Tensor) -> Tensor:
-    """Which groups say nothing, all their rollouts being worth the same: [prompts, rollouts] → [prompts]."""
-    return rewards.amax(1) - rewards.amin(1) <= 1e-6
+    """Which groups say nothing, all their rollouts being worth the same: [prompts, rollouts] → [prompts].
+
+    The same but for rounding: Adam would make a whole step of a gradient that is nothing else.
+    """
+    return rewards.amax(1) - rewards.amin(1) <= SAME
 
 
 def loss(log_probs: Tensor, advantages: Tensor, tokens: int) -> Tensor:

@@ -84,7 +84,10 @@ class ModelRewards:
         return Verdict({"model": (raw - self.model.mu) / self.model.tau}, raw)
 
     def _from_tokens(self, group: Group) -> Example:
-        return fit(group.prompt, [each.tokens for each in group.rollouts], self.model.limit)
+        # A chat model may end in one of several tokens; the reward model has learnt to read at one of them.
+        end = self.model.tokenizer.eos_token_id
+        rollouts = [[*each.tokens[:-1], end] if each.finished else each.tokens for each in group.rollouts]
+        return fit(group.prompt, rollouts, self.model.limit)
 
     def _from_text(self, group: Group) -> Example:
         words = self.model.tokenizer

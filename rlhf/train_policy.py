@@ -73,11 +73,12 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         rewards = torch.tensor([verdict.reward for verdict in verdicts], device=device)
         idle = policy.without_spread(rewards.view(shape))  # [prompts]
 
-        # 5. Compare: each with the mean of its siblings. A group without spread teaches nothing.
-        advantages = policy.advantages(
-            (rewards - config.beta * kl).view(shape), config.advantage == "normalised"
-        )
-        advantages = advantages.masked_fill(idle[:, None], 0.0).flatten()  # [rollouts]
+        # 5. Compare: each with the mean of its siblings. Where all earn the same, what they paid still pulls
+        # them back; a group that is left without spread teaches nothing but its rounding.
+        worth = (rewards - config.beta * kl).view(shape)  # [prompts, rollouts]
+        mute = policy.without_spread(worth)  # [prompts]
+        advantages = policy.advantages(worth, config.advantage == "normalised")
+        advantages = advantages.masked_fill(mute[:, None], 0.0).flatten()  # [rollouts]
 
         # 6. Update: one mean over all tokens of the step, however it is cut into portions.
         loss, entropy, apart = 0.0, 0.0, 0.0
@@ -109,7 +110,7 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         }
         history.append({"step": step, **metrics})
         found = crop or guard.crop(history, limits)
-        run.rollouts(_lines(step, groups, verdicts, paid.split(lengths), advantages, idle, config, tokenizer))
+        run.rollouts(_lines(step, groups, verdicts, paid.split(lengths), advantages, mute, config, tokenizer))
         run.step(step, **metrics, crop=list(found.signs) if found and not crop else None)
         if found and not crop:
             run.log(f"step {step}: a crop is suggested. {' '.join(found.rules)}")
@@ -238,7 +239,7 @@ def _lines(
     verdicts: Sequence[Verdict],
     paid: Sequence[torch.Tensor],
     advantages: torch.Tensor,
-    idle: torch.Tensor,
+    mute: torch.Tensor,
     config: PolicyConfig,
     tokenizer: Any,
 ) -> list[dict[str, Any]]:
@@ -264,7 +265,7 @@ def _lines(
                 "score": round(verdict.score, 6),
                 "advantage": round(advantage, 6),
                 "kl": [round(each, 5) for each in tokens.tolist()],
-                "trained": not bool(idle[number]),
+                "trained": not bool(mute[number]),
                 "finished": rollout.finished,
             }
         )

@@ -156,8 +156,8 @@ def test_advantages_do_not_see_a_constant():
 
 
 def test_a_group_without_spread_is_found():
-    rewards = torch.tensor([[1.0, 1.0], [1.0, 1.1], [1.0, 1.0 + 1e-8]])
-    assert policy.without_spread(rewards).tolist() == [True, False, True]
+    rewards = torch.tensor([[1.0, 1.0], [1.0, 1.1], [1.0, 1.0 + 1e-5], [1.0, 1.001]])
+    assert policy.without_spread(rewards).tolist() == [True, False, True, False]
 
 
 def test_kl_is_positive_where_the_policy_is_surer_than_its_start():

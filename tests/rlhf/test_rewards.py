@@ -76,6 +76,15 @@ def test_tokens_are_scored_as_they_were_written_and_not_decoded_anew(judge):
     assert found.raw != pytest.approx(alone(judge, LINES[0].prompt, "�"), abs=1e-5)
 
 
+def test_whichever_token_ended_it_a_rollout_is_read_at_the_end_that_the_reward_model_knows(judge):
+    prompt, words = checkpoint.encode_prompt(WORDS, LINES[0].prompt), WORDS("Ha.")["input_ids"]
+    ends = (WORDS.eos_token_id, 2)
+    group = Group(LINES[0], prompt, [Rollout([*words, end], [0.0] * (len(words) + 1), True) for end in ends])
+    usual, other = ModelRewards(judge, WORDS, unfinished=-1.0)([group])[0]
+    assert other.raw == pytest.approx(usual.raw, abs=1e-6)
+    assert usual.raw == pytest.approx(alone(judge, LINES[0].prompt, "Ha."), abs=1e-5)
+
+
 def test_another_tokenizer_gets_the_text(judge):
     """The same letters under other numbers, and another template."""
     other = tiny.tokenizer(chat=False)

@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 import zstandard
+from safetensors.torch import load_file, save_file
 
 from rlhf import checkpoint, config, train_policy
 from rlhf.execute import FAILED, FINISHED, TRY_AGAIN, execute
@@ -158,7 +159,7 @@ def test_a_model_that_says_other_things_in_training_is_refused(made, monkeypatch
 
 
 def test_the_reward_rises_where_nothing_holds_it(made):
-    path = made(steps=25, beta=0, prompts_per_step=3, rollouts_per_prompt=8, learning_rate=0.01, seed=1)
+    path = made(steps=40, beta=0, prompts_per_step=3, rollouts_per_prompt=8, learning_rate=0.01, seed=1)
     execute(path)
     rewards = [line["raw_reward"] for line in lines(path)]
     assert sum(rewards[-5:]) > sum(rewards[:5]) + 0.5
@@ -262,6 +263,36 @@ def test_a_group_whose_rollouts_are_all_worth_the_same_is_counted_and_not_traine
     assert [line["zero_spread"] for line in lines(path)] == [1.0, 1.0]
     assert not any(each["trained"] for each in lines(path, "rollouts.jsonl.zst"))
     assert [line["grad_norm"] for line in lines(path)] == [0.0, 0.0]
+
+
+def test_where_all_earn_the_same_what_they_paid_still_pulls_them_back(made, start, tmp_path, monkeypatch):
+    """A policy that has moved, and a reward model to which everything is equal."""
+    blank = scorer(start, tmp_path / "blank")
+    file = blank / "model.safetensors"
+    head = load_file(file)
+    save_file(head | {"score.weight": torch.zeros_like(head["score.weight"])}, file, {"format": "pt"})
+    moved = checkpoint.load_policy(tiny.policy(tmp_path / "moved", seed=1))[0]
+    moved.get_input_embeddings().weight.data.mul_(4)  # surer of itself than random weights are
+    opened = iter([moved])  # the policy is loaded first, then its start
+    load = checkpoint.load_policy
+
+    def load_moved(path, device=None):
+        model, words = load(path, device)
+        for other in opened:
+            model.load_state_dict(other.state_dict())
+        return model, words
+
+    monkeypatch.setattr(checkpoint, "load_policy", load_moved)
+    path = made(reward=blank, steps=1, beta=0.5, unfinished_reward=-0.2)
+    assert execute(path) == FINISHED
+    assert lines(path)[0]["zero_spread"] == 1.0 and lines(path)[0]["grad_norm"] > 0.001
+    kept = lines(path, "rollouts.jsonl.zst")
+    assert all(each["trained"] for each in kept)
+    for group in (kept[:4], kept[4:]):
+        paid = [0.5 * sum(each["kl"]) for each in group]
+        expected = [sum(paid) / 3 - 4 / 3 * own for own in paid]
+        assert [each["advantage"] for each in group] == pytest.approx(expected, abs=1e-3)
+        assert max(expected) > 0.01
 
 
 def test_another_tokenizer_is_scored_by_text_and_the_log_says_so(made, tmp_path):
