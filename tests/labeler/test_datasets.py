@@ -4,17 +4,16 @@ import hashlib
 import io
 import json
 import os
-import random
 import subprocess
 import sys
-from itertools import combinations
 
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from labeler import datasets, intake
-from labeler.agreement import agreement, compared
+from labeler.datasets.exports import Export
+from labeler.datasets.formats import FORMATS
 from labeler.models import Dataset, Demonstration, Place, Project, Quintet, Ranking, Round, User
 from rlhf import data
 
@@ -36,7 +35,16 @@ def bring_in(project: Project, *lines: dict) -> intake.Imported:
 
 
 def exported(project: Project, form: str = "ranked", simulated: bool = False) -> list[dict]:
-    return [json.loads(each) for each in b"".join(datasets.export(project, form, simulated)).splitlines()]
+    return [json.loads(each) for each in written(project, form, simulated).splitlines()]
+
+
+def written(project: Project, form: str = "ranked", simulated: bool = False, **options) -> bytes:
+    query = datasets.Query(simulated=simulated)
+    return b"".join(Export(project, FORMATS[form], query=query, **options).stream())
+
+
+def by_quintet(lines: list[dict]) -> list[dict]:
+    return sorted(lines, key=lambda each: each["quintet"])
 
 
 @pytest.fixture
@@ -72,7 +80,7 @@ def test_every_line_comes_out_as_it_went_in(project):
         line(quintet="q4", labeler="sim", simulated=True, ranks=[1, 1, 1, 1, 1]),
     ]
     bring_in(project, *lines)
-    assert exported(project, simulated=True) == lines
+    assert by_quintet(exported(project, simulated=True)) == by_quintet(lines)
 
 
 def test_any_weak_order_is_taken_and_made_dense(project):
@@ -103,7 +111,7 @@ def test_several_labelers_of_one_quintet_stay_together(project):
 def test_a_second_look_by_the_same_labeler_is_kept_beside_the_first(project):
     lines = [line(), line(ranks=[1, 2, 3, 4, 5])]
     bring_in(project, *lines)
-    assert exported(project) == lines
+    assert exported(project) == lines[::-1]
     assert bring_in(project, *lines).added == 0
 
 
@@ -147,14 +155,14 @@ def test_a_bad_line_is_named_with_its_reason_and_nothing_comes_in(project, bad, 
 
 
 def test_the_same_rankings_give_the_same_file(ranked, admin):
-    first = datasets.freeze_rankings(ranked, by=admin)
-    again = datasets.freeze_rankings(ranked)
+    first = datasets.freeze(ranked, by=admin)
+    again = datasets.freeze(ranked)
     assert again == first
     assert first.created_by == admin
     content = (settings.HOME / first.path).read_bytes()
     assert first.path == f"datasets/{first.sha256}.jsonl"
     assert hashlib.sha256(content).hexdigest() == first.sha256
-    assert content == b"".join(datasets.export(ranked, "ranked"))
+    assert content == written(ranked)
 
 
 def test_the_order_of_import_does_not_matter(project):
@@ -162,28 +170,28 @@ def test_the_order_of_import_does_not_matter(project):
     bring_in(project, *lines)
     other = Project.objects.create(name="Other", slug="other")
     bring_in(other, *reversed(lines))
-    assert datasets.freeze_rankings(project).sha256 == datasets.freeze_rankings(other).sha256
+    assert datasets.freeze(project).sha256 == datasets.freeze(other).sha256
 
 
 def test_simulated_rankings_stay_out_unless_asked_for(ranked):
-    people = datasets.freeze_rankings(ranked)
-    everything = datasets.freeze_rankings(ranked, include_simulated=True)
+    people = datasets.freeze(ranked)
+    everything = datasets.freeze(ranked, datasets.Query(simulated=True))
     assert (people.lines, people.simulated) == (2, 0)
     assert (everything.lines, everything.simulated, everything.by_people) == (3, 1, 2)
 
 
 def test_a_frozen_dataset_does_not_change_with_the_project(ranked):
-    first = datasets.freeze_rankings(ranked)
+    first = datasets.freeze(ranked)
     before = (settings.HOME / first.path).read_bytes()
     bring_in(ranked, line(quintet="q9"))
-    assert datasets.freeze_rankings(ranked) != first
+    assert datasets.freeze(ranked) != first
     assert (settings.HOME / first.path).read_bytes() == before
 
 
 def test_nothing_cannot_be_frozen(project):
     before = set((settings.HOME / "datasets").glob("*")) if (settings.HOME / "datasets").exists() else set()
     with pytest.raises(datasets.NothingToFreeze, match="no rankings yet"):
-        datasets.freeze_rankings(project)
+        datasets.freeze(project)
     with pytest.raises(datasets.NothingToFreeze, match="no demonstrations yet"):
         datasets.freeze_demonstrations(project)
     assert set((settings.HOME / "datasets").glob("*")) == before
@@ -202,9 +210,9 @@ def test_demonstrations_are_frozen_too(project, labeler):
 
 
 def test_a_trainer_reads_what_was_frozen(ranked):
-    dataset = datasets.freeze_rankings(ranked, include_simulated=True)
+    dataset = datasets.freeze(ranked, datasets.Query(simulated=True))
     read = data.rankings(settings.HOME / dataset.path)
-    assert [each.ranks for each in read] == [(2, 1, 3, 5, 4), (1, 1, 2, 2, 3), (5, 4, 3, 2, 1)]
+    assert [each.ranks for each in read] == [(1, 1, 2, 2, 3), (2, 1, 3, 5, 4), (5, 4, 3, 2, 1)]
 
 
 # Pairs
@@ -212,10 +220,8 @@ def test_a_trainer_reads_what_was_frozen(ranked):
 
 def test_pairs_follow_the_ranks_and_a_tie_is_no_pair(project):
     bring_in(project, line(rollouts=["a", "b", "c"], ranks=[2, 1, 2]))
-    assert exported(project, "pairs") == [
-        {"prompt": "Write a joke.", "chosen": "b", "rejected": "a"},
-        {"prompt": "Write a joke.", "chosen": "b", "rejected": "c"},
-    ]
+    known = {"prompt": "Write a joke.", "chosen": "b", "margin": 1.0, "simulated": False}
+    assert exported(project, "pairs") == [known | {"rejected": "a"}, known | {"rejected": "c"}]
 
 
 def test_a_text_is_never_chosen_over_itself(project):
@@ -247,7 +253,7 @@ def test_a_ranking_of_five_gives_ten_pairs_and_simulated_ones_stay_out(ranked):
 
 def test_the_page_counts_people_and_simulated_labelers_apart(as_admin, ranked):
     counts = as_admin.get("/datasets/pelican-jokes/").context["counts"]
-    assert counts == {"people": 2, "labelers": 1, "quintets": 2, "simulated": 1}
+    assert counts == {"lines": 2, "labelers": 1, "quintets": 2, "prompts": 2, "simulated": 1}
 
 
 @pytest.mark.parametrize("query, lines", [("", 2), ("?simulated=on", 3)])
@@ -269,7 +275,7 @@ def test_there_is_no_export_of_an_unknown_form(as_admin, ranked):
 
 
 def test_a_frozen_dataset_can_be_read_and_downloaded(as_admin, ranked):
-    dataset = datasets.freeze_rankings(ranked, include_simulated=True)
+    dataset = datasets.freeze(ranked, datasets.Query(simulated=True))
     page = as_admin.get(f"/datasets/pelican-jokes/{dataset.pk}/").content.decode()
     assert dataset.sha256 in page
     assert "Write another." in page
@@ -282,14 +288,14 @@ def test_a_frozen_dataset_can_be_read_and_downloaded(as_admin, ranked):
 
 
 def test_a_dataset_whose_file_is_gone_is_said_to_be(as_admin, ranked):
-    dataset = datasets.freeze_rankings(ranked)
+    dataset = datasets.freeze(ranked)
     (settings.HOME / dataset.path).unlink()
     assert "Its file is gone" in as_admin.get(f"/datasets/pelican-jokes/{dataset.pk}/").content.decode()
     assert as_admin.get(f"/datasets/pelican-jokes/{dataset.pk}/file/").status_code == 404
 
 
 def test_a_dataset_is_not_found_under_another_project(as_admin, ranked):
-    dataset = datasets.freeze_rankings(ranked)
+    dataset = datasets.freeze(ranked)
     Project.objects.create(name="Other", slug="other")
     for path in ("", "file/"):
         assert as_admin.get(f"/datasets/other/{dataset.pk}/{path}").status_code == 404
@@ -297,78 +303,13 @@ def test_a_dataset_is_not_found_under_another_project(as_admin, ranked):
 
 @pytest.mark.parametrize("path", ["", "export/ranked/", "{pk}/", "{pk}/file/"])
 def test_labelers_take_no_rankings_home(path, client, as_labeler, as_admin, ranked):
-    address = "/datasets/pelican-jokes/" + path.format(pk=datasets.freeze_rankings(ranked).pk)
+    address = "/datasets/pelican-jokes/" + path.format(pk=datasets.freeze(ranked).pk)
     assert client.get(address).status_code == 302
     assert as_labeler.get(address).status_code == 404
     assert as_admin.post(address).status_code == 405
     kept = as_admin.get(address)
     assert kept.status_code == 200
     kept.close()
-
-
-# Agreement
-
-
-@pytest.mark.parametrize(
-    "one, other, counts",
-    [
-        ([1, 2, 3], [1, 2, 3], {"agreed": 3}),
-        ([1, 2, 3], [3, 2, 1], {"opposed": 3}),
-        ([1, 2, 3], [1, 3, 2], {"agreed": 2, "opposed": 1}),
-        ([1, 1, 2], [1, 1, 2], {"agreed": 2, "both_tied": 1}),
-        ([1, 1, 2], [1, 2, 3], {"agreed": 2, "one_tied": 1}),
-        ([1, 1, 1], [1, 2, 3], {"one_tied": 3}),
-    ],
-)
-def test_two_rankings_compared_by_hand(one, other, counts):
-    assert compared(one, other) == counts
-
-
-def test_agreement_equals_a_plain_count_over_all_pairs(project):
-    chance = random.Random(5)
-    lines = [
-        line(quintet=f"q{n}", labeler=name, ranks=[chance.randint(1, 3) for _ in range(5)])
-        for n in range(30)
-        for name in chance.sample(["a", "b", "c"], chance.randint(1, 3))
-    ]
-    bring_in(project, *lines)
-    agreed = decided = 0
-    for one, other in combinations(lines, 2):
-        if one["quintet"] != other["quintet"]:
-            continue
-        for i, j in combinations(range(5), 2):
-            product = (one["ranks"][i] - one["ranks"][j]) * (other["ranks"][i] - other["ranks"][j])
-            decided += product != 0
-            agreed += product > 0
-    found = agreement(project)
-    assert (found.agreed, found.agreed + found.opposed) == (agreed, decided)
-    assert found.share == agreed / decided
-
-
-def test_people_are_not_compared_with_simulated_labelers(project, capsys):
-    bring_in(
-        project,
-        *(line(labeler=name) for name in ("a", "b")),
-        *(line(labeler=name, simulated=True, ranks=[1, 2, 3, 4, 5]) for name in ("s1", "s2", "s3")),
-    )
-    call_command("agreement", "pelican-jokes", "--json")
-    found = json.loads(capsys.readouterr().out)
-    assert found["people"] == {
-        "quintets": 1,
-        "labelers": 2,
-        "agreed": 10,
-        "opposed": 0,
-        "one_tied": 0,
-        "both_tied": 0,
-        "pairs": 10,
-        "agreement": 1.0,
-    }
-    assert found["simulated"]["pairs"] == 30
-
-
-def test_agreement_says_when_there_is_none_to_measure(ranked, capsys):
-    call_command("agreement", "pelican-jokes")
-    assert capsys.readouterr().out.splitlines()[0] == "People: no two of them ranked the same quintet."
 
 
 # The commands
