@@ -1,6 +1,7 @@
 """Django's settings. Everything that differs between two installations comes from the environment, which
 `bin/up`, `bin/manage` and `docker-compose.yml` set; nothing here reads a file or guesses a secret."""
 
+import logging
 import os
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -139,15 +140,38 @@ if HTTPS_ONLY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 DATA_UPLOAD_MAX_MEMORY_SIZE = 32 * 1024 * 1024
 FILE_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
+FILE_UPLOAD_HANDLERS = [
+    "labeler.intake.uploads.UploadLimit",
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
 
 # Empty: the broker is a queue inside the same Postgres (labeler/celery.py).
 BROKER_URL = env("CELERY_BROKER_URL", "")
 
+
+def in_one_line(record: logging.LogRecord) -> bool:
+    """A stranger's request needs a line in the log, but no traceback: nothing of ours went wrong."""
+    record.exc_info = None
+    return True
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"one_line": {"()": "django.utils.log.CallbackFilter", "callback": in_one_line}},
     "formatters": {"plain": {"format": "{levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "plain"},
+        "console_one_line": {
+            "class": "logging.StreamHandler",
+            "formatter": "plain",
+            "filters": ["one_line"],
+        },
+    },
     "root": {"handlers": ["console"], "level": "WARNING"},
-    "loggers": {"labeler": {"handlers": ["console"], "level": "INFO", "propagate": False}},
+    "loggers": {
+        "labeler": {"handlers": ["console"], "level": "INFO", "propagate": False},
+        "django.security": {"handlers": ["console_one_line"], "propagate": False},
+    },
 }

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from labeler.intake.copying import Copier
 from labeler.intake.kinds import Line
-from labeler.models import Import, Membership, Place, Project, Prompt, Quintet, Ranking, Rollout, Round, User
+from labeler.models import Import, Membership, Project, Prompt, Quintet, Ranking, Rollout, Round, User
 from rlhf.data import MOST, BadLine
 
 # What a ranking says beside its ranks, and what it has when it says nothing.
@@ -80,7 +80,6 @@ class Writer:
         self.rollouts = Copier(Rollout, ["quintet_id", "slot", "text", "finished", "model"])
         said = ["quintet_id", "labeler_id", "ranks", "simulated", "guidelines_id", "extra", *FACTS]
         self.rankings = Copier(Ranking, said, **mark)
-        self.places = Copier(Place, ["quintet_id", "number"], **mine)
         with connection.cursor() as cursor:
             cursor.execute(SETTINGS)
 
@@ -220,12 +219,8 @@ class Writer:
             for pk, _, line in quintets
             for slot, text in enumerate(line.rollouts)
         )
-        self.places.write(
-            (pk, number)
-            for pk, _, line in quintets
-            if not line.ranks
-            for number in range(self.project.overlap)
-        )
+        if waiting := [pk for pk, _, line in quintets if not line.ranks]:
+            Quintet.objects.filter(pk__in=waiting).enqueue(self.project)
         self.rankings.write(
             (
                 *(

@@ -187,6 +187,10 @@ class Import(models.Model):
         """Of the file, in percent."""
         return min(100, 100 * self.bytes_read // max(self.bytes, 1))
 
+    @property
+    def took(self) -> timedelta | None:
+        return self.finished_at - self.asked_at if self.finished_at and self.asked_at else None
+
     # What becomes of it: every write of an attempt, and of no other
 
     def mine(self) -> ImportQuerySet:
