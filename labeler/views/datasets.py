@@ -1,84 +1,217 @@
-"""What people ranked, on its way out: the counts, the exports, and the frozen datasets that runs learnt from.
+"""What people ranked, on its way out: freezing it, looking at what was frozen, and files to take away.
 
-Admins only. What goes into a line, and in which order, is decided in labeler/datasets.py."""
+Admins of the project only. What goes into a line, and in which order, is decided in labeler/datasets/."""
 
-from itertools import islice
+from itertools import chain
+from typing import Any
 
 from django.conf import settings
-from django.db.models import Count
+from django.core.paginator import Paginator
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_safe
 
 from labeler.access import admin_required
-from labeler.datasets import FORMS
-from labeler.datasets import export as exported
-from labeler.models import Dataset, Project, Ranking
+from labeler.datasets import NothingToFreeze, Query
+from labeler.datasets import freeze as frozen
+from labeler.datasets.compare import difference
+from labeler.datasets.exports import FILES
+from labeler.datasets.forms import FreezeForm, TakeOutForm, summed
+from labeler.datasets.freeze import Source, opened
+from labeler.datasets.query import nothing_in
+from labeler.models import Dataset, Project
 from rlhf import data
 
-A_LOOK = 5  # lines of a dataset that its page shows
+A_LOOK = 3  # rows of a preview
+A_PAGE = 10  # lines
+NOTHING = {
+    Dataset.Kind.RANKINGS: "No ranking here says anything of this kind.",
+    Dataset.Kind.DEMONSTRATIONS: "Nobody has written a demonstration yet; the best-ranked rollouts can do instead.",
+}
 
 
 @admin_required
 @require_safe
 def datasets(request: HttpRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
-    context = {
-        "project": project,
-        "counts": _counts(project),
-        "datasets": project.datasets.prefetch_related("runs").select_related("created_by"),
-    }
-    return render(request, "datasets/datasets.html", context)
+    return _page(request, _project(request, slug))
+
+
+@admin_required
+def freeze(request: HttpRequest, slug: str) -> HttpResponse:
+    """What the query would hold, while it is being put together; and the dataset, once it is sent."""
+    project = _project(request, slug)
+    form = FreezeForm(project, request.POST if request.method == "POST" else request.GET)
+    if request.method != "POST":
+        if request.htmx:
+            return render(request, "datasets/datasets.html#count", _counted(project, form))
+        return _page(request, project, form)
+    try:
+        if form.is_valid():
+            dataset = frozen(project, form.query(), request.user)
+            return redirect("dataset", slug, dataset.pk)
+    except NothingToFreeze as nothing:
+        form.add_error(None, str(nothing))
+    return _page(request, project, form, status=422)
 
 
 @admin_required
 @require_safe
 def dataset(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     found = _found(request, slug, pk)
+    others = found.project.datasets.filter(kind=found.kind).exclude(pk=pk)
+    context = {"project": found.project, "dataset": found, "facts": found.manifest, "others": others}
+    context["query"] = Query.of(found.query).words() if found.kind == Dataset.Kind.RANKINGS else []
     try:
-        look = [line for _, line in islice(data.read_lines(settings.HOME / found.path), A_LOOK)]
+        with opened(found) as source:
+            context |= {"facts": source.manifest, **_lines(source, request.GET.get("page"))}
     except FileNotFoundError:
-        look = None
-    context = {"project": found.project, "dataset": found, "look": look and [_shown(line) for line in look]}
-    return render(request, "datasets/dataset.html", context)
+        context["gone"] = True
+    if not request.htmx and "gone" not in context:
+        context["take_out"] = TakeOutForm(found.project, dataset=found)
+        context |= _previewed(context["take_out"])
+    return render(
+        request, "datasets/dataset.html#lines" if request.htmx else "datasets/dataset.html", context
+    )
+
+
+@admin_required
+@require_safe
+def against(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
+    """Two datasets side by side."""
+    found = _found(request, slug, pk)
+    other = _chosen(found.project, request.GET.get("other"))
+    if other is None or other.kind != found.kind:
+        return redirect("dataset", slug, pk)
+    context = {"project": found.project, "dataset": found, "other": other}
+    try:
+        with opened(found) as one, opened(other) as another:
+            result = difference(one, another)
+    except FileNotFoundError:
+        raise Http404("The file of one of these datasets is gone.") from None
+    context["difference"] = result
+    context["only"] = [
+        (found, result.only_one, [_shown(line) for line in result.first_of_one]),
+        (other, result.only_other, [_shown(line) for line in result.first_of_other]),
+    ]
+    context["changed"] = [(_shown(before), _shown(after)) for before, after in result.first_changed]
+    return render(request, "datasets/against.html", context)
 
 
 @admin_required
 @require_safe
 def file(request: HttpRequest, slug: str, pk: int) -> HttpResponseBase:
+    """The very bytes that were frozen."""
     found = _found(request, slug, pk)
     try:
         content = (settings.HOME / found.path).open("rb")
     except FileNotFoundError:
         raise Http404("The file of this dataset is gone.") from None
     name = f"{slug}-{found.kind}-{found.sha256[:8]}.jsonl"
-    return FileResponse(content, as_attachment=True, filename=name, content_type="application/jsonl")
+    return FileResponse(content, as_attachment=True, filename=name, content_type=FILES["jsonl"])
 
 
 @admin_required
 @require_safe
-def export(request: HttpRequest, slug: str, form: str) -> HttpResponseBase:
-    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
-    if form not in FORMS:
+def preview(request: HttpRequest, slug: str) -> HttpResponse:
+    """The first rows of what the form asks for."""
+    project = _project(request, slug)
+    form = TakeOutForm(project, request.GET, _chosen(project, request.GET.get("dataset")))
+    context = {"project": project, "dataset": form.dataset, "take_out": form, **_previewed(form)}
+    return render(request, "datasets/_take.html" if request.htmx else "datasets/preview.html", context)
+
+
+@admin_required
+@require_safe
+def export(request: HttpRequest, slug: str, form: str = "") -> HttpResponseBase:
+    """A file in any format, alone or with its card; written while it is sent."""
+    project = _project(request, slug)
+    asked = request.GET.dict() | ({"format": form} if form else {})
+    wanted = TakeOutForm(project, asked, _chosen(project, request.GET.get("dataset"))).export()
+    if wanted is None:
         raise Http404
-    lines = exported(project, form, include_simulated="simulated" in request.GET)
-    name = f"{slug}-{form}.jsonl"
+    carded = "card" in request.GET
+    try:
+        content = wanted.zipped() if carded else wanted.stream()
+        first = next(content, b"")  # what cannot be had is said before there is an answer
+    except FileNotFoundError:
+        raise Http404("The file of this dataset is gone.") from None
+    name = f"{wanted.stem}.{'zip' if carded else wanted.file}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
-    return StreamingHttpResponse(lines, content_type="application/jsonl", headers=headers)
+    kind = "application/zip" if carded else FILES[wanted.file]
+    return StreamingHttpResponse(chain([first], content), content_type=kind, headers=headers)
+
+
+def _project(request: HttpRequest, slug: str) -> Project:
+    return get_object_or_404(Project.objects.run_by(request.user), slug=slug)
 
 
 def _found(request: HttpRequest, slug: str, pk: int) -> Dataset:
     mine = Dataset.objects.filter(project__in=Project.objects.run_by(request.user), project__slug=slug)
-    return get_object_or_404(mine.select_related("project", "created_by"), pk=pk)
+    return get_object_or_404(mine.select_related("project", "created_by").prefetch_related("runs"), pk=pk)
 
 
-def _counts(project: Project) -> dict[str, int]:
-    """Of people's rankings, and how many simulated ones there are beside them."""
-    rankings = Ranking.objects.filter(quintet__project=project)
-    many = {"people": Count("pk"), "labelers": Count("labeler", distinct=True)}
-    people = rankings.filter(simulated=False).aggregate(**many, quintets=Count("quintet", distinct=True))
-    return people | {"simulated": rankings.filter(simulated=True).count()}
+def _chosen(project: Project, number: str | None) -> Dataset | None:
+    if not number:
+        return None
+    return get_object_or_404(
+        project.datasets, pk=int(number) if number.isdecimal() and len(number) < 10 else 0
+    )
+
+
+def _page(
+    request: HttpRequest, project: Project, form: FreezeForm | None = None, status: int = 200
+) -> HttpResponse:
+    form, take_out, people = form or FreezeForm(project), TakeOutForm(project), Query().counts(project)
+    context = {
+        "project": project,
+        "counts": people | {"simulated": Query(simulated=True).counts(project)["simulated"]},
+        "take_out": take_out,
+        "datasets": project.datasets.prefetch_related("runs").select_related("created_by"),
+        **_counted(project, form),
+    }
+    if any(context["counts"].values()) or project.demonstrations.exists():
+        context |= _previewed(take_out)
+    return render(request, "datasets/datasets.html", context, status=status)
+
+
+def _counted(project: Project, form: FreezeForm) -> dict[str, Any]:
+    query = form.query()
+    counts = query.counts(project)
+    words = summed(counts) if counts["lines"] else nothing_in(project, query)
+    return {
+        "project": project,
+        "form": form,
+        "sums": "" if form.errors else words,
+        "some": counts["lines"] > 0,
+    }
+
+
+def _previewed(form: TakeOutForm) -> dict[str, Any]:
+    """The first rows, each as what its file would say."""
+    wanted = form.export()
+    if wanted is None:
+        raise Http404
+    try:
+        with wanted.source() as source:
+            columns = list(wanted.columns(source))
+            rows = [[_said(row.get(name)) for name in columns] for row in wanted.first(source, A_LOOK)]
+    except FileNotFoundError:
+        raise Http404("The file of this dataset is gone.") from None
+    some = [name for number, name in enumerate(columns) if any(row[number] for row in rows)]
+    rows = [[cell for name, cell in zip(columns, row, strict=True) if name in some] for row in rows]
+    return {"columns": some, "rows": rows, "nothing": NOTHING[wanted.format.kind(wanted.how)]}
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else data.dumps(value)
+
+
+def _lines(source: Source, number: str | None) -> dict[str, Any]:
+    page = Paginator(range(source.manifest["lines"]), A_PAGE).get_page(number)
+    return {"page": page, "look": [_shown(line) for line in source.page(page.start_index() - 1, A_PAGE)]}
 
 
 def _shown(line: dict) -> dict:

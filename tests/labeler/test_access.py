@@ -7,8 +7,8 @@ from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, get_resolver, reverse
 
-from labeler import datasets
-from labeler.models import Checkpoint, Invitation, Membership, Project, User
+from labeler import datasets, review
+from labeler.models import Checkpoint, Invitation, Membership, Project, Skip, User
 from tests.labeler.fixtures import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -20,11 +20,14 @@ OPEN = {"home", "health", "sign_in", "sign_out", "join"}
 SIGNED_IN = {"password", "projects"}
 MEMBERS = {
     *("project", "guidelines", "rank", "rank_submit", "rank_hold", "rank_draft", "rank_skip", "rank_mine"),
+    "rank_practise",
 }
 REVIEWERS = {
     *("review", "review_quintet", "review_settle", "review_return", "review_another", "review_queue"),
     *("review_check", "checks", "check_remove"),
 }
+# What belongs to one labeler, and to nobody else in the project.
+OWN = {"rank_unskip", "rank_revise", "rank_undo"}
 ADMINS = {
     *("people", "invite", "invitation_withdraw", "person_projects"),
     *("members", "member_add", "member_role", "member_pause", "member_exclude", "member_remove"),
@@ -32,6 +35,8 @@ ADMINS = {
     *("runs", "run_new", "run", "run_live", "run_steps", "run_cancel", "run_compare"),
     *("checkpoints", "checkpoint", "checkpoint_order"),
     *("datasets", "dataset_export", "dataset", "dataset_file"),
+    *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
+    *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
     *("rounds", "round_close", "round_reopen"),
 }
 STAFF = {"project_new", "person_active"}
@@ -49,8 +54,10 @@ def addresses() -> list[URLPattern]:
 @pytest.fixture
 def numbers(project, compose, admin, labeler) -> dict:
     """One of each thing that an address may name, by the noun of the address or by its own name."""
-    (quintet,) = compose()
-    quintet.record_ranking(labeler, None, [1, 2, 3, 4, 5])
+    quintet, skipped = compose(2)
+    ranking = quintet.record_ranking(labeler, None, [1, 2, 3, 4, 5])
+    gold = review.make_check(quintet, admin, "gold", [1, 2, 3, 4, 5], "")
+    skip = Skip.objects.create(quintet=skipped, labeler=labeler, reason="unclear")
     run = project.runs.create(kind="policy")
     tiny = Checkpoint.objects.create(
         project=project, run=run, name="Tiny", location="demo/checkpoint", step=1
@@ -70,6 +77,10 @@ def numbers(project, compose, admin, labeler) -> dict:
         "prompts": project.prompts.create(content="One that nobody answered.").pk,
         "people": labeler.pk,
         "review": quintet.pk,
+        "check_remove": gold.pk,
+        "ranking": ranking.pk,
+        "rank": ranking.pk,
+        "rank_unskip": skip.pk,
         "invitation_withdraw": invitation.pk,
         "sent": {"after": tiny.pk},
     }
@@ -101,7 +112,7 @@ def read(answer) -> bytes:
 
 
 def test_every_address_is_classified():
-    names = [name for group in GROUPS for name in group]
+    names = [name for group in (*GROUPS, OWN) for name in group]
     assert sorted(names) == sorted(pattern.name for pattern in addresses())
 
 
@@ -111,14 +122,15 @@ def test_every_address_asks_who_is_there(pattern, method, numbers, clients):
     """Anonymous people are sent to sign in; who may not see a thing is told that it is not there, and who may
     not open a page that names nothing that it is not for them."""
     address = address_of(pattern, numbers)
-    first = next(number for number, names in enumerate(GROUPS) if pattern.name in names)
+    groups = enumerate((*GROUPS, OWN))
+    first = next(number for number, names in groups if pattern.name in names)
     for number, (person, client) in enumerate(zip(PEOPLE, clients, strict=True)):
         before = transaction.savepoint()
         answer = getattr(client, method)(address, numbers["sent"] if method == "post" else None)
         said = read(answer)
         transaction.savepoint_rollback(before)
         sent_away = answer.headers.get("Location", "").startswith(SIGN_IN) and pattern.name != "sign_out"
-        if number >= first:
+        if person == "labeler" if pattern.name in OWN else number >= first:
             assert answer.status_code not in (403, 404) and not sent_away, person
         elif answer.status_code == 405:
             pass  # asked in a way in which nobody is answered

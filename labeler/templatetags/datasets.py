@@ -1,0 +1,69 @@
+"""Filters that draw and say what a dataset's manifest (labeler/datasets/facts.py) has counted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django import template
+
+register = template.Library()
+
+WIDE, HIGH = 400, 130  # of the picture, without the words below it
+OTHERS = {
+    "ties": "with ties", "all_tied": "in which all are equal", "partial": "of fewer than five", "surplus": "surplus",
+    "nonsense": "that mark nonsense", "unsafe": "that mark something unsafe", "decided": "decided in a review",
+}  # fmt: skip
+
+
+@register.filter
+def bars(lengths: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A bar for each range of lengths, from the first to the last that occurs."""
+    edges, counts = lengths["edges"], lengths["counts"]
+    there = [number for number, many in enumerate(counts) if many]
+    if not there:
+        return []
+    shown, most = range(there[0], there[-1] + 1), max(counts)
+    step = WIDE / len(shown)
+    return [
+        {
+            "x": round(place * step, 1),
+            "y": round(HIGH - HIGH * counts[number] / most, 1),
+            "width": round(step - 2, 1),
+            "height": round(HIGH * counts[number] / most, 1),
+            "count": counts[number],
+            "from": edges[number],
+            "words": f"{edges[number]} to {edges[number + 1] - 1}"
+            if number + 1 < len(edges)
+            else f"{edges[number]} or more",
+        }
+        for place, number in enumerate(shown)
+    ]
+
+
+@register.filter
+def longer(facts: Mapping[str, Any]) -> str:
+    bias = facts["bias"]
+    return f"{100 * bias['longer_first'] / bias['decided']:.0f} %"
+
+
+@register.filter
+def shares(counts: Sequence[int]) -> list[float]:
+    return [each / sum(counts) for each in counts] if sum(counts) else []
+
+
+@register.filter
+def compared(agreement: Mapping[str, Any]) -> str:
+    return f"{agreement['agreed'] + agreement['opposed']:,}"
+
+
+@register.filter
+def taught(split: Mapping[str, Any]) -> str:
+    return f"{split['prompts'] - split['held_out']:,}"
+
+
+@register.filter
+def others(facts: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """What else was counted, where there is any of it."""
+    found = [(f"Rankings {words}", facts[name]) for name, words in OTHERS.items() if facts[name]]
+    return found + [
+        (f"Rankings of {name} quintets", many) for name, many in facts["purposes"].items() if name != "work"
+    ]
