@@ -18,7 +18,7 @@ from django.apps import apps
 from django.contrib.auth.signals import user_logged_out
 from django.contrib.postgres.fields import ArrayField
 from django.core import signing
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import MD5, Cast, Concat
 from django.dispatch import receiver
@@ -35,6 +35,26 @@ FRONT = 64  # places at the head of the queue that everybody looks at before goi
 APART = 10  # rankings between a quintet and its repeat
 LATELY = 200  # of a labeler's rankings, from among which a repeat is drawn
 DRAFT_BYTES = 2048
+# For each of a labeler's surplus rankings: the free place that it fills, and that it is surplus no longer.
+# Closed places serve where they were closed with their round or quintet.
+REGAIN = """
+WITH free AS (
+    SELECT ranking.id AS ranking, place.id AS place
+    FROM labeler_ranking ranking JOIN labeler_quintet quintet ON quintet.id = ranking.quintet_id
+        JOIN labeler_round round ON round.id = quintet.round_id, LATERAL (
+        SELECT id FROM labeler_place WHERE quintet_id = quintet.id AND purpose = 'work'
+            AND (NOT done AND (labeler_id IS NULL OR leased_until < now()) OR done AND labeler_id IS NULL
+                AND (round.closed_at IS NOT NULL OR quintet.set_aside_at IS NOT NULL))
+        ORDER BY done, number LIMIT 1 FOR NO KEY UPDATE
+    ) place
+    WHERE quintet.project_id = %(project)s AND ranking.labeler_id = %(labeler)s
+        AND ranking.purpose = 'work' AND current AND surplus
+), filled AS (
+    UPDATE labeler_place place SET labeler_id = %(labeler)s, done = true, leased_until = NULL, draft = NULL
+    FROM free WHERE free.place = place.id
+)
+UPDATE labeler_ranking ranking SET surplus = false FROM free WHERE free.ranking = ranking.id
+"""
 EMPTY = {"labeler": None, "leased_until": None, "opened_at": None, "key": None, "shown": None, "draft": None}
 
 
@@ -182,9 +202,25 @@ class PlaceQuerySet(models.QuerySet["Place"]):
         return self.waiting().update(done=True, **EMPTY)
 
     def reopen(self) -> int:
-        """Put those back into the queue which were closed."""
+        """Put those back into the queue which are closed, where their round and quintet are in it."""
         closed = self.filter(purpose=Purpose.WORK, done=True, labeler=None)
         return closed.filter(quintet__round__closed_at=None, quintet__set_aside_at=None).update(done=False)
+
+    @transaction.atomic
+    def vacate(self, labeler: User) -> None:
+        """Give all that this labeler filled and holds to others: their rankings are kept as surplus."""
+        seats = self.filter(labeler=labeler, purpose=Purpose.WORK)
+        filled = seats.filter(done=True).values_list("quintet", flat=True)
+        Ranking.objects.work().filter(labeler=labeler, quintet__in=list(filled)).update(surplus=True)
+        numbers = list(seats.values_list("pk", flat=True))
+        seats.update(done=True, **EMPTY)
+        self.filter(pk__in=numbers).reopen()
+
+    @transaction.atomic
+    def regain(self, labeler: User, project: Project) -> None:
+        """Where a place is still free, it is theirs again whose rankings have become surplus."""
+        with connection.cursor() as cursor:
+            cursor.execute(REGAIN, {"labeler": labeler.pk, "project": project.pk})
 
     def redeem(self, ticket: str, labeler: User, project: Project) -> Ticket:
         """The ticket of a form that this labeler was shown in this project; refused if it is anything

@@ -294,14 +294,17 @@ class Membership(models.Model):
 
     @transaction.atomic
     def exclude(self, because: str, by: User) -> None:
-        """Leave all that they ranked here, and will rank, out of every later dataset and of the agreement."""
+        """Leave all that they ranked here, and will rank, out of every later dataset and of the agreement.
+        Others may take the places that they filled."""
         self._set("excluded", because)
+        self.project.places.vacate(self.user)
         self._audit(by, "exclude", f"The rankings of {self.user} are excluded: {because}", because=because)
 
     @transaction.atomic
     def take_back(self, by: User) -> None:
-        """Let their rankings count again."""
+        """Let their rankings count again: in their places, as far as those are still free."""
         self._set("excluded", None)
+        self.project.places.regain(self.user, self.project)
         self._audit(by, "take back", f"The rankings of {self.user} count again.")
 
     def check_scores(self) -> dict:

@@ -20,6 +20,7 @@ Row = TypeVar("Row", bound=models.Model)
 
 # How evenly k·x mod 1 fills the interval is best for these two; sharing one would tie arm to overlap.
 WIDER, AT_RANDOM = 0.6180339887498949, 0.41421356237309515
+ASKED = 100  # places that a reviewer asked for are numbered from here
 
 # The chosen quintets with their new priority and arm. Of those at random the i-th comes at i/share, of the
 # others at i/(1 - share): so each stretch of the queue has that share of them. Not scored: after the scored.
@@ -28,7 +29,7 @@ WITH spread AS (
     SELECT id, uncertainty,
         (id * %(at_random)s::float8) - floor(id * %(at_random)s::float8) < %(share)s AS random,
         ('x' || substr(md5(id || ' drawn'), 1, 8))::bit(32)::bigint / 4294967296.0 AS drawn
-    FROM labeler_quintet WHERE {chosen}
+    FROM labeler_quintet WHERE id = ANY(%(numbers)s)
 ), numbered AS (
     SELECT *, row_number() OVER (
         PARTITION BY random ORDER BY CASE WHEN random THEN drawn ELSE -uncertainty END NULLS LAST, id
@@ -64,7 +65,7 @@ WANTED = """
 WITH wanted AS (
     SELECT id, priority, CASE WHEN (id * %(wider)s::float8) - floor(id * %(wider)s::float8) < %(wider_share)s
         THEN greatest(%(overlap)s, %(wider_overlap)s) ELSE %(overlap)s END AS places
-    FROM labeler_quintet WHERE {chosen}
+    FROM labeler_quintet WHERE id = ANY(%(numbers)s)
 )
 """
 MORE_PLACES = """
@@ -80,7 +81,8 @@ FIT_PLACES = """
 , kept AS (
     SELECT place.id, row_number() OVER (PARTITION BY quintet_id
         ORDER BY labeler_id IS NULL, done, place.number) <= wanted.places AS wanted
-    FROM labeler_place place JOIN wanted ON wanted.id = place.quintet_id WHERE place.purpose = 'work'
+    FROM labeler_place place JOIN wanted ON wanted.id = place.quintet_id
+    WHERE place.purpose = 'work' AND place.number < %(asked)s
 )
 UPDATE labeler_place place SET done = NOT kept.wanted FROM kept
 WHERE kept.id = place.id AND place.labeler_id IS NULL AND place.done = kept.wanted
@@ -105,10 +107,21 @@ class Queueing(models.QuerySet[Row]):
         numbers = list(self.filter(purpose=Purpose.WORK, places=None).values_list("pk", flat=True))
         last = project.places.waiting().order_by("priority").last()
         base = last.priority if last and project.queue == Project.Queue.UNCERTAIN else 0.0
-        chosen, about = "id = ANY(%(numbers)s)", _about(project, numbers=numbers, base=base)
+        about = _about(project, numbers=numbers, base=base)
         with connection.cursor() as cursor:
-            cursor.execute(PLANNED.format(chosen=chosen) + ORDER_QUINTETS, about)
-            cursor.execute(WANTED.format(chosen=chosen) + MORE_PLACES, about)
+            cursor.execute(PLANNED + ORDER_QUINTETS, about)
+            cursor.execute(WANTED + MORE_PLACES, about)
+
+    @transaction.atomic
+    def fit(self, project: Project) -> None:
+        """Open or close places, so that each of these has as many as are wanted now. Who sits, and what is
+        filled, stays; a quintet that was kept out of the queue stays out."""
+        queued = Exists(Place.objects.filter(quintet=OuterRef("pk"), purpose=Purpose.WORK))
+        in_use = self.filter(queued, purpose=Purpose.WORK, set_aside_at=None, round__closed_at=None)
+        about = _about(project, numbers=list(in_use.values_list("pk", flat=True)), base=0.0)
+        with connection.cursor() as cursor:
+            cursor.execute(WANTED + MORE_PLACES, about)
+            cursor.execute(WANTED + FIT_PLACES, about)
 
     @transaction.atomic
     def reorder(self, project: Project) -> None:
@@ -117,12 +130,11 @@ class Queueing(models.QuerySet[Row]):
         project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         waiting = self.filter(project=project).waiting().select_for_update(no_key=True, of=("self",))
         numbers = list(waiting.order_by("pk").values_list("pk", flat=True))
-        chosen, about = "id = ANY(%(numbers)s)", _about(project, numbers=numbers, base=0.0)
+        about = _about(project, numbers=numbers, base=0.0)
         with connection.cursor() as cursor:
-            cursor.execute(PLANNED.format(chosen=chosen) + ORDER_QUINTETS, about)
+            cursor.execute(PLANNED + ORDER_QUINTETS, about)
             cursor.execute(ORDER_PLACES, about)
-            cursor.execute(WANTED.format(chosen=chosen) + MORE_PLACES, about)
-            cursor.execute(WANTED.format(chosen=chosen) + FIT_PLACES, about)
+        self.model.objects.filter(pk__in=numbers).fit(project)
         # What they have come past may be before them now.
         project.desks.update(priority=None)
 
@@ -133,6 +145,7 @@ def _about(project: Project, numbers: Iterable[int], base: float) -> dict:
         **{name: getattr(project, name) for name in settings},
         "project": project.pk,
         "numbers": numbers,
+        "asked": ASKED,
         "base": base,
         "share": project.random_share,
         "wider": WIDER,

@@ -267,7 +267,7 @@ class Quintet(models.Model):
         """Put it back into the queue, for those who did not skip it."""
         self.set_aside_at = None
         self.save(update_fields=["set_aside_at"])
-        self.places.all().reopen()
+        Quintet.objects.filter(pk=self.pk).fit(self.project)
         words = f"Quintet {self.pk} is in the queue again."
         self.project.audit.write(by, self.project, "bring back", words, quintet=self.pk)
 

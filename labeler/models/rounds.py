@@ -84,7 +84,7 @@ class Round(models.Model):
         later.delete()
         self.closed_at = None
         self.save(update_fields=["closed_at"])
-        self._places().filter(done=True, labeler=None).update(done=False)
+        self.quintets.all().fit(self.project)
         AuditEntry.objects.write(
             by, self.project, "reopen round", f"Round {self.number} opened again.", round=self.number
         )

@@ -1,0 +1,225 @@
+"""The queue under whatever people do, in any order: claims, leases that run out, submits sent twice, skips,
+edits, undo, exclusion, quintets set aside. After every step nothing is lost, nobody is above the overlap, and
+whoever could be served is served."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from labeler.models import (
+    Contribution,
+    Membership,
+    Place,
+    Project,
+    Prompt,
+    Quintet,
+    Ranking,
+    Round,
+    Skip,
+    User,
+)
+from labeler.models.rankings import RankingRefused
+
+LABELERS, QUINTETS, ROLLOUTS = 4, 3, 3
+people, orders = st.integers(0, LABELERS - 1), st.permutations(range(1, ROLLOUTS + 1))
+
+
+class Queue(RuleBasedStateMachine):
+    """Each labeler has a browser that remembers the last form it was shown, and may send it at any time."""
+
+    @initialize(overlap=st.integers(1, 3))
+    def begin(self, overlap: int) -> None:
+        name, self.most = uuid.uuid4().hex[:12], overlap
+        self.admin = User.objects.create(username=f"admin {name}", is_staff=True)
+        self.project = Project.objects.create(
+            name=name, slug=name, overlap=overlap, gold_rate=0, repeat_rate=0
+        )
+        self.people = [User.objects.create(username=f"{name} {number}") for number in range(LABELERS)]
+        self.memberships = [Membership.objects.create(project=self.project, user=who) for who in self.people]
+        self.round = Round.objects.current(self.project)
+        self.forms: dict[int, list[str]] = {number: [] for number in range(LABELERS)}
+        self.sent: dict[uuid.UUID, tuple[int, list[int]]] = {}  # acknowledged: by whom, saying what
+        for number in range(QUINTETS):
+            self.add(number)
+
+    def add(self, number: int) -> None:
+        prompt = Prompt.objects.create(project=self.project, content=f"prompt {number}")
+        texts = [f"rollout {each}" for each in range(ROLLOUTS)]
+        Quintet.objects.compose(self.project, self.round, prompt, texts)
+
+    # What people do.
+
+    @rule(number=people)
+    def claim(self, number: int) -> None:
+        who = self.people[number]
+        could = Quintet.objects.filter(project=self.project).awaiting(who).exists()
+        place = Place.objects.next_for(who, self.project)
+        assert (place is not None) == could, "whoever can be served is served, and nobody else"
+        if place:
+            assert place.labeler_id == who.pk and not place.done
+            assert Place.objects.next_for(who, self.project).pk == place.pk
+            self.forms[number].append(place.ticket())
+
+    @rule(number=people, ranks=orders, back=st.integers(1, 3))
+    def submit(self, number: int, ranks: list[int], back: int) -> None:
+        """A form that was shown, the last one or one of an older tab; perhaps once more."""
+        who, forms = self.people[number], self.forms[number]
+        if len(forms) < back:
+            return
+        ticket = Place.objects.redeem(forms[-back], who, self.project)
+        try:
+            ranking = ticket.place.quintet.record_ranking(who, ticket.place, ranks, ticket.key)
+        except RankingRefused:
+            mine = Ranking.objects.filter(quintet=ticket.place.quintet, labeler=who)
+            assert mine.exists(), "refused only because something of theirs is stored"
+            return
+        assert ranking.ranks == ranks
+        self.sent[ticket.key] = (number, list(ranks))
+        again = Place.objects.redeem(forms[-back], who, self.project)
+        assert again.place.quintet.record_ranking(who, again.place, ranks, again.key) == ranking
+
+    @rule(number=people)
+    def leave(self, number: int) -> None:
+        Place.objects.release(self.people[number])
+
+    @rule(number=people)
+    def stay(self, number: int) -> None:
+        Place.objects.hold(self.people[number], self.project)
+
+    @rule()
+    def leases_run_out(self) -> None:
+        held = self.project.places.filter(done=False, labeler__isnull=False)
+        held.update(leased_until=timezone.now() - timedelta(seconds=1))
+
+    @rule(number=people, reason=st.sampled_from(Skip.Reason.values))
+    def skip(self, number: int, reason: str) -> None:
+        held = self.project.places.filter(labeler=self.people[number], done=False).first()
+        if held:
+            held.skip(self.people[number], reason)
+            assert not self.project.places.filter(labeler=self.people[number], pk=held.pk).exists()
+
+    @rule(number=people)
+    def take_back_a_skip(self, number: int) -> None:
+        if skip := self.people[number].skips.first():
+            place = skip.take_back()
+            assert place is None or place.labeler_id == self.people[number].pk
+            assert not Skip.objects.filter(pk=skip.pk).exists()
+
+    @rule(number=people, ranks=orders)
+    def revise(self, number: int, ranks: list[int]) -> None:
+        who = self.people[number]
+        if ranking := Ranking.objects.recent(who, self.project).first():
+            assert ranking.revise(who, ranks).ranks == ranks
+            assert ranking.quintet.rankings.filter(labeler=who, current=True).count() == 1
+
+    @rule(number=people)
+    def take_back(self, number: int) -> None:
+        who = self.people[number]
+        if ranking := Ranking.objects.recent(who, self.project).first():
+            place = ranking.take_back(who)
+            assert not Ranking.objects.get(pk=ranking.pk).current
+            if place:
+                assert Place.objects.next_for(who, self.project).pk == place.pk
+                self.forms[number].append(place.ticket())
+
+    # What admins do.
+
+    @rule(number=people)
+    def exclude_or_count_again(self, number: int) -> None:
+        membership = Membership.objects.get(pk=self.memberships[number].pk)
+        if membership.excluded_at:
+            membership.take_back(self.admin)
+        else:
+            membership.exclude("It looks like chance.", self.admin)
+
+    @rule(number=st.integers(0, QUINTETS - 1))
+    def set_aside_or_bring_back(self, number: int) -> None:
+        quintet = self.project.quintets.order_by("pk")[number]
+        if quintet.set_aside_at:
+            quintet.bring_back(self.admin)
+        else:
+            quintet.set_aside(self.admin, "It looks broken.")
+
+    @rule(overlap=st.integers(1, 3), queue=st.sampled_from(Project.Queue.values))
+    def settings_change(self, overlap: int, queue: str) -> None:
+        self.project.overlap, self.project.queue, self.most = overlap, queue, max(overlap, self.most)
+        self.project.save(update_fields=["overlap", "queue"])
+        Quintet.objects.reorder(self.project)
+
+    @precondition(lambda self: self.project.quintets.count() < 2 * QUINTETS)
+    @rule()
+    def more_come(self) -> None:
+        self.add(self.project.quintets.count())
+
+    # What may never be true.
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        stored = list(Ranking.objects.filter(quintet__project=self.project))
+        places = list(self.project.places.select_related("quintet").filter(purpose="work"))
+        self.no_ranking_is_lost({each.key: each for each in stored if each.key})
+        self.places_and_rankings_agree(places, [each for each in stored if each.current])
+        self.never_above_the_overlap(places)
+        self.no_place_is_open_that_nobody_can_take([each for each in places if not each.done])
+        self.the_counts_are_right(places, [each for each in stored if each.current])
+
+    def no_ranking_is_lost(self, stored: dict[uuid.UUID | None, Ranking]) -> None:
+        for key, (number, ranks) in self.sent.items():
+            assert (stored[key].labeler_id, stored[key].ranks) == (self.people[number].pk, ranks)
+
+    def places_and_rankings_agree(self, places: list[Place], rankings: list[Ranking]) -> None:
+        """A filled place has its labeler's ranking, and a ranking that is not surplus has its place."""
+        filled = [(each.quintet_id, each.labeler_id) for each in places if each.done and each.labeler_id]
+        counted = [(each.quintet_id, each.labeler_id) for each in rankings if not each.surplus]
+        assert sorted(filled) == sorted(counted)
+
+    def never_above_the_overlap(self, places: list[Place]) -> None:
+        for quintet in {each.quintet for each in places}:
+            here = [each for each in places if each.quintet_id == quintet.pk]
+            sitting = [each.labeler_id for each in here if each.labeler_id]
+            assert len(sitting) == len(set(sitting))
+            wanted = sum(not each.done or each.labeler_id is not None for each in here)
+            # Who sat already when fewer became wanted stays.
+            assert wanted <= max(self.project.overlap, len(sitting))
+            assert len(sitting) <= self.most
+
+    def no_place_is_open_that_nobody_can_take(self, places: list[Place]) -> None:
+        newcomer = User(pk=0, username="nobody yet")
+        numbers = [each.pk for each in places]
+        takeable = set(Place.objects.filter(pk__in=numbers).served_to(newcomer).values_list("pk", flat=True))
+        held = {each.pk for each in places if each.labeler_id and each.leased_until >= timezone.now()}
+        assert takeable | held == set(numbers)
+
+    def the_counts_are_right(self, places: list[Place], rankings: list[Ranking]) -> None:
+        for each in Contribution.objects.filter(round=self.round):
+            mine = sum(ranking.labeler_id == each.labeler_id for ranking in rankings)
+            assert each.ranked == each.ranked_today == mine
+            assert each.filled == sum(place.done and place.labeler_id == each.labeler_id for place in places)
+        wanted = sum(not each.done or each.labeler_id is not None for each in places)
+        assert Round.objects.get(pk=self.round.pk).wanted == wanted
+
+
+@pytest.mark.django_db
+def test_the_queue_keeps_its_promises_whatever_people_do():
+    calm = settings(
+        max_examples=15,
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Queue, settings=calm)
+    assert not connection.needs_rollback
