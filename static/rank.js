@@ -1,97 +1,96 @@
-// Ranking by keyboard, by buttons and by dragging. The radio buttons of the form are the truth: what is shown beside
-// them is drawn from them, and without this file they are all there is. Every listener sits on the document, so a
-// quintet that is swapped in needs no wiring. Leaves out: drafts, ties, undo.
+// Ranking by keyboard and by buttons. The radio buttons and boxes of the form are the truth: the order in the rail
+// (rank-order.js) is read from them and written to them, and without these files they are all there is. Every listener
+// sits on the document, so a quintet that is swapped in needs no wiring. What is kept, sent and timed: rank-keep.js.
 "use strict";
 
-(() => {
-  const LONG_ENOUGH = 5 * 60 * 1000; // the lease is half an hour: renewing it now and then is plenty
-  let ranks = {}; // letter -> rank, null where open
-  let renewed = Date.now();
-  let busy = false;
-  let drag = null;
-
-  const form = () => document.querySelector("form#quintet");
+const Desk = (() => {
+  const form = () => document.querySelector("#quintet form.desk");
   const all = (selector) => [...form().querySelectorAll(selector)];
   const one = (selector) => form().querySelector(selector);
-  const letters = () => Object.keys(ranks);
-  const open = () => letters().filter((letter) => !ranks[letter]);
   const card = (letter) => one(`.card[data-letter="${letter}"]`);
   const say = (words) => { document.getElementById("said").textContent = words; };
-  const trouble = (words) => { document.getElementById("trouble").textContent = words; };
+  const trouble = (words) => { one("#trouble").textContent = words; };
+  const dialog = (id) => document.getElementById(id);
+  const words = (letter) => card(letter).querySelector(".say").textContent.trim().slice(0, 120);
+  let latest = ""; // the letter ranked last: an open card that is tied is tied to it
+  let fresh = true; // this quintet has not been touched
 
-  // ---- the order
+  // ---- ranks
 
-  // Put a card on a rank. Who stands there moves one along, and so on up to the nearest gap: towards the place that
-  // the card came from, else downwards, else upwards. Returns the new ranks.
-  function placed(letter, rank) {
-    const seats = [null];
-    for (const name of letters()) if (ranks[name] && name !== letter) seats[ranks[name]] = name;
-    if (seats[rank]) {
-      const last = letters().length;
-      const free = (step) => {
-        for (let seat = rank; seat >= 1 && seat <= last; seat += step) if (!seats[seat]) return seat;
-        return 0;
-      };
-      const upwards = ranks[letter] && ranks[letter] < rank;
-      const gap = (upwards ? free(-1) : free(1)) || free(-1);
-      const step = Math.sign(gap - rank);
-      for (let seat = gap; seat !== rank; seat -= step) seats[seat] = seats[seat - step];
-    }
-    seats[rank] = letter;
-    return Object.fromEntries(letters().map((name) => [name, seats.indexOf(name) > 0 ? seats.indexOf(name) : null]));
-  }
-
-  // The last open place fills itself.
-  function completed(order) {
-    const left = letters().filter((letter) => !order[letter]);
-    if (left.length !== 1) return order;
-    const taken = Object.values(order);
-    return { ...order, [left[0]]: letters().map((_, seat) => seat + 1).find((rank) => !taken.includes(rank)) };
-  }
-
-  function rank(letter, to) {
-    const before = ranks;
-    ranks = completed(placed(letter, to));
+  function take(letter, order) {
+    if (!order) return;
+    const moved = Order.take(order);
+    latest = letter;
     show();
-    const others = letters().filter((name) => name !== letter && before[name] !== ranks[name]);
-    const news = [letter, ...others].map((name) => (ranks[name] ? `${name} is ${ranks[name]}` : `${name} is open`));
-    say(`${news.join(", ")}. ${open().length ? `${open().length} to go.` : "Enter submits."}`);
-    trouble("");
+    const others = moved.filter((name) => name !== letter);
+    say(`${[letter, ...others].map((name) => `${name} is ${where(name)}`).join(", ")}. ${Order.open().length ? `${Order.open().length} to go.` : "Enter submits."}`);
+    touched();
+  }
+
+  function where(letter) {
+    const beside = Order.beside(letter);
+    return `${Order.rank(letter) || "open"}${beside.length ? `, tied with ${beside.join(" and ")}` : ""}`;
   }
 
   function clear(letter) {
-    if (!ranks[letter]) return;
-    ranks = { ...ranks, [letter]: null };
+    if (!Order.rank(letter)) return;
+    Order.take(Order.without(letter));
     show();
     say(`${letter} is open.`);
+    touched();
   }
 
+  // A rank given to one card may move others: where they all stand is drawn from the order.
   function show() {
-    for (const name of letters()) {
-      const shown = card(name);
-      for (const radio of shown.querySelectorAll("input[type=radio]")) radio.checked = +radio.value === ranks[name];
-      shown.querySelector(".mark b").textContent = ranks[name] || "·";
-      if (ranks[name]) shown.dataset.rank = ranks[name];
+    for (const letter of Order.letters) {
+      const shown = card(letter);
+      const rank = Order.rank(letter);
+      for (const radio of shown.querySelectorAll(".pick input")) radio.checked = +radio.value === rank;
+      shown.querySelector(".mark b").textContent = rank || "·";
+      shown.querySelector("legend span").textContent = `, ${rank ? "rank " : ""}${where(letter)}`;
+      if (rank) shown.dataset.rank = rank;
       else delete shown.dataset.rank;
-      one(`.tray [data-letter="${name}"]`).classList.toggle("placed", !!ranks[name]);
     }
-    list(ranks);
+    for (const radio of all("[name=acceptable]")) radio.checked = radio.value === String(Order.acceptable() ?? "");
     const button = one(".go");
-    const missing = open().length;
+    const missing = Order.open().length;
     button.disabled = missing > 0;
-    button.querySelector("span").textContent = !missing ? "Submit and go on"
-      : missing === letters().length ? `Rank all ${missing} to go on` : `${missing} more to rank`;
+    button.querySelector("span").textContent = !missing ? button.dataset.says
+      : missing === Order.letters.length && missing > 1 ? `Rank all ${missing} to go on` : `${missing} more to rank`;
   }
 
-  // The rows of the rail hold `order`, which while one drags is the order as it would be.
-  function list(order) {
-    for (const row of all(".slots li")) {
-      const name = letters().find((letter) => order[letter] === +row.dataset.rank);
-      if (name) row.dataset.letter = name;
-      else delete row.dataset.letter;
-      row.querySelector("em").textContent = name || "";
-      row.querySelector("span").textContent = name ? card(name).querySelector(".say").textContent : "open";
-    }
+  function touched() {
+    fresh = false;
+    trouble("");
+    document.dispatchEvent(new CustomEvent("desk:touched"));
+  }
+
+  // ---- marks, and the line under what is acceptable
+
+  function flag(letter, name) {
+    const box = card(letter).querySelector(`[name=${name}]`);
+    box.checked = !box.checked;
+    flagged(letter, name, box.checked);
+  }
+
+  function flagged(letter, name, on) {
+    say(`${letter} is ${on ? "marked" : "no longer marked"} as ${name}.`);
+    touched();
+  }
+
+  function acceptable(to) {
+    Order.acceptable(to);
+    show();
+    say(to === null ? "Nothing is said about what is acceptable."
+      : to === 0 ? "None is acceptable." : `Acceptable down to rank ${to}.`);
+    touched();
+  }
+
+  // Under the card in focus; above it where the line lies there already.
+  function lineAt(letter) {
+    const rank = Order.rank(letter);
+    if (!rank) say(`${letter} has no rank yet: rank it first.`);
+    else acceptable(Order.acceptable() === rank ? rank - 1 : rank);
   }
 
   // ---- focus
@@ -104,69 +103,115 @@
   }
 
   function step(by) {
-    const names = letters();
+    const names = Order.letters;
     const here = names.indexOf(inFocus());
     focusOn(names[here < 0 ? (by > 0 ? 0 : names.length - 1) : Math.min(Math.max(here + by, 0), names.length - 1)]);
   }
 
-  function nextOpen(after) {
-    const names = letters();
-    const from = names.indexOf(after);
-    return [...names.slice(from + 1), ...names.slice(0, from)].find((name) => !ranks[name]);
+  function goOn(letter) {
+    const names = Order.letters;
+    const from = names.indexOf(letter);
+    focusOn([...names.slice(from + 1), ...names.slice(0, from)].find((name) => !Order.rank(name)) || letter);
   }
 
   function submit() {
-    if (busy) return;
-    if (open().length) {
-      const words = `${open().length === 1 ? "One rollout has" : `${open().length} rollouts have`} no rank yet.`;
-      trouble(words);
-      say(words);
-      focusOn(open()[0]);
+    const missing = Order.open();
+    if (missing.length) {
+      const said = `${missing.length === 1 ? "One rollout has" : `${missing.length} rollouts have`} no rank yet.`;
+      trouble(said);
+      say(said);
+      focusOn(missing[0]);
     } else form().requestSubmit();
   }
 
-  // ---- keys: by their place on the board, so that an input method or another layout changes nothing
+  // What reaches over the edge of a card or of the prompt can be scrolled by keys as well.
+  function scroll(letter, event) {
+    const text = card(letter).querySelector(".say");
+    if (text.scrollHeight <= text.clientHeight) return false;
+    const up = event.code === "PageUp" || event.shiftKey;
+    text.scrollBy({ top: (up ? -.85 : .85) * text.clientHeight });
+    return true;
+  }
+
+  // ---- keys: digits by their place on the board, so that an input method or another layout changes nothing; letters
+  // by what is written on them, and by their place only where an input method swallows that
 
   function digit(event) {
     const found = /^(?:Digit|Numpad)([0-9])$/.exec(event.code) || /^([0-9])$/.exec(event.key);
     return found ? +found[1] : null;
   }
 
-  function acts(target) {
-    return target.closest("button, a, summary, select, textarea, input:not([type=radio]), [contenteditable]");
+  function letterKey(event) {
+    if (/^[a-z]$/i.test(event.key)) return event.key.toLowerCase();
+    return /^Key([A-Z])$/.exec(event.code)?.[1].toLowerCase();
   }
 
+  const single = () => localStorage.getItem("quintet.keys") !== "off";
+  const writes = (target) => target.closest("select, textarea, input:not([type=radio], [type=checkbox]), [contenteditable]");
+  const acts = (target) => writes(target) || target.closest("button, a, summary");
+
   document.addEventListener("keydown", (event) => {
-    const sheet = document.getElementById("keys");
-    if (event.ctrlKey || event.altKey || event.metaKey || (event.repeat && !event.code.startsWith("Arrow"))) return;
-    if (event.key === "?" || (event.code === "Slash" && event.shiftKey)) {
-      event.preventDefault();
-      if (sheet.open) sheet.close();
-      else sheet.showModal();
-    } else if (form() && !sheet.open && onKey(event)) event.preventDefault();
+    if (event.ctrlKey || event.altKey || event.metaKey || writes(event.target)) return;
+    if (event.repeat && !/^(Arrow|Page|Space)/.test(event.code)) return;
+    const open = document.querySelector("dialog[open]");
+    if (open) {
+      if (open.id === "skip" && digit(event)) reason(digit(event));
+      else if (!(event.key === "?" && open.id === "keys" && single())) return;
+      else open.close();
+    } else if (event.key === "Escape") {
+      if (!Order.drop(false)) return;
+    } else if (!onKey(event)) return;
+    event.preventDefault();
   });
 
   // Whether the key was ours.
   function onKey(event) {
-    if (event.key === "Escape" && drag) return drop(false);
+    if (event.key === "Enter" || event.code === "NumpadEnter") return onEnter(event);
+    if (single() && (event.key === "?" || (event.code === "Slash" && event.shiftKey))) dialog("keys").showModal();
+    else if (single() && letterKey(event) === "g") toggleGuidelines();
+    else if (single() && letterKey(event) === "z") document.querySelector("#undo button, button[form=undo]:not([disabled])")?.click();
+    else if (!form()) return false;
+    else if (single() && letterKey(event) === "s" && dialog("skip")) openSkip();
+    else return onCard(event, inFocus() || Order.open()[0] || Order.letters[0]);
+    return true;
+  }
+
+  function onEnter(event) {
+    if (acts(event.target)) return false;
+    if (form()) submit();
+    else document.querySelector("#quintet [data-next]")?.click();
+    return true;
+  }
+
+  function onCard(event, letter) {
     const number = digit(event);
-    const letter = inFocus() || open()[0] || letters()[0];
-    if (number >= 1 && number <= letters().length) {
-      rank(letter, number);
-      focusOn(nextOpen(letter) || letter);
-    } else if (number === 0 || event.key === "Backspace" || event.key === "Delete") {
-      if (!inFocus()) return false;
-      clear(letter);
-    } else if (event.code === "ArrowDown" || event.code === "ArrowUp") {
-      if (!inFocus() && document.activeElement !== document.body) return false;
-      step(event.code === "ArrowDown" ? 1 : -1);
-    } else if (event.code === "ArrowRight" || event.code === "ArrowLeft") {
-      // On a rank button these choose another rank, as in any group of radio buttons.
-      if (!document.activeElement.matches(".card")) return false;
-      step(event.code === "ArrowRight" ? 1 : -1);
-    } else if (event.key === "Enter" || event.code === "NumpadEnter") {
-      if (acts(event.target)) return false;
-      submit();
+    const name = { n: "nonsense", u: "unsafe" }[letterKey(event)];
+    const arrow = /^Arrow(Up|Left|Down|Right)$/.exec(event.code)?.[1];
+    const by = arrow === "Up" || arrow === "Left" ? -1 : 1;
+    if (arrow) return onArrow(event, arrow, by, letter);
+    if (/^(PageUp|PageDown|Space)$/.test(event.code)) return inFocus() && !acts(event.target) && !event.target.matches("input") && scroll(letter, event);
+    if (event.key === "Backspace" || event.key === "Delete") clear(letter);
+    else if (!single()) return false;
+    else if (Order.ties && (event.key === "=" || /^(Equal|NumpadEqual)$/.test(event.code))) {
+      take(letter, Order.tied(letter, latest));
+      goOn(letter);
+    } else if (number >= 1 && number <= Order.letters.length) {
+      take(letter, Order.put(letter, number));
+      goOn(letter);
+    } else if (number === 0) clear(letter);
+    else if (name && card(letter).querySelector(`[name=${name}]`)) flag(letter, name);
+    else if (letterKey(event) === "a" && one(".line")) lineAt(letter);
+    else return false;
+    return true;
+  }
+
+  function onArrow(event, arrow, by, letter) {
+    const upDown = arrow === "Up" || arrow === "Down";
+    if (event.shiftKey && upDown && inFocus()) take(letter, Order.stepped(letter, by));
+    // On a rank button left and right choose another rank, as in any group of radio buttons.
+    else if (upDown ? inFocus() || document.activeElement === document.body : document.activeElement.matches(".card")) {
+      if (document.activeElement.matches("[name=acceptable]")) return false;
+      step(by);
     } else return false;
     return true;
   }
@@ -174,139 +219,93 @@
   // ---- buttons
 
   document.addEventListener("change", (event) => {
-    if (event.target.matches("#quintet .pick input")) {
-      rank(event.target.closest(".card").dataset.letter, +event.target.value);
-    }
+    const { target } = event;
+    const letter = target.closest("#quintet .card")?.dataset.letter;
+    if (letter && target.type === "radio") take(letter, Order.put(letter, +target.value));
+    else if (letter) flagged(letter, target.name, target.checked);
+    else if (target.matches("#quintet [name=acceptable]")) acceptable(target.value === "" ? null : +target.value);
+    else if (target.id === "single-keys") localStorage.setItem("quintet.keys", target.checked ? "on" : "off");
   });
 
   document.addEventListener("click", (event) => {
     const opener = event.target.closest("[data-opens]");
-    if (opener) document.getElementById(opener.dataset.opens).showModal();
-    else if (event.target.id === "keys") event.target.close(); // its backdrop
+    if (opener) opener.dataset.opens === "skip" ? openSkip() : dialog(opener.dataset.opens).showModal();
+    else if (event.target.closest("[data-closes]") || event.target.matches("dialog")) event.target.closest("dialog").close();
   });
 
-  // ---- dragging in the rail: mouse, pen and finger alike
+  // ---- the dialogs and the guidelines
 
-  function rowAt(x, y) {
-    const near = (box) => x > box.left - 24 && x < box.right + 24 && y > box.top - 12 && y < box.bottom + 12;
-    const distance = (row) => {
-      const box = row.getBoundingClientRect();
-      return Math.hypot(Math.max(box.left - x, 0, x - box.right), Math.max(box.top - y, 0, y - box.bottom));
-    };
-    if (!near(one(".slots").getBoundingClientRect())) return null;
-    return all(".slots li").sort((a, b) => distance(a) - distance(b))[0];
+  function openSkip() {
+    dialog("skip").showModal();
+    dialog("skip").querySelector("input[type=radio]").focus();
   }
 
-  document.addEventListener("pointerdown", (event) => {
-    const from = event.target.closest(".slots [data-letter], .tray [data-letter]");
-    if (!from || !form() || event.button || drag) return;
-    event.preventDefault();
-    drag = { letter: from.dataset.letter, x: event.clientX, y: event.clientY, id: event.pointerId, to: null };
-    one(".rail").setPointerCapture(event.pointerId);
-  });
-
-  document.addEventListener("pointermove", (event) => {
-    if (!drag || event.pointerId !== drag.id) return;
-    if (!drag.ghost) {
-      if (Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 5) return;
-      drag.ghost = document.createElement("div");
-      drag.ghost.className = "ghost";
-      drag.ghost.append(document.createElement("b"), card(drag.letter).querySelector(".say").textContent);
-      drag.ghost.firstChild.textContent = drag.letter;
-      document.body.append(drag.ghost);
-      document.documentElement.classList.add("dragging");
+  function reason(number) {
+    const radio = dialog("skip").querySelectorAll("input[type=radio]")[number - 1];
+    if (radio) {
+      radio.checked = true;
+      radio.focus();
     }
-    const left = Math.min(event.clientX + 12, document.documentElement.clientWidth - drag.ghost.offsetWidth - 8);
-    drag.ghost.style.transform = `translate(${left}px, ${event.clientY - 20}px)`;
-    const row = rowAt(event.clientX, event.clientY);
-    drag.to = row ? +row.dataset.rank : null;
-    for (const each of all(".slots li")) each.classList.toggle("over", each === row);
-    list(row ? placed(drag.letter, drag.to) : ranks);
-  });
-
-  document.addEventListener("pointerup", (event) => { if (drag?.id === event.pointerId) drop(true); });
-  document.addEventListener("pointercancel", (event) => { if (drag?.id === event.pointerId) drop(false); });
-
-  function drop(keep) {
-    const { letter, ghost, to } = drag;
-    drag = null;
-    ghost?.remove();
-    document.documentElement.classList.remove("dragging");
-    if (!form()) return true;
-    for (const each of all(".slots li")) each.classList.remove("over");
-    if (keep && ghost && to) rank(letter, to);
-    else {
-      list(ranks);
-      if (keep && !ghost) focusOn(letter); // it was a click: show the card
-    }
-    return true;
   }
 
-  // ---- to and from the server
+  function toggleGuidelines() {
+    const guide = document.querySelector(".guide");
+    if (guide) guide.open = !guide.open;
+  }
+
+  // They stand open where there is room beside the cards; on a phone they wait behind their title. A version that was
+  // not seen here yet opens anywhere, and says so.
+  function guidelines() {
+    const guide = document.querySelector(".guide");
+    if (!guide || guide.dataset.known) return;
+    const key = `quintet.guidelines.${guide.dataset.project}`;
+    const seen = localStorage.getItem(key);
+    guide.dataset.known = "yes";
+    guide.querySelector(".new").hidden = !seen || seen === guide.dataset.version;
+    guide.open = matchMedia("(min-width: 761px)").matches || !guide.querySelector(".new").hidden;
+    localStorage.setItem(key, guide.dataset.version);
+  }
+
+  // ---- a quintet begins
 
   function begin(arrived) {
-    renewed = Date.now();
+    guidelines();
     if (!form()) return;
-    ranks = {};
-    for (const shown of all(".card")) {
-      const chosen = +shown.querySelector("input:checked")?.value || null;
-      ranks[shown.dataset.letter] = Object.values(ranks).includes(chosen) ? null : chosen;
-    }
+    const ranks = all(".card").map((shown) => [shown.dataset.letter, +shown.querySelector(".pick input:checked")?.value || null]);
+    const line = one("[name=acceptable]:checked")?.value || null;
+    Order.begin({ ranks: Object.fromEntries(ranks), tied: "ties" in form().dataset, line: line === null ? null : +line,
+      text: words, onchange: dragged });
+    latest = "";
+    fresh = true;
     show();
-    if (arrived && open().length === letters().length) {
+    reachable();
+    if (arrived && Order.open().length === Order.letters.length) {
       window.scrollTo(0, 0);
-      say(`Next prompt: ${one(".asked").textContent.replace(/\s+/g, " ").trim()}`);
+      const asked = one(".asked").textContent.replace(/\s+/g, " ").trim();
+      say(`Next prompt: ${asked.slice(0, 300)}`);
     }
-    focusOn(open()[0] || letters()[0]);
+    focusOn(Order.open()[0] || Order.letters[0]);
   }
 
-  document.addEventListener("htmx:load", (event) => {
-    if (event.detail.elt.id !== "quintet") return;
-    busy = false;
-    if (form()) begin(true);
-    else event.detail.elt.querySelector("h2")?.focus();
-  });
-
-  document.addEventListener("htmx:beforeRequest", (event) => {
-    const poll = event.detail.requestConfig.verb === "get";
-    if ((poll && document.hidden) || (!poll && busy)) event.preventDefault();
-    else if (!poll) busy = true;
-  });
-
-  document.addEventListener("htmx:afterRequest", () => { busy = false; });
-
-  // A request that ended on another page was led there to sign in.
-  const ledAway = (xhr) => !new URL(xhr.responseURL, location.href).pathname.startsWith("/rank/");
-
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    const { xhr } = event.detail;
-    if (ledAway(xhr)) {
-      event.detail.shouldSwap = false;
-      if (form()) trouble("You are signed out, so this order is not kept yet. Sign in in another tab, then come back.");
-      else location.assign(xhr.responseURL);
-    } else if (xhr.status === 422 || xhr.status === 409) {
-      event.detail.shouldSwap = true; // the answer says in words what was wrong
-      event.detail.isError = false;
-    }
-  });
-
-  const keptHere = "Your order is kept here: try again.";
-  document.addEventListener("htmx:sendError", () => form() && trouble(`The server cannot be reached. ${keptHere}`));
-  document.addEventListener("htmx:responseError", (event) => {
-    if (form() && !ledAway(event.detail.xhr)) trouble(`The server answered with an error (${event.detail.xhr.status}). ${keptHere}`);
-  });
-
-  for (const use of ["keydown", "pointerdown", "scroll"]) {
-    document.addEventListener(use, () => {
-      if (!form() || Date.now() - renewed < LONG_ENOUGH) return;
-      renewed = Date.now();
-      const token = one("[name=csrfmiddlewaretoken]").value;
-      fetch(form().dataset.hold, { method: "POST", headers: { "X-CSRFToken": token } }).catch(() => { renewed = 0; });
-    }, { passive: true });
+  function dragged(letter, order, line) {
+    if (line !== undefined) acceptable(line);
+    else if (order) take(letter, order);
+    else focusOn(letter); // a click on its row: show the card
   }
 
-  // The guidelines stand open where there is room beside the cards; on a phone they wait behind their title.
-  const guide = document.getElementById("guidelines");
-  if (guide && matchMedia("(min-width: 761px)").matches) guide.open = true;
-  begin(false);
+  // What scrolls in itself takes the focus, so that a keyboard can scroll it; and nothing in focus hides behind the
+  // prompt that stays or the bar at the bottom.
+  function reachable() {
+    for (const text of all(".words .say, .asked")) {
+      if (text.scrollHeight <= text.clientHeight + 1) continue;
+      text.classList.add("long");
+      text.tabIndex = 0;
+    }
+    const asked = one(".asked");
+    const stays = getComputedStyle(asked).position === "sticky" ? asked.offsetHeight : 0;
+    document.documentElement.style.setProperty("--hidden-above", `${stays + 12}px`);
+  }
+
+  document.getElementById("single-keys").checked = single();
+  return { form, one, all, say, trouble, begin, fresh: () => fresh };
 })();

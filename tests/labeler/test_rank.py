@@ -66,8 +66,7 @@ def test_submit_and_hold_reject_get(as_labeler, project):
 def test_the_page_shows_prompt_rollouts_and_guidelines_and_no_hint_of_their_model(
     as_labeler, project, compose, labeler
 ):
-    project.guidelines = "Funniest **first**. <script>alert(1)</script>"
-    project.save()
+    project.revise_guidelines("Funniest **first**. <script>alert(1)</script>")
     policy = Checkpoint.objects.create(project=project, name="secret-policy", location="runs/secret")
     quintet = compose(1, checkpoints=policy)[0]
     page = as_labeler.get(url(project))
@@ -96,7 +95,7 @@ def test_a_submit_keeps_the_ranking_and_answers_with_the_next_quintet(as_labeler
     response = as_labeler.post(url(project, "rank_submit"), sent, headers=HTMX)
     html = response.content.decode()
     assert response.status_code == 200
-    assert html.lstrip().startswith("<form") and "<html" not in html
+    assert html.lstrip().startswith('<div id="quintet"') and "<html" not in html
     assert following.prompt.content in html and first.prompt.content not in html
     ranking = Ranking.objects.get()
     best_to_worst = [JOKES[first.order_for(labeler)["abcde".index(letter)]] for letter in "cabed"]
@@ -231,7 +230,7 @@ def test_a_body_over_the_limit_or_of_another_kind_is_refused(as_labeler, project
 def test_a_partial_quintet_asks_for_as_many_ranks_as_it_has_rollouts(as_labeler, project, compose):
     compose(1, texts=JOKES[:3])
     page = as_labeler.get(url(project)).content.decode()
-    assert page.count('type="radio"') == 9
+    assert len(re.findall(r'name="rank-[a-e]"', page)) == 9
     as_labeler.post(url(project, "rank_submit"), form(as_labeler, project, "bca"))
     assert sorted(Ranking.objects.get().ranks) == [1, 2, 3]
 

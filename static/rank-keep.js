@@ -1,0 +1,225 @@
+// What a labeler did is kept: in this browser at once, on the server soon after. A ranking that is sent waits here until
+// the server has answered, however long that takes, and goes through once, because its ticket stays the same. The time
+// spent is measured here, and the lease renewed while the page is in use. What may be ranked how: rank.js.
+"use strict";
+
+(() => {
+  const { form, one, all, say, trouble, begin } = Desk;
+  const SETTLES = 2_000; // after the last change, until the draft goes to the server
+  const LONG_ENOUGH = 5 * 60_000; // the lease is half an hour: renewing it now and then is plenty
+  const IDLE = 60_000; // who has not moved for a minute is not looking
+  const SLOWEST = 60_000; // between two tries to send
+  let busy = false;
+  let renewed = Date.now();
+  let tries = 0;
+  let again = null; // the next try
+  let settling = null; // the draft that is about to go to the server
+
+  const page = () => document.getElementById("quintet");
+  const cookie = () => /(?:^|; )csrftoken=([^;]+)/.exec(document.cookie)?.[1];
+  const token = () => cookie() || JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"];
+  const send = (url, body) => fetch(url, { method: "POST", body, keepalive: true, headers: { "X-CSRFToken": token(), "HX-Request": "true" } });
+
+  // ---- in this browser: the draft of what is shown, and what was sent and not answered. One of each for a person and a
+  // project, and gone once the server has the ranking.
+
+  const slot = (name) => `quintet.${name}.${page().dataset.owner}`;
+  const read = (name) => JSON.parse(localStorage.getItem(slot(name)) || "null");
+  const forget = (name) => localStorage.removeItem(slot(name));
+  // A browser that keeps nothing (private, or full) still ranks: then only the server has the draft.
+  const keep = (name, value) => { try { localStorage.setItem(slot(name), JSON.stringify(value)); } catch { /* said above */ } };
+
+  function filled() {
+    time.tick();
+    one("[name=focus_seconds]").value = (time.spent / 1000).toFixed(1);
+    const body = new URLSearchParams(new FormData(form()));
+    body.delete("csrfmiddlewaretoken");
+    return body.toString();
+  }
+
+  const known = () => ({ key: form().dataset.key, at: Date.now(), url: form().action, body: filled() });
+
+  document.addEventListener("desk:touched", () => {
+    if (waiting()) recall();
+    keep("draft", known());
+    clearTimeout(settling);
+    settling = setTimeout(settle, SETTLES);
+  });
+
+  // A lost draft is no trouble: this browser has it, and the next change tries again.
+  function settle() {
+    clearTimeout(settling);
+    settling = null;
+    if (!form()?.dataset.draft) return;
+    send(form().dataset.draft, new URLSearchParams(`${filled()}&at=${Date.now()}`)).then((answer) => { if (answer.ok) renewed = Date.now(); }, () => {});
+  }
+
+  document.addEventListener("visibilitychange", () => { if (document.hidden && settling) settle(); });
+
+  // The draft in this browser, where it is newer than what the server knew.
+  function restore() {
+    const draft = read("draft");
+    if (form() && draft?.key === form().dataset.key && draft.at > +form().dataset.at) fill(draft.body);
+  }
+
+  function fill(body) {
+    const values = new URLSearchParams(body);
+    for (const input of all("[type=radio], [type=checkbox]")) input.checked = values.getAll(input.name).includes(input.value);
+    one("[name=focus_seconds]").value = values.get("focus_seconds") || "0";
+  }
+
+  // ---- time with the page in front and somebody at it
+
+  const time = { spent: 0, since: Date.now(), active: Date.now() };
+  time.count = () => {
+    time.spent += Math.max(0, Math.min(Date.now(), time.active + IDLE) - time.since);
+    time.since = Date.now();
+  };
+  time.tick = () => {
+    if (!document.hidden) time.count();
+  };
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) time.count(); // by now it is hidden: up to now it was not
+    else time.since = time.active = Date.now();
+  });
+  for (const use of ["keydown", "pointerdown", "pointermove", "scroll", "wheel"]) {
+    document.addEventListener(use, () => {
+      if (Date.now() - time.active > IDLE) {
+        time.tick();
+        time.since = Date.now();
+      }
+      time.active = Date.now();
+      if (form()?.dataset.hold && Date.now() - renewed > LONG_ENOUGH) {
+        renewed = Date.now();
+        send(form().dataset.hold).catch(() => { renewed = 0; });
+      }
+    }, { passive: true, capture: true });
+  }
+
+  // ---- sending
+
+  const waiting = () => !!again;
+
+  function later(words) {
+    tries += 1;
+    clearTimeout(again);
+    again = setTimeout(retry, Math.min(SLOWEST, 2_000 * 2 ** Math.min(tries, 5)));
+    trouble(words);
+    say(words);
+    one(".go span").textContent = "Waiting to send";
+  }
+
+  function recall() {
+    clearTimeout(again);
+    again = null;
+    forget("unsent");
+  }
+
+  function retry() {
+    clearTimeout(again);
+    again = null;
+    if (form()) form().requestSubmit();
+    else deliver();
+  }
+
+  window.addEventListener("online", () => { if (waiting()) retry(); });
+
+  // What an earlier page sent and never heard of: if it is what is shown now it goes the usual way, else by itself.
+  async function deliver() {
+    const unsent = read("unsent");
+    if (!unsent) return;
+    if (form()?.dataset.key === unsent.key) {
+      fill(unsent.body);
+      begin(false);
+      form().requestSubmit();
+      return;
+    }
+    const answer = await send(unsent.url, new URLSearchParams(unsent.body)).catch(() => null);
+    if (!answer || answer.status >= 500) again = setTimeout(retry, SLOWEST);
+    else if (!ledAway(answer.url)) {
+      forget("unsent");
+      if (form()) trouble("The ranking that waited in this browser is sent now.");
+      else location.reload();
+    }
+  }
+
+  // A request that ended on another page was led there to sign in.
+  const ledAway = (url) => !new URL(url, location.href).pathname.startsWith("/rank/");
+
+  document.addEventListener("htmx:configRequest", (event) => {
+    // Who signed in again in another tab has another token there: the cookie has the newest.
+    event.detail.headers["X-CSRFToken"] = token();
+    if (event.detail.verb !== "get") event.detail.parameters.csrfmiddlewaretoken = token();
+    if (event.detail.elt === form()) event.detail.parameters.focus_seconds = new URLSearchParams(filled()).get("focus_seconds");
+  });
+
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const poll = event.detail.requestConfig.verb === "get";
+    if ((poll && document.hidden) || (!poll && busy)) event.preventDefault();
+    else if (!poll) {
+      busy = true;
+      clearTimeout(settling);
+      if (event.detail.elt === form()) keep("unsent", known());
+    }
+  });
+
+  document.addEventListener("htmx:afterRequest", () => { busy = false; });
+
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { xhr } = event.detail;
+    if (ledAway(xhr.responseURL)) {
+      event.detail.shouldSwap = false;
+      if (!form()) location.assign(xhr.responseURL);
+      else trouble("You are signed out. Your order is kept in this browser: sign in in another tab, then press Enter here.");
+      return;
+    }
+    if (xhr.status === 422 || xhr.status === 409) {
+      event.detail.shouldSwap = true; // the answer says in words what was wrong
+      event.detail.isError = false;
+    }
+    if (event.detail.shouldSwap && event.detail.requestConfig.verb !== "get") settled();
+  });
+
+  // The server has answered: nothing of it waits here any more.
+  function settled() {
+    recall();
+    forget("draft");
+    tries = 0;
+  }
+
+  const kept = "Your ranking is kept in this browser and goes out by itself, once.";
+  document.addEventListener("htmx:sendError", (event) => {
+    if (form() && event.detail.elt === form()) later(`The server cannot be reached. ${kept}`);
+    else if (form()) trouble("The server cannot be reached. Try again.");
+  });
+  document.addEventListener("htmx:responseError", (event) => {
+    const { xhr, elt } = event.detail;
+    if (!form() || ledAway(xhr.responseURL)) return;
+    if (xhr.status >= 500 && elt === form()) later(`The server answered with an error (${xhr.status}). ${kept}`);
+    else if (xhr.status === 403) trouble("This page is out of date. Reload it: your order is kept.");
+    else trouble(`The server answered with an error (${xhr.status}). Your order is kept: try again.`);
+  });
+
+  // ---- a quintet begins
+
+  function start(arrived) {
+    busy = false;
+    renewed = Date.now();
+    restore();
+    if (form()) {
+      time.tick();
+      time.spent = 1000 * one("[name=focus_seconds]").value || 0;
+    }
+    begin(arrived);
+  }
+
+  document.addEventListener("htmx:load", (event) => {
+    if (event.detail.elt.id !== "quintet") return;
+    start(true);
+    if (!form()) page().querySelector("[data-heading]")?.focus();
+  });
+
+  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+  start(false);
+  deliver();
+})();
