@@ -101,20 +101,25 @@ def _with_rankings(people: QuerySet[User], **of: object) -> QuerySet[User]:
 @admin_required
 @require_safe
 def people(request: HttpRequest) -> HttpResponse:
-    return render(request, "people/people.html", _listed(request, InvitationForm(request.user)))
+    fresh = request.session.pop("fresh_invitation", None)
+    shown = {}
+    if fresh:
+        shown = {"invitation": _invitations(request.user).filter(pk=fresh[0]).first(), "link": fresh[1]}
+    return render(request, "people/people.html", _listed(request, InvitationForm(request.user), **shown))
 
 
 @admin_required
 @require_POST
 def invite(request: HttpRequest) -> HttpResponse:
-    """The link is shown in the answer to this request and nowhere again: only its digest is kept."""
+    """The link is shown once, on the page that comes next, and nowhere again: only its digest is kept. Until
+    then it lies in the session, so that reloading that page makes no second invitation."""
     form = InvitationForm(request.user, request.POST)
     if not form.is_valid():
         return render(request, "people/people.html", _listed(request, form), status=422)
     invitation, token = Invitation.objects.issue(request.user, **form.cleaned_data)
     link = request.build_absolute_uri(reverse("join", args=[token]))
-    context = _listed(request, InvitationForm(request.user), invitation=invitation, link=link)
-    return render(request, "people/people.html", context)
+    request.session["fresh_invitation"] = [invitation.pk, link]
+    return redirect("people")
 
 
 def _invitations(user: User) -> QuerySet[Invitation]:

@@ -153,9 +153,11 @@ def compare(request: HttpRequest, pk: int) -> HttpResponse:
         "choices": choices,
         "asked": asked,
         "after": choices.filter(pk=asked.question["after"]).first() if asked else choices.first(),
+        "waiting": bool(asked) and asked.state in (Request.State.WAITING, Request.State.WORKING),
+        "oob": bool(request.htmx),
         "said": _compared(asked),
     }
-    return render(request, "runs/compare.html#answer" if request.htmx else "runs/compare.html", context)
+    return render(request, "runs/compare.html#news" if request.htmx else "runs/compare.html", context)
 
 
 def _compared(asked: Request | None) -> dict[str, Any]:

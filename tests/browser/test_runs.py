@@ -186,3 +186,41 @@ def test_the_sums_of_the_launch_form_follow_the_hand(page, sign_in, admin, proje
     page.fill("[name=steps]", "many")
     page.wait_for_selector("text=One of the values cannot be used")
     assert page.input_value("[name=steps]") == "many"
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_empty_frames(page, sign_in, admin, project):
+    lease = timezone.now() + timedelta(minutes=5)
+    settings = config.as_dict(config.make("policy", {}))
+    run = Run.objects.create(
+        project=project, kind="policy", state="running", config=settings, leased_until=lease
+    )
+    sign_in(page, admin)
+    page.goto(reverse("run", args=[run.pk]))
+    page.wait_for_selector(".nothing")
+    Run.objects.filter(pk=run.pk).update(state="failed", reason="There is no tokenizer.")
+    page.wait_for_selector("text=Why it failed")
+    page.wait_for_selector("#charts", state="detached")
+
+
+def test_an_open_select_is_left_alone_while_the_answer_is_awaited(page, sign_in, admin, run):
+    made = [
+        run.checkpoints.create(project=run.project, name=f"Step {n}", step=n, location="x") for n in (10, 20)
+    ]
+    question = {"after": made[0].pk, "seed": 0}
+    asked = run.requests.create(project=run.project, kind="compare", question=question)
+    sign_in(page, admin)
+    page.goto(reverse("run_compare", args=[run.pk]))
+    page.evaluate("window.first = document.querySelector('#after')")
+    page.locator("#after").focus()
+    asked.phase = "the starting model answers"
+    asked.save()
+    page.wait_for_selector("text=The starting model answers")
+    assert page.evaluate("window.first.isConnected && document.activeElement === window.first")
+    assert page.get_by_role("button", name="Ask again").is_disabled()
+    answer = {"text": "Honk.", "finished": True}
+    asked.answer = {"items": [{"prompt": "Joke?", "before": answer, "after": answer}]}
+    asked.state = "answered"
+    asked.save()
+    page.wait_for_selector("text=Honk.")
+    assert page.get_by_role("button", name="Ask again with another seed").is_enabled()
+    assert page.evaluate("window.first.isConnected")

@@ -1,5 +1,8 @@
 """Health: what a load balancer and a container ask."""
 
+import logging
+import sys
+
 import pytest
 from django.db import OperationalError, connection
 
@@ -24,3 +27,12 @@ def test_it_says_when_the_database_does_not_answer(client):
 
 def test_it_rejects_post(client):
     assert client.post("/health/").status_code == 405
+
+
+def test_a_foreign_host_is_refused_with_one_line_in_the_log(client, capfd):
+    handlers = logging.getLogger("django.security").handlers
+    (handler,) = (each for each in handlers if type(each) is logging.StreamHandler)  # pytest adds its own
+    handler.setStream(sys.stderr)
+    assert client.get("/projects/", headers={"host": "elsewhere.example"}).status_code == 400
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "elsewhere.example" in said and "Traceback" not in said

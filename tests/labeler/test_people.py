@@ -10,7 +10,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def link(as_admin, project) -> str:
-    response = as_admin.post("/people/invite/", {"note": "Nina", "project": project.pk})
+    response = as_admin.post("/people/invite/", {"note": "Nina", "project": project.pk}, follow=True)
     return response.context["link"]
 
 
@@ -33,12 +33,20 @@ def test_the_list_asks_no_more_of_the_database_as_it_grows(as_admin, project, dj
 
 
 def test_a_link_is_shown_once_and_leads_to_the_host_that_the_admin_uses(as_admin, project):
-    response = as_admin.post("/people/invite/", {"project": project.pk}, headers={"host": "localhost"})
+    as_admin.post("/people/invite/", {"project": project.pk}, headers={"host": "localhost"})
+    response = as_admin.get("/people/")
     link = response.context["link"]
     assert link.startswith("http://localhost/account/join/")
     assert link in response.content.decode()
     assert link not in as_admin.get("/people/").content.decode()
     assert Client().get(link.removeprefix("http://localhost")).status_code == 200
+
+
+def test_reloading_the_page_with_the_link_makes_no_second_invitation(as_admin, project):
+    answer = as_admin.post("/people/invite/", {"project": project.pk})
+    assert (answer.status_code, answer.url) == (302, "/people/")
+    as_admin.get("/people/"), as_admin.get("/people/")
+    assert Invitation.objects.count() == 1
 
 
 def test_an_invitation_remembers_who_what_and_where(link, admin, project):
@@ -54,7 +62,7 @@ def test_an_invitation_to_no_project_there_is_is_refused(as_admin, project):
 
 
 def test_a_note_of_any_kind_is_shown_as_text(as_admin):
-    response = as_admin.post("/people/invite/", {"note": "<script>alert(1)</script>"})
+    response = as_admin.post("/people/invite/", {"note": "<script>alert(1)</script>"}, follow=True)
     assert "<script>alert" not in response.content.decode()
     assert as_admin.post("/people/invite/", {"note": "a\0b"}).status_code == 422
 

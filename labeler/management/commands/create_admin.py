@@ -2,9 +2,9 @@
 
 import os
 
-from django.core.management.base import BaseCommand, CommandError
 from django.db import IntegrityError
 
+from labeler.management import BaseCommand, CommandError
 from labeler.models import User
 
 

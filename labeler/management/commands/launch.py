@@ -2,9 +2,9 @@
 
 import time
 
-from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
 
+from labeler.management import BaseCommand, CommandError
 from labeler.models import Checkpoint, Project, Run
 from rlhf import config
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from labeler.management import BaseCommand, CommandError
 from labeler.models import Project, User
 from labeler.postgres import install_queues
 

@@ -1,8 +1,7 @@
 """`manage.py seed_demo`: the demo project, in a database that has no project yet."""
 
-from django.core.management.base import BaseCommand
-
 from labeler.demo.seed import seed
+from labeler.management import BaseCommand
 
 
 class Command(BaseCommand):

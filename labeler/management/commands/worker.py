@@ -4,9 +4,8 @@ the same two beside the web server."""
 import asyncio
 import os
 
-from django.core.management.base import BaseCommand
-
 from labeler.launcher import worker_nodes
+from labeler.management import BaseCommand
 from labeler.supervisor import Supervisor
 
 
