@@ -22,7 +22,7 @@ from labeler import answers
 from labeler.celery import QUEUES, app, is_stopping
 from labeler.follower import Follower
 from labeler.intake.work import carry_out as carry_out_import
-from labeler.models import Checkpoint, Import, Project, Request, Run
+from labeler.models import Checkpoint, Import, Project, Request, Run, StaleQuintet
 from labeler.models.runs import LEASE, FencedOff
 from labeler.trainer import PATIENCE, Trainer
 from rlhf.config import Refused
@@ -246,8 +246,8 @@ def _keep_sweeping(queues: set[str]) -> None:
 
 
 def sweep(queues: set[str]) -> None:
-    """Ring for every row of these queues that waits, its message lost or its worker dead. A node that is busy
-    rings for nobody: it could not come, and who is idle does it."""
+    """Ring for every row of these queues that waits, its message lost or its worker dead; then bring what
+    was ranked into the sums of agreement. A node that is busy does neither: who is idle does it."""
     if node.active_requests:
         return
     if QUEUES["answer"] in queues:
@@ -258,3 +258,7 @@ def sweep(queues: set[str]) -> None:
             Run.objects.top_up(project)
         for run in Run.objects.claimable():
             run.ring()
+    if StaleQuintet.objects.exists():
+        from labeler.agreement.folding import fold_all  # with numpy, which nothing else here needs
+
+        fold_all()

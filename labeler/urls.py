@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 
 from labeler.views import (
     account,
+    agreement,
     audit,
     checkpoints,
     datasets,
@@ -61,6 +62,8 @@ urlpatterns = [
     path("rank/<slug:slug>/mine/", rank.mine, name="rank_mine"),
     path("rank/<slug:slug>/mine/<int:pk>/", rank.revise, name="rank_revise"),
     path("rank/<slug:slug>/mine/<int:pk>/undo/", rank.undo, name="rank_undo"),
+    path("agreement/<slug:slug>/", agreement.agreement, name="agreement"),
+    path("agreement/<slug:slug>/audits/", agreement.audits, name="audits"),
     path("rounds/<slug:slug>/", rounds.rounds, name="rounds"),
     path("rounds/<slug:slug>/<int:number>/close/", rounds.close, name="round_close"),
     path("rounds/<slug:slug>/<int:number>/reopen/", rounds.reopen, name="round_reopen"),

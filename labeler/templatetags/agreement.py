@@ -1,0 +1,44 @@
+"""Tags for the pages of agreement: a number with its interval in words, a strip or a picture of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import template
+
+from labeler.agreement import pictures
+from labeler.templatetags.words import figure
+
+register = template.Library()
+
+# From where to where a measure can go, and how it is said.
+SHARES = {"agreement", "ceiling", "self_agreement", "gold", "longer", "unchanged"}
+
+
+def _form(name: str) -> str:
+    return "percent" if name in SHARES else "share"
+
+
+@register.simple_tag
+def value(told: Mapping[str, Any], name: str) -> str:
+    return figure(told[name], _form(name))
+
+
+@register.simple_tag
+def interval(told: Mapping[str, Any], name: str) -> str:
+    """`69 to 75 %`; nothing where there are too few quintets for one."""
+    ends = told.get(f"{name}_interval")
+    if not ends:
+        return ""
+    if _form(name) == "percent":
+        return f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} %"
+    return f"{figure(ends[0], 'share')} to {figure(ends[1], 'share')}".replace("-", "−")
+
+
+@register.inclusion_tag("agreement/_strip.html")
+def strip(told: Mapping[str, Any], name: str) -> dict[str, Any]:
+    low = -1 if name in ("tau", "alpha", "kappa") else 0
+    return pictures.strip(told[name], told.get(f"{name}_interval"), low, 1)
+
+
+register.filter("position_bars", pictures.positions)
+register.filter("time_bars", pictures.histogram)
