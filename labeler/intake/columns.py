@@ -90,7 +90,7 @@ def guessed(columns: Iterable[str], kind: str) -> dict[str, str]:
     columns = list(columns)
     wanted = set(FIELDS[kind])
     # Some count from nought.
-    start = 1 if any(_numbered(each, 0) in wanted for each in columns if each[-1:] == "0") else 0
+    start = 1 if any(_numbered(each, 0).endswith(" 0") for each in columns) else 0
     mapping: dict[str, str] = {}
     for how in (str, _known_name, lambda name: _numbered(name, start)):
         for column in columns:

@@ -129,9 +129,7 @@ def pair(row: dict[str, Any]) -> Line:
             if same == len(chosen) == len(rejected):
                 raise ValueError("“chosen” and “rejected” are the same.")
             if not same:
-                raise ValueError(
-                    "“chosen” and “rejected” have no beginning in common that could be the prompt."
-                )
+                raise ValueError("“chosen” and “rejected” do not begin alike: nothing there is the prompt.")
             row["prompt"], chosen, rejected = chosen[:same], chosen[same:], rejected[same:]
         chosen, rejected = _answer(chosen, "chosen"), _answer(rejected, "rejected")
     elif not isinstance(chosen, str) or not isinstance(rejected, str):
