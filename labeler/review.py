@@ -10,6 +10,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from labeler.models import Place, Project, Prompt, Purpose, Quintet, Ranking, Rollout, Round, User
+from labeler.models.queue import ASKED
 from labeler.models.rankings import RankingRefused, checked_ranks
 
 SETTLED = ["reviewed_at", "reviewed_by", "decided_ranks"]
@@ -64,7 +65,7 @@ def ask_another(quintet: Quintet, by: User) -> None:
     if locked.set_aside_at or locked.round.closed_at or locked.purpose != Purpose.WORK:
         raise RankingRefused("It is out of the queue: nobody would be served it.")
     last = quintet.places.filter(purpose=Purpose.WORK).aggregate(last=Max("number"))["last"]
-    number = 0 if last is None else last + 1
+    number = max(ASKED, (last or 0) + 1)  # beyond those that the project's settings ask for
     place = Place.objects.create(
         project=quintet.project, quintet=quintet, priority=quintet.priority, number=number
     )

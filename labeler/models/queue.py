@@ -77,6 +77,7 @@ WHERE NOT EXISTS (SELECT FROM labeler_place place
 ORDER BY priority, id, series.number
 """
 # Of the places of a quintet, taken ones first, as many as are wanted are open or filled, the rest closed.
+# What a reviewer has asked for besides stays open.
 FIT_PLACES = """
 , kept AS (
     SELECT place.id, row_number() OVER (PARTITION BY quintet_id
