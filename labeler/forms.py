@@ -112,12 +112,12 @@ class RunForm(forms.Form):
 
     def _dataset_field(self) -> forms.Field:
         now = "All demonstrations now" if self.kind == "sft" else "All rankings now"
-        frozen = [(str(each.pk), _described(each)) for each in self._datasets()[:20]]
+        frozen = [(str(each.pk), _described(each)) for each in self._datasets()]
         return forms.ChoiceField(
             choices=[(NOW, now), *frozen],
             initial=NOW,
             label="Dataset",
-            help_text=f"Frozen at the launch and named by its hash. Now: {self.supply()}.",
+            help_text=f"A frozen one, or one that is frozen at the launch. Now: {self.supply()}.",
         )
 
     def _simulated_field(self) -> forms.Field:
@@ -134,7 +134,7 @@ class RunForm(forms.Form):
     def supply(self) -> str:
         """What a dataset frozen now could hold, in words."""
         if self.kind == "sft":
-            return count(self.project.demonstrations.count(), "demonstration")
+            return count(self.project.demonstrations.all().counted().count(), "demonstration")
         people, simulated = self.rankings
         said = f"{count(people, 'ranking')} by people"
         return f"{said} and {simulated:,} simulated" if simulated else said
@@ -142,8 +142,8 @@ class RunForm(forms.Form):
     @property
     def rankings(self) -> tuple[int, int]:
         """By people, and simulated."""
-        found = Ranking.objects.filter(quintet__project=self.project)
-        return found.filter(simulated=False).count(), found.filter(simulated=True).count()
+        found = Ranking.objects.filter(quintet__project=self.project).counted()
+        return found.by_people().count(), found.filter(simulated=True).count()
 
     # What the page shows.
 
@@ -225,7 +225,7 @@ class RunForm(forms.Form):
             found = self._datasets().filter(pk=chosen).first() if chosen.isdecimal() else None
             return found.lines if found else 0
         if self.kind == "sft":
-            return self.project.demonstrations.count()
+            return self.project.demonstrations.all().counted().count()
         people, simulated = self.rankings
         return people + (simulated if self["simulated"].value() else 0)
 

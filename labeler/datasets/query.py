@@ -129,7 +129,7 @@ class Query:
 
 def nothing_in(project: Project, query: Query) -> str:
     """Why there is nothing to freeze, in words."""
-    if query.as_dict():
+    if set(query.as_dict()) - {"simulated"}:
         return "No ranking is what was asked for."
     simulated = Query(simulated=True).counts(project)["simulated"]
     if simulated:

@@ -47,7 +47,6 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Those that wait, and those whose worker has not been heard of since its lease ran out."""
         return self.filter(Q(state=Run.State.QUEUED) | Q(state=Run.State.RUNNING, leased_until__lt=Now()))
 
-    @transaction.atomic
     def launch(
         self,
         project: Project,
@@ -80,24 +79,26 @@ class RunQuerySet(models.QuerySet["Run"]):
                 "count",
                 f"A quintet has {FEWEST} to {MOST} rollouts, five as a rule; {made.count} do not fit.",
             )
-        if "dataset" in needed and dataset is None:
-            include = defaults.get("simulated", False) if simulated is None else simulated
-            dataset = self._frozen(project, kind, include, by)
         lines = list(project.prompts.all() if prompts is None else prompts) if "prompts" in needed else []
         if "prompts" in needed and not lines:
             raise Refused("prompts", "The project has no prompts yet: add some first.")
-        run = self.create(
-            project=project,
-            round=self._round(project, kind, reward_model),
-            kind=kind,
-            config=config.as_dict(made),
-            start=start if "policy" in needed else None,
-            reward_model=reward_model if "reward" in needed else None,
-            dataset=dataset if "dataset" in needed else None,
-            created_by=by,
-        )
-        run.keep_prompts(lines)
-        transaction.on_commit(run.ring, robust=True)
+        if "dataset" in needed and dataset is None:
+            # Before the transaction of the run: a snapshot has one of its own.
+            include = defaults.get("simulated", False) if simulated is None else simulated
+            dataset = self._frozen(project, kind, include, by)
+        with transaction.atomic():
+            run = self.create(
+                project=project,
+                round=self._round(project, kind, reward_model),
+                kind=kind,
+                config=config.as_dict(made),
+                start=start if "policy" in needed else None,
+                reward_model=reward_model if "reward" in needed else None,
+                dataset=dataset if "dataset" in needed else None,
+                created_by=by,
+            )
+            run.keep_prompts(lines)
+            transaction.on_commit(run.ring, robust=True)
         return run
 
     def _round(self, project: Project, kind: str, judge: Checkpoint | None) -> Round:
@@ -127,7 +128,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         try:
             if kind == Run.Kind.SFT:
                 return datasets.freeze_demonstrations(project, by)
-            return datasets.freeze_rankings(project, simulated, by)
+            return datasets.freeze(project, datasets.Query(simulated=simulated), by)
         except datasets.NothingToFreeze as nothing:
             raise Refused("dataset", str(nothing)) from None
 

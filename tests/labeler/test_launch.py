@@ -181,7 +181,7 @@ def test_the_command_queues_a_run(project, start, reward_model, capsys):
         (["policy", "--project", "pelican-jokes", "--set", "steps"], "KEY=VALUE"),
         (["policy", "--project", "pelican-jokes", "--set", "stepz=1"], "no setting “stepz”"),
         (["reward", "--project", "pelican-jokes"], "no rankings yet"),
-        (["rollouts", "--project", "pelican-jokes", "--from", "99"], "no checkpoint 99"),
+        (["rollouts", "--project", "pelican-jokes", "--from", "999999"], "no checkpoint 999999"),
     ],
 )
 def test_the_command_refuses_in_words(project, start, reward_model, arguments, words):
