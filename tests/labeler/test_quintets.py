@@ -135,8 +135,9 @@ def test_who_comes_back_after_the_lease_begins_a_new_clock(project, labeler, com
 
 @pytest.mark.django_db(transaction=True)
 def test_labelers_who_ask_at_once_never_get_the_same_place(project, compose):
-    project.overlap = 2
-    compose(12)
+    """400 places, 8 labelers."""
+    project.overlap, project.repeat_rate = 2, 0
+    compose(200)
     people = User.objects.bulk_create(User(username=f"labeler {number}") for number in range(8))
     gate, got = threading.Barrier(len(people)), []
 
@@ -152,8 +153,8 @@ def test_labelers_who_ask_at_once_never_get_the_same_place(project, compose):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({place for place, _, _ in got}) == len(got) == 24
-    assert len({(quintet, labeler) for _, quintet, labeler in got}) == 24
+    assert len({place for place, _, _ in got}) == len(got) == 400
+    assert len({(quintet, labeler) for _, quintet, labeler in got}) == 400
     assert not Ranking.objects.filter(surplus=True).exists()
 
 
