@@ -262,11 +262,12 @@ class CheckForm(forms.Form):
             if bool(data.get(f"text_{letter}")) != bool(data.get(f"rank_{letter}")):
                 self.add_error(f"rank_{letter}", "A rollout and its rank belong together.")
         if len(given) < 2:
-            self.add_error("text_A", "At least two rollouts are needed.")
-        self.texts = [data[f"text_{letter}"] for letter in given]
-        self.ranks = [int(data.get(f"rank_{letter}") or 0) for letter in given]
-        if not self.errors and len(set(self.ranks)) == 1:
-            self.add_error("rank_A", "All ranks are equal: there would be nothing to check against.")
+            self.add_error(None, "At least two rollouts are needed, each with its rank.")
+        if not self.errors:
+            self.texts = [data[f"text_{letter}"] for letter in given]
+            self.ranks = [int(data[f"rank_{letter}"]) for letter in given]
+            if len(set(self.ranks)) == 1:
+                self.add_error(None, "All ranks are equal: there would be nothing to check against.")
         return data
 
     @property
