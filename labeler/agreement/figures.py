@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labeler.agreement.layout import ALPHA, BINS, EDGES, REPLICATED, WIDTH, column
 
 FEWEST = 5
-MIDDLE = (2.5, 97.5)
+MIDDLE = (0.025, 0.975)
 QUANTILES = {"tenth": 0.1, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "nine_tenths": 0.9}
 
 Numbers = NDArray[np.float64]
@@ -188,8 +188,15 @@ def _plain(number: Any) -> float | None:
 
 
 def _interval(replicates: Numbers) -> list[float] | None:
-    told = replicates[~np.isnan(replicates)]
-    return [float(end) for end in np.percentile(told, MIDDLE)] if len(told) else None
+    told = np.sort(replicates[~np.isnan(replicates)])
+    return [_quantile(told, share) for share in MIDDLE] if len(told) else None
+
+
+def _quantile(ordered: Numbers, share: float) -> float:
+    at = share * (len(ordered) - 1)
+    below = int(at)
+    above = min(below + 1, len(ordered) - 1)
+    return float(ordered[below] + (at - below) * (ordered[above] - ordered[below]))
 
 
 # Of nobody's rankings: no count, and no number that could be told.

@@ -15,7 +15,6 @@ from django.db.models.functions import Length
 
 from labeler.agreement.figures import figures
 from labeler.agreement.layout import A_LABELERS, REPLICATED, VERSION, Kind, column
-from labeler.agreement.measures import of_quintet
 from labeler.agreement.tallies import GOLD, HEAD, REPEAT, ROW, WORK, Delta, Entry, Scope, changes
 from labeler.models import Arm, Project, Purpose, Quintet, Ranking, StaleQuintet, Tallied, Tally
 
@@ -74,11 +73,12 @@ def _bring_in(project: Project, quintets: list[int]) -> None:
     changed = [pk for pk in quintets if then.get(pk, b"") != now.get(pk, b"")]
     entries = [Entry(pk, -1, then.get(pk, b"")) for pk in changed]
     entries += [Entry(pk, 1, now.get(pk, b"")) for pk in changed]
-    _write(project, dict(changes(entries)))
+    found = changes(entries)
+    _write(project, found.scopes)
     Tallied.objects.filter(pk__in=[pk for pk in changed if pk not in now]).delete()
     Tallied.objects.bulk_create(
         [
-            Tallied(quintet_id=pk, project_id=project.pk, state=now[pk], tau=tau_of(now[pk]))
+            Tallied(quintet_id=pk, project_id=project.pk, state=now[pk], tau=found.taus[pk])
             for pk in changed
             if pk in now
         ],
@@ -86,14 +86,6 @@ def _bring_in(project: Project, quintets: list[int]) -> None:
         unique_fields=["quintet_id"],
         update_fields=["state", "tau"],
     )
-
-
-def tau_of(state: bytes) -> float | None:
-    """The mean tau-b of every two people's rankings of the quintet that looks like this."""
-    size = np.frombuffer(state[: HEAD.itemsize], HEAD)["size"][0]
-    rows = np.frombuffer(state[HEAD.itemsize :], ROW)
-    people = rows[(rows["purpose"] == WORK) & (rows["simulated"] == 0)]
-    return of_quintet(people["ranks"][:, :size].tolist()) if len(people) > 1 else None
 
 
 def states(quintets: list[int]) -> dict[int, bytes]:

@@ -80,14 +80,17 @@ class Delta(NamedTuple):
     replicates: Numbers  # [REPLICATES, REPLICATED], or fewer columns for a labeler
 
 
-def changes(entries: list[Entry]) -> Iterator[tuple[Scope, Delta]]:
+class Changes(NamedTuple):
+    scopes: dict[Scope, Delta]
+    taus: dict[int, float | None]  # of each quintet put in: the mean tau-b of every two people there
+
+
+def changes(entries: list[Entry]) -> Changes:
     """What adding and taking out these entries changes, scope by scope."""
     entries = [entry for entry in entries if entry.bytes]
     if not entries:
-        return
+        return Changes({}, {})
     heads, rows, of = _read(entries)
-    signs = np.array([entry.sign for entry in entries], float)
-    weights = poisson(np.array([entry.quintet for entry in entries]))
     simulated = rows["simulated"].astype(np.intp)
     # One line of sums for an entry's people and one for its simulated labelers, and one for each of them.
     whole = of * 2 + simulated
@@ -96,6 +99,20 @@ def changes(entries: list[Entry]) -> Iterator[tuple[Scope, Delta]]:
     _add_rankings(sums, heads, rows, of, whole, own)
     _add_comparisons(sums, heads, rows, of, whole, own)
     _add_checks(sums, heads, rows, of, whole, own)
+    found = dict(_by_scope(entries, heads, whole, ids, own, simulated, sums))
+    tau, taus = (sums.whole[::2, column(name).start] for name in ("tau", "taus"))
+    means = np.where(taus > 0, tau / np.maximum(taus, 1), np.nan).tolist()
+    put_in = {
+        entry.quintet: None if mean != mean else mean
+        for entry, mean in zip(entries, means, strict=True)
+        if entry.sign > 0
+    }
+    return Changes(found, put_in)
+
+
+def _by_scope(entries, heads, whole, ids, own, simulated, sums) -> Iterator[tuple[Scope, Delta]]:
+    signs = np.array([entry.sign for entry in entries], float)
+    weights = poisson(np.array([entry.quintet for entry in entries]))
     used = np.unique(whole)
     entry = used // 2
     for kind, refs in (

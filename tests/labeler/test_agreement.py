@@ -116,7 +116,7 @@ def test_sums_kept_up_to_date_equal_counting_it_all_again(project, crew, compose
             fold(project, most=2)
     fold_all([project])
     kept = {tally.pk: tally for tally in project.tallies.all()}
-    fresh = dict(changes([Entry(pk, 1, state) for pk, state in states([q.pk for q in quintets]).items()]))
+    fresh = changes([Entry(pk, 1, state) for pk, state in states([q.pk for q in quintets]).items()]).scopes
     assert {(each.simulated, each.kind, each.ref) for each in kept.values()} == set(fresh)
     for tally in kept.values():
         delta = fresh[tally.simulated, tally.kind, tally.ref]

@@ -116,7 +116,7 @@ def entry(quintet: int, rankings: dict[int, list[int]], purpose: int = WORK, sig
 
 def told(quintets: list[dict[int, list[int]]], kind: int = Kind.PROJECT, ref: int = 0) -> dict:
     """The figures of quintets given as ranks by labeler."""
-    found = dict(changes([entry(number, rankings) for number, rankings in enumerate(quintets) if rankings]))
+    found = changes([entry(number, rankings) for number, rankings in enumerate(quintets)]).scopes
     delta = found[False, kind, ref]
     return figures(delta.sums, delta.replicates)
 
