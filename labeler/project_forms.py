@@ -7,6 +7,7 @@ import json
 import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 from django import forms
 from django.conf import settings
@@ -27,7 +28,7 @@ LATER, HERE, FOLDER, HUB = "later", "checkpoint", "folder", "hub"
 def whole(label: str, help_text: str, least: int, most: int, **more) -> forms.IntegerField:
     said = f"A whole number from {least:,} to {most:,}."
     errors = dict.fromkeys(("invalid", "min_value", "max_value"), said)
-    about = {"label": label, "help_text": help_text, "min_value": least, "max_value": most}
+    about: dict[str, Any] = {"label": label, "help_text": help_text, "min_value": least, "max_value": most}
     return forms.IntegerField(**about, error_messages=errors, **more)
 
 
@@ -35,7 +36,7 @@ def share(label: str, help_text: str) -> forms.FloatField:
     said = "A number from 0 to 1: 0.05 is one in twenty."
     errors = dict.fromkeys(("invalid", "min_value", "max_value"), said)
     widget = forms.TextInput({"inputmode": "decimal", "autocomplete": "off"})
-    about = {"label": label, "help_text": help_text, "min_value": 0.0, "max_value": 1.0}
+    about: dict[str, Any] = {"label": label, "help_text": help_text, "min_value": 0.0, "max_value": 1.0}
     return forms.FloatField(**about, error_messages=errors, widget=widget)
 
 

@@ -8,6 +8,7 @@ from django.core.validators import slug_re
 from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import slugify
 from markdown_it import MarkdownIt
@@ -150,6 +151,11 @@ class Project(models.Model):
         """The guidelines as a reader sees them: only what text needs gets through, and nothing is fetched."""
         return _reading(self.guidelines)
 
+    @cached_property
+    def newest_guidelines(self) -> "Guidelines | None":
+        """The version that whoever ranks now has beside them; asked once for a page and for what it keeps."""
+        return self.guideline_versions.order_by("-number").first()
+
     @transaction.atomic
     def admit(self, user: User, role: str, by: User) -> "Membership":
         """Let somebody in; who is in already stays what they are."""
@@ -170,7 +176,9 @@ class Project(models.Model):
             setattr(self, name, now)
         self.save(update_fields=list(changed))
         said = {name: (_said(was, name), _said(self, name)) for name in changed}
-        words = "; ".join(f"{name.replace('_', ' ')}: {then}, now {now}" for name, (then, now) in said.items())
+        words = "; ".join(
+            f"{name.replace('_', ' ')}: {then}, now {now}" for name, (then, now) in said.items()
+        )
         self.audit.write(by, self, "settings changed", words[:500], changed=said)
         if changed.keys() & QUEUED:
             self.quintets.reorder(self)
@@ -179,13 +187,14 @@ class Project(models.Model):
     def revise_guidelines(self, text: str, by: User | None = None) -> "Guidelines | None":
         """The newest version; a new one where `text` is another. Rankings name theirs."""
         Project.objects.select_for_update(no_key=True).get(pk=self.pk)
-        newest = self.guideline_versions.last()
+        newest = self.guideline_versions.order_by("-number").first()
         if text != (newest.text if newest else ""):
             number = newest.number + 1 if newest else 1
             newest = self.guideline_versions.create(number=number, text=text, created_by=by)
             words = f"The guidelines have a new version, number {number}."
             self.audit.write(by, self, "guidelines version", words, number=number)
-        self.guidelines = text
+        self.newest_guidelines = newest
+        self.guidelines, self.newest_guidelines = text, newest
         self.save(update_fields=["guidelines"])
         return newest
 
@@ -199,10 +208,13 @@ def _said(project: Project, name: str) -> str:
 def _reading(markdown: str) -> SafeString:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(markdown)
-    for token in tokens:
-        if token.type.startswith("heading"):
-            # The page has a heading of its own above the guidelines' ones.
-            token.tag = f"h{min(int(token.tag[1]) + 2, 6)}"
+    headings = [token for token in tokens if token.type.startswith("heading")]
+    # The page has two orders of headings above the guidelines' ones, and no order may be passed over.
+    written, order = sorted({token.tag for token in headings}), 2
+    for token in headings:
+        if token.nesting > 0:
+            order = min(written.index(token.tag) + 3, order + 1, 6)
+        token.tag = f"h{order}"
     html = parser.renderer.render(tokens, parser.options, {})
     return mark_safe(nh3.clean(html, tags=READING_TAGS, attributes={"a": {"href", "title"}}))
 

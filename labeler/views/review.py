@@ -4,6 +4,8 @@ side; and the gold and practice quintets. For a project's reviewers and admins.
 What a decision does is said in labeler/review.py. Left out: how far labelers agree in all (agreement.py), and
 who wrote which rollout, because reviewers rank as well."""
 
+from typing import Any
+
 from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
@@ -16,6 +18,7 @@ from labeler import aggregate
 from labeler import review as decisions
 from labeler.access import labeler_required
 from labeler.agreement import of_quintet
+from labeler.agreement.report import catch_up
 from labeler.models import Project, Prompt, Purpose, Quintet, Ranking, Tallied
 from labeler.models.checks import scores
 from labeler.models.rankings import RankingRefused
@@ -55,6 +58,7 @@ def review(request: HttpRequest, slug: str) -> HttpResponse:
         settled = project.quintets.filter(reviewed_at__isnull=False).order_by("-reviewed_at")
         pairs = [(pk, None) for pk in settled.values_list("pk", flat=True)[start : start + A_PAGE + 1]]
     else:
+        catch_up(project)
         pairs = list(disagreements(project).values_list("quintet_id", "tau")[start : start + A_PAGE + 1])
     shown = _rows(dict(pairs[:A_PAGE]))
     aside = project.quintets.filter(set_aside_at__isnull=False, purpose=Purpose.WORK)
@@ -91,12 +95,17 @@ def quintet(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     following = disagreements(quintet.project).exclude(quintet_id=pk).values_list("quintet_id", flat=True)
     copies = quintet.copies.filter(set_aside_at=None)
     waiting = quintet.places.waiting().count()
-    context = {"project": quintet.project, "quintet": quintet, "next": following.first(), "copies": copies}
+    context: dict[str, Any] = {
+        "project": quintet.project,
+        "quintet": quintet,
+        "next": following.first(),
+        "copies": copies,
+    }
     context |= {"waiting": waiting, "ranks": range(1, len(quintet.rollouts.all()) + 1)}
     return render(request, "review/quintet.html", context | _seen(quintet))
 
 
-def _seen(quintet: Quintet) -> dict:
+def _seen(quintet: Quintet) -> dict[str, Any]:
     """Everybody's newest ranking with the older versions behind it, and what they come to together: of the
     people who are not excluded, or of simulated labelers where no person has ranked it."""
     found = quintet.rankings.filter(purpose__in=[quintet.purpose, Purpose.REPEAT])
@@ -114,8 +123,12 @@ def _seen(quintet: Quintet) -> dict:
     counted = [each for each in rankings if not each.excluded and each.purpose == quintet.purpose]
     people = [each.ranks for each in counted if not each.simulated]
     together = people or [each.ranks for each in counted]
-    about = {"rankings": rankings, "together": len(together), "simulated_only": bool(together) and not people}
-    known = quintet.decided_ranks or quintet.known_ranks
+    about: dict[str, Any] = {
+        "rankings": rankings,
+        "together": len(together),
+        "simulated_only": bool(together) and not people,
+    }
+    known: list[int] | None = quintet.decided_ranks or quintet.known_ranks
     if together:
         about |= {"consensus": aggregate.consensus(together), "tau": of_quintet(together)}
         known = known or about["consensus"]
@@ -128,7 +141,7 @@ def _seen(quintet: Quintet) -> dict:
 def _rollouts(quintet: Quintet, together: list[list[int]], known: list[int] | None) -> list[dict]:
     """The rollouts under their letters, the best first where anything is known: with the consensus and the
     strengths, whose intervals are drawn on one common line of 100 steps."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"letter": letter, "rollout": rollout, "rank": known[rollout.slot] if known else None}
         for letter, rollout in zip(LETTERS, quintet.rollouts.all(), strict=False)
     ]

@@ -4,6 +4,8 @@ import json
 
 import pytest
 from django.conf import settings
+from django.db.models import Count, Q
+from django.test import Client
 from django.utils import timezone
 
 from labeler.loop import A_FEW, standings
@@ -192,9 +194,17 @@ def test_a_foreign_project_is_not_there(as_stranger, project):
 
 
 SETTINGS = {
-    **{"wider_overlap": 3, "wider_share": "0", "queue": "imported", "random_share": "0.2"},
-    **{"session_goal": 20, "gold_rate": "0.05", "repeat_rate": "0.03", "checks": "report"},
-    **{"gold_pass": "0.7", "repeat_pass": "0.6", "practice_pass": "0.7"},
+    "wider_overlap": 3,
+    "wider_share": "0",
+    "queue": "imported",
+    "random_share": "0.2",
+    "session_goal": 20,
+    "gold_rate": "0.05",
+    "repeat_rate": "0.03",
+    "checks": "report",
+    "gold_pass": "0.7",
+    "repeat_pass": "0.6",
+    "practice_pass": "0.7",
 }
 
 
@@ -402,6 +412,179 @@ def test_a_refused_edit_changes_nothing_and_loses_nothing(as_admin, project):
     assert "Edit Pelican jokes" in page
     project.refresh_from_db()
     assert project.name == "Pelican jokes"
+
+
+# Labelling
+
+EDIT = "/projects/pelican-jokes/edit/"
+
+
+def words_of(project: Project) -> list[tuple[str, str]]:
+    return [(entry.action, entry.words) for entry in project.audit.order_by("pk")]
+
+
+def test_every_setting_of_the_labelling_can_be_changed(as_admin, project):
+    values = {
+        "overlap": 2,
+        "wider_overlap": 4,
+        "wider_share": "0.25",
+        "queue": "uncertain",
+        "random_share": "0.5",
+        "ties": "on",
+        "acceptable": "on",
+        "rendered": "on",
+        "session_goal": 0,
+        "gold_rate": "0.1",
+        "repeat_rate": "0",
+        "checks": "pause",
+        "gold_pass": "0.8",
+        "repeat_pass": "0.5",
+        "practice": "on",
+        "practice_pass": "1",
+        "keep_waiting": 7,
+    }
+    assert as_admin.post(EDIT, sent(name=project.name, **values)).status_code == 302
+    project.refresh_from_db()
+    read = {"on": True}
+    for name, value in values.items():
+        assert getattr(project, name) == read.get(value, type(getattr(project, name))(value)), name
+    (settings, _) = words_of(project)
+    assert settings[0] == "settings changed"
+    assert "overlap: 1, now 2" in settings[1] and "ties: no, now yes" in settings[1]
+    assert project.audit.get(action="settings changed").about["changed"]["checks"] == ["report", "pause"]
+
+
+def test_saving_without_a_change_is_no_change(as_admin, project):
+    for _ in range(2):
+        as_admin.post(EDIT, sent())
+    assert [action for action, _ in words_of(project)] == ["settings changed", "guidelines version"]
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("wider_share", "1.1", "from 0 to 1"),
+        ("wider_share", "-0.1", "from 0 to 1"),
+        ("random_share", "nan", "from 0 to 1"),
+        ("gold_pass", "a tenth", "from 0 to 1"),
+        ("practice_pass", "inf", "from 0 to 1"),
+        ("overlap", "21", "from 1 to 20"),
+        ("wider_overlap", "0", "from 1 to 20"),
+        ("session_goal", "501", "from 0 to 500"),
+        ("repeat_rate", "0.46", "More than half"),
+        ("queue", "backwards", "not one of the available"),
+        ("checks", "", "required"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_refused_in_words(as_admin, project, field, value, words):
+    answer = as_admin.post(EDIT, sent(name="Other", **{field: value}))
+    assert answer.status_code == 422
+    assert words in answer.context["form"].errors[field][0]
+    project.refresh_from_db()
+    assert project.name == "Pelican jokes"
+
+
+def test_the_wider_overlap_is_no_narrower_than_the_other(as_admin, project):
+    answer = as_admin.post(EDIT, sent(overlap=5, wider_overlap=4))
+    assert "At least as many" in answer.context["form"].errors["wider_overlap"][0]
+    assert as_admin.post(EDIT, sent(overlap=5, wider_overlap=5)).status_code == 302
+
+
+def test_what_waits_gains_and_loses_open_places_with_the_overlap(as_admin, project, labeler, stranger):
+    project.memberships.create(user=stranger)
+    sample(project, 3)
+    rank(project, labeler, 1)  # all that was asked for: it stays so
+    held = Place.objects.next_for(labeler, project)
+
+    def wanted() -> list[int]:
+        filled = Q(places__done=False) | Q(places__labeler__isnull=False)
+        counts = project.quintets.annotate(many=Count("places", filter=filled))
+        return list(counts.order_by("pk").values_list("many", flat=True))
+
+    as_admin.post(EDIT, sent(overlap=3))
+    assert wanted() == [1, 3, 3]
+    as_admin.post(EDIT, sent(overlap=1))
+    assert wanted() == [1, 1, 1]
+    assert Place.objects.next_for(labeler, project) == held
+
+
+def test_another_order_of_the_queue_holds_for_what_waits(as_admin, project, labeler):
+    sample(project, 20)
+    as_admin.post(EDIT, sent(queue="random"))
+    order = list(project.quintets.order_by("priority").values_list("pk", flat=True))
+    assert order != sorted(order)
+    assert Place.objects.next_for(labeler, project).quintet_id == order[0]
+
+
+# The guidelines' versions
+
+
+def test_a_change_of_the_guidelines_makes_a_version_that_rankings_name(as_admin, admin, project, labeler):
+    sample(project, 2)
+    as_admin.post(EDIT, sent(guidelines="Funny first."))
+    rank(project, labeler, 1)
+    as_admin.post(EDIT, sent(guidelines="Funny first.\r\nThen short ones."))
+    rank(Project.objects.get(), labeler, 1)
+    versions = list(project.guideline_versions.values_list("number", "text", "created_by"))
+    assert versions == [(1, "Funny first.", admin.pk), (2, "Funny first.\nThen short ones.", admin.pk)]
+    assert list(labeler.rankings.order_by("pk").values_list("guidelines__number", flat=True)) == [1, 2]
+    project.refresh_from_db()
+    assert project.guidelines == "Funny first.\nThen short ones."
+
+
+def test_a_new_project_begins_with_its_first_version(as_admin):
+    as_admin.post("/projects/new/", sent(guidelines="Funny first."))
+    assert [each.text for each in Project.objects.get().guideline_versions.all()] == ["Funny first."]
+
+
+def test_what_a_version_changed_is_shown_line_by_line(as_labeler, admin, project):
+    for text in ("Funny first.\nThen short.", "Funny first.\nThen kind.", "Kind first."):
+        project.revise_guidelines(text, admin)
+    page = "/projects/pelican-jokes/guidelines/"
+    assert as_labeler.get(page).context["lines"] == [
+        ("gone", "Funny first."),
+        ("gone", "Then kind."),
+        ("new", "Kind first."),
+    ]
+    assert as_labeler.get(page, {"to": 2}).context["lines"] == [
+        ("same", "Funny first."),
+        ("gone", "Then short."),
+        ("new", "Then kind."),
+    ]
+    lines = as_labeler.get(page, {"to": 3, "against": 1}).context["lines"]
+    assert lines[1] == ("gone", "Then short.")
+    assert as_labeler.get(page, {"to": 1}).context["lines"] is None
+    assert as_labeler.get(page, {"to": "x", "against": "99"}).status_code == 200
+
+
+def test_a_project_without_guidelines_says_so(as_labeler, project):
+    assert "Nobody has written" in as_labeler.get("/projects/pelican-jokes/guidelines/").content.decode()
+
+
+# A project's own admins
+
+
+@pytest.fixture
+def as_runner(project):
+    rita = User.objects.create_user("rita")
+    project.memberships.create(user=rita, role="admin")
+    client = Client()
+    client.force_login(rita)
+    return client
+
+
+def test_a_projects_admin_edits_it_and_sees_the_loop(as_runner, project, start):
+    assert as_runner.get("/projects/").context["standings"][0].project == project
+    assert "The loop" in as_runner.get("/projects/pelican-jokes/").content.decode()
+    assert as_runner.post(EDIT, sent(start_from="checkpoint", checkpoint=start.pk)).status_code == 302
+    assert "/projects/new/" not in as_runner.get("/projects/").content.decode()
+
+
+def test_a_folder_of_the_server_is_chosen_by_those_who_run_it(as_runner, as_admin, project, tmp_path):
+    folder = str(saved_model(tmp_path / "model"))
+    answer = as_runner.post(EDIT, sent(start_from="folder", folder=folder))
+    assert "start_from" in answer.context["form"].errors
+    assert as_admin.post(EDIT, sent(start_from="folder", folder=folder)).status_code == 302
 
 
 @pytest.mark.parametrize("path", ["new/", "pelican-jokes/edit/"])
