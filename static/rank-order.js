@@ -233,6 +233,11 @@ const Order = (() => {
       }
       draw();
     },
+    // Its rank is open again; nothing fills itself, or it would have it back.
+    clear(letter) {
+      seats = without(letter);
+      draw();
+    },
     // New seats take the old ones' place; the letters whose rank is another one now.
     take(next) {
       const before = copy();
@@ -248,8 +253,7 @@ const Order = (() => {
     // Those that share the letter's rank, the letter itself left out.
     beside: (letter) => (rank(letter) ? seats[rank(letter) - 1].filter((name) => name !== letter) : []),
     put: (letter, to) => (ties ? shared(letter, to) : placed(letter, to)),
-    last: () => taken().length,
-    rank, open, without, stepped, tied, drop,
+    rank, open, stepped, tied, drop,
     get letters() { return letters; },
     get ties() { return ties; },
   };

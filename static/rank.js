@@ -34,7 +34,7 @@ const Desk = (() => {
 
   function clear(letter) {
     if (!Order.rank(letter)) return;
-    Order.take(Order.without(letter));
+    Order.clear(letter);
     show();
     say(`${letter} is open.`);
     touched();

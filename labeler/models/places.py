@@ -114,13 +114,13 @@ class PlaceQuerySet(models.QuerySet["Place"]):
         mine = self.whole().filter(project=project, labeler=labeler, done=False)
         held = mine.order_by(models.F("opened_at").desc(nulls_last=True), "pk").first()
         if held and held.renew():
-            return held
+            return held.within(project)
         place = self._practice(desk) if _practising(project, labeler, membership) else self._due(desk)
         if place:
             place.seat(labeler)
             desk.served += 1
             desk.save(update_fields=["served", "priority", "place"])
-        return place
+        return place and place.within(project)
 
     def _due(self, desk: Desk) -> "Place | None":
         """The hidden check that is due, where there is one to be had, else work."""
@@ -233,7 +233,7 @@ class PlaceQuerySet(models.QuerySet["Place"]):
         shown = self.whole().filter(pk=place, project=project).first()
         if owner != labeler.pk or shown is None:
             raise refused
-        return Ticket(shown, uuid.UUID(key), datetime.fromtimestamp(opened, tz=UTC))
+        return Ticket(shown.within(project), uuid.UUID(key), datetime.fromtimestamp(opened, tz=UTC))
 
 
 def _practising(project: Project, labeler: User, membership: Membership | None) -> bool:
@@ -298,6 +298,11 @@ class Place(models.Model):
         self.leased_until = self.opened_at + LEASE
         self.key, self.shown = uuid.uuid4(), self.quintet.order_for(labeler, self.purpose)
         self.save(update_fields=["labeler", "opened_at", "leased_until", "key", "shown", "draft"])
+
+    def within(self, project: Project) -> "Place":
+        """The same, so that asking for its project, or its quintet's, asks the database no more."""
+        self.project = self.quintet.project = project
+        return self
 
     def renew(self) -> bool:
         """Begin the lease anew; False when somebody else has taken the place since its lease ran out. Who

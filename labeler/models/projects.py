@@ -156,6 +156,12 @@ class Project(models.Model):
         """The version that whoever ranks now has beside them; asked once for a page and for what it keeps."""
         return self.guideline_versions.order_by("-number").first()
 
+    def rankings_by_people(self) -> int:
+        """How many there are, without looking at them."""
+        from labeler.models.contributions import Contribution
+
+        return Contribution.objects.filter(round__project=self).by_people().ranked()
+
     @transaction.atomic
     def admit(self, user: User, role: str, by: User) -> "Membership":
         """Let somebody in; who is in already stays what they are."""

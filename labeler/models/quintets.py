@@ -186,7 +186,7 @@ class Quintet(models.Model):
         seat = place and self._seat(labeler, place, membership)
         if seat:
             seat.fill(labeler)
-        guidelines = None if labeler.simulated else self.project.guideline_versions.only("pk").last()
+        guidelines = None if labeler.simulated else self.project.newest_guidelines
         ranking = self.rankings.create(
             labeler=labeler,
             ranks=given,

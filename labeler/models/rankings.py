@@ -11,7 +11,7 @@ from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
-from django.db.models import Count, Exists, OuterRef, Q, Sum
+from django.db.models import Count, Exists, F, OuterRef, Q, Sum
 from django.utils import timezone
 
 from labeler.models.people import User
@@ -161,19 +161,22 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
         """How much `labeler` did in the round's project, and how full the round's places are."""
         from labeler.models.contributions import Contribution  # a round's matter, and rounds know of rankings
 
-        theirs = Contribution.objects.filter(round__project=round.project_id, labeler=labeler)
-        mine = list(theirs)
-        sums = Contribution.objects.filter(round=round).aggregate(
-            filled=Sum("filled", default=0),
-            simulated=Sum("ranked", default=0, filter=Q(labeler__simulated=True)),
-        )
-        wanted = type(round).objects.values_list("wanted", flat=True).get(pk=round.pk)
+        # One query, because this is asked after every ranking: the round's rows, and all of the labeler's.
+        theirs = Q(round__project=round.project_id, labeler=labeler)
+        rows = Contribution.objects.filter(theirs | Q(round=round)).select_related("round")
+        found = list(rows.annotate(by_program=F("labeler__simulated")))
+        mine = [each for each in found if each.labeler_id == labeler.pk]
+        here = [each for each in found if each.round_id == round.pk]
+        if here:
+            wanted = here[0].round.wanted
+        else:
+            wanted = type(round).objects.values_list("wanted", flat=True).get(pk=round.pk)
         return Progress(
             sum(each.ranked_today for each in mine),
             sum(each.ranked for each in mine),
-            sums["filled"],
+            sum(each.filled for each in here),
             wanted,
-            sums["simulated"],
+            sum(each.ranked for each in here if each.by_program),
         )
 
     def today(self, labeler: User, project: Project) -> Today:
@@ -269,7 +272,9 @@ class Ranking(models.Model):
                 condition=Q(ranks__len__gte=2) & Q(ranks__len__lte=5), name="two_to_five_ranks"
             ),
         ]
-        indexes = [models.Index(fields=["labeler", "created_at"], condition=Q(current=True), name="recent_rankings")]
+        indexes = [
+            models.Index(fields=["labeler", "created_at"], condition=Q(current=True), name="recent_rankings")
+        ]
 
     def __str__(self) -> str:
         return f"{self.labeler} on {self.quintet}"
@@ -351,7 +356,7 @@ class Ranking(models.Model):
             ranks=given,
             key=key,
             version=now.version + 1,
-            guidelines=quintet.project.guideline_versions.only("pk").last(),
+            guidelines=quintet.project.newest_guidelines,
             **{name: getattr(now, name) for name in kept},
             **marks | {"focus_seconds": marks["focus_seconds"] or now.focus_seconds},
         )

@@ -92,8 +92,8 @@ def skip(request: HttpRequest, slug: str) -> HttpResponse:
     project = project_of(request, slug)
     skipped, note = None, ""
     try:
-        place = Place.objects.redeem(request.POST.get("ticket", ""), request.user, project).place
-        skipped = place.skip(request.user, request.POST.get("reason", ""), request.POST.get("note", ""))
+        left = Place.objects.redeem(request.POST.get("ticket", ""), request.user, project).place
+        skipped = left.skip(request.user, request.POST.get("reason", ""), request.POST.get("note", ""))
     except RankingRefused as refused:
         note = str(refused)
     if not request.htmx and not note:
@@ -237,6 +237,7 @@ def answer(
     else:
         state = nothing_because(request, project)
         context |= {"state": state, "polled": state not in ("paused", "failed practice")}
+        context["runs_it"] = request.user.may_run(project)
         if state == "failed practice":
             context |= practice(request, project)
     return page(request, context, status=status)
@@ -269,15 +270,14 @@ def about(request: HttpRequest, project: Project, round: Round | None) -> dict[s
     context: dict[str, Any] = {
         "project": project,
         "round": round,
-        "guidelines": project.guideline_versions.last(),
+        "guidelines": project.newest_guidelines,
     }
-    context |= {"runs_it": request.user.may_run(project)} | today(request, project)
+    context |= today(request, project)
     if round:
         context["progress"] = Ranking.objects.progress(request.user, round)
-    membership = project.memberships.filter(user=request.user).first()
-    context["warned"] = bool(
-        membership and membership.warned_because and project.checks == Project.Checks.WARN
-    )
+    if project.checks == Project.Checks.WARN:
+        mine = project.memberships.filter(user=request.user).first()
+        context["warned"] = bool(mine and mine.warned_because)
     return context
 
 

@@ -264,8 +264,7 @@ def test_what_is_being_written_appears_by_itself(desk, project, compose):
 
 
 def test_the_guidelines_stand_beside_and_stay_as_they_were(desk, project, compose):
-    project.guidelines = "Funniest **first**."
-    project.save()
+    project.revise_guidelines("Funniest **first**.")
     compose(2)
     look(desk, project)
     expect(desk.get_by_text("Funniest first.")).to_be_visible()
@@ -279,8 +278,7 @@ def test_the_guidelines_stand_beside_and_stay_as_they_were(desk, project, compos
 
 
 def test_on_a_phone_the_button_is_in_reach_and_everything_fits(new_page, sign_in, labeler, project, compose):
-    project.guidelines = "Funniest **first**."
-    project.save()
+    project.revise_guidelines("Funniest **first**.")
     compose(2)
     page = new_page(**PHONE)
     sign_in(page, labeler)

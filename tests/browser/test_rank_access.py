@@ -9,8 +9,7 @@ from tests.browser import axe
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_on_the_ranking_page(new_page, sign_in, labeler, project, compose, scheme):
-    project.guidelines = "Funniest **first**."
-    project.save()
+    project.revise_guidelines("Funniest **first**.")
     compose(2)
     page = new_page(color_scheme=scheme)
     sign_in(page, labeler)
