@@ -3,22 +3,19 @@ next; and, once a round is closed, how far its reward model agrees with the one 
 
 Reads rows, changes none. A handful of queries for any number of projects."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
-from django.db.models import Count, Max, Q
+from django.db.models import Count, Exists, Max, OuterRef, Q
 from django.urls import reverse
-from django.utils import timezone
 
 from labeler.models import (
     Checkpoint,
-    Place,
+    Contribution,
     Project,
     Prompt,
     Purpose,
     Quintet,
-    Ranking,
     Request,
     Round,
     Run,
@@ -64,23 +61,56 @@ class Standing:
     project: Project
     round: Round | None = None
     prompts: int = 0
-    quintets: int = 0  # of the round
+    has_quintets: bool = False  # the round
     waiting: int = 0  # for the one who asks
+    or_more: bool = False
     done: int = 0  # places of the round
     wanted: int = 0
     mine: int = 0
     today: int = 0
-    people: int = 0  # rankings
     simulated: int = 0
-    labelers: int = 0
+    by_labeler: dict[int, int] = field(default_factory=dict)  # rankings by people
     ranked: int = 0  # rankings by people in the round
     programs: int = 0  # simulated ones in the round
     reward_model: Checkpoint | None = None
-    since: int = 0  # rankings by people since the reward model was saved
     policy: Run | None = None
     compared: bool = False
     agrees: Agrees | None = None
     live: dict[str, Run] = field(default_factory=dict)
+
+    def add(self, contribution: Contribution, mine: bool) -> None:
+        """Count what one labeler put into one round."""
+        here = self.round is not None and contribution.round_id == self.round.pk
+        ranked, who = contribution.ranked, contribution.labeler_id
+        if mine:
+            self.mine += ranked
+            self.today += contribution.ranked_today
+        if contribution.labeler.simulated:
+            self.simulated += ranked
+            self.programs += ranked if here else 0
+        elif ranked:
+            self.by_labeler[who] = self.by_labeler.get(who, 0) + ranked
+            self.ranked += ranked if here else 0
+        self.done += contribution.filled if here else 0
+
+    @property
+    def people(self) -> int:
+        """Rankings by people."""
+        return sum(self.by_labeler.values())
+
+    @property
+    def labelers(self) -> int:
+        return len(self.by_labeler)
+
+    @property
+    def since(self) -> int:
+        """Rankings by people since the reward model was saved."""
+        before = self.reward_model.ranked_before if self.reward_model else None
+        return 0 if before is None else max(0, self.people - before)
+
+    @property
+    def how_many_wait(self) -> str:
+        return f"{self.waiting:,}{' or more' if self.or_more else ''}"
 
     @property
     def steps(self) -> list[Step]:
@@ -114,8 +144,9 @@ class Standing:
         title, state = "Rank a few", "done" if self.ranked >= A_FEW else "open"
         ranked = f"{count(self.ranked, 'ranking')} by people" + (f" in {self.round}" if self.later else "")
         if self.waiting:
-            said = f"{ranked}; {self.waiting:,} more {'waits' if self.waiting == 1 else 'wait'} for you"
-            return Step(title, state, said, f"Rank · {self.waiting:,} waiting", self._url("rank"))
+            more = "or more" if self.or_more else "more"
+            said = f"{ranked}; {self.waiting:,} {more} {'waits' if self.waiting == 1 else 'wait'} for you"
+            return Step(title, state, said, f"Rank · {self.how_many_wait} waiting", self._url("rank"))
         if run := self.live.get(Run.Kind.ROLLOUTS):
             said = "Rollouts are being written; they can be ranked as they come"
             return Step(
@@ -127,9 +158,9 @@ class Standing:
         if not self.prompts:
             said = "It needs prompts for the model to answer"
             return Step(title, "missing", said, "Add prompts", self._url("prompts_add"))
-        if self.later and not self.quintets:
+        if self.later and not self.has_quintets:
             return self._sample_anew()
-        said = f"{ranked}; none waits for you" if self.quintets else "There are no rollouts to rank yet"
+        said = f"{ranked}; none waits for you" if self.has_quintets else "There are no rollouts to rank yet"
         sample = self._new(Run.Kind.ROLLOUTS)
         if state == "done":
             return Step(title, state, said, "Sample more rollouts", sample)
@@ -211,28 +242,18 @@ def standings(projects: Iterable[Project], user: User) -> list[Standing]:
     in_these = Q(project__in=found)
     rounds = {each.project_id: each for each in Round.objects.filter(in_these).order_by("number")}
     _fill(found, "prompts", Prompt.objects.filter(in_these))
-    _fill(found, "quintets", Quintet.objects.filter(round__in=rounds.values(), purpose=Purpose.WORK))
-    _fill(found, "waiting", Quintet.objects.filter(in_these).awaiting(user))
-    rankings = Ranking.objects.work().filter(quintet__project__in=found).values("quintet__project")
-    mine, people, here = Q(labeler=user), Q(simulated=False), Q(quintet__round__in=rounds.values())
-    # None of these may be called like a column that the others filter by.
-    counts = rankings.annotate(
-        mine=Count("pk", filter=mine),
-        today=Count("pk", filter=mine & Q(created_at__date=timezone.localdate())),
-        people=Count("pk", filter=people),
-        machines=Count("pk", filter=~people),
-        ranked=Count("pk", filter=people & here),
-        programs=Count("pk", filter=~people & here),
-        labelers=Count("labeler", filter=people, distinct=True),
-    )
-    for row in counts:
-        _set(found, {**row, "simulated": row["machines"]})
-    in_round = Place.objects.filter(quintet__round__in=rounds.values(), purpose=Purpose.WORK)
-    in_round = in_round.values("quintet__project")
-    for each in in_round.annotate(wanted=Count("pk"), done=Count("pk", filter=Q(done=True))):
-        _set(found, each)
-    for project, standing in found.items():
-        standing.round = rounds.get(project)
+    for project, (waiting, all_of_them) in Quintet.objects.awaiting_counts(user, found).items():
+        found[project].waiting, found[project].or_more = waiting, not all_of_them
+    filled = Quintet.objects.filter(round=OuterRef("pk"), purpose=Purpose.WORK)
+    for round in Round.objects.filter(pk__in=[each.pk for each in rounds.values()]).annotate(
+        filled=Exists(filled)
+    ):
+        standing = found[round.project_id]
+        standing.round, standing.wanted, standing.has_quintets = round, round.wanted, round.filled
+    # A row for each labeler and round, however many rankings there are.
+    contributions = Contribution.objects.filter(round__project__in=found)
+    for each in contributions.select_related("round", "labeler"):
+        found[each.round.project_id].add(each, mine=each.labeler_id == user.pk)
     if theirs := {pk: each for pk, each in found.items() if user.may_run(each.project)}:
         _fill_runs(theirs)
     _fill_agrees(found, user)
@@ -270,23 +291,8 @@ def _fill_runs(found: dict[int, Standing]) -> None:
     policies = {standing.policy.pk: standing for standing in found.values() if standing.policy}
     for run_id in compared.filter(run__in=policies).values_list("run", flat=True).distinct():
         policies[run_id].compared = True
-    since = Q()
-    for project, standing in found.items():
-        if standing.reward_model:
-            since |= Q(quintet__project=project, created_at__gt=standing.reward_model.created_at)
-    if since:
-        rankings = Ranking.objects.work().by_people().filter(since).values("quintet__project")
-        for row in rankings.annotate(since=Count("pk")):
-            _set(found, row)
 
 
 def _fill(found: dict[int, Standing], name: str, rows) -> None:
     for project, number in rows.order_by().values_list("project").annotate(Count("pk")):
         setattr(found[project], name, number)
-
-
-def _set(found: dict[int, Standing], row: Mapping[str, Any]) -> None:
-    """Keep a row's counts with the project that it names."""
-    standing = found[row["quintet__project"]]
-    for name in row.keys() & vars(standing).keys():
-        setattr(standing, name, row[name])

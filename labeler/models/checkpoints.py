@@ -35,6 +35,9 @@ class Checkpoint(models.Model):
     run = models.ForeignKey("Run", models.CASCADE, null=True, blank=True, related_name="checkpoints")
     step = models.PositiveIntegerField(null=True, blank=True)
     suggested = models.BooleanField(default=False, help_text="The one its run proposes to use.")
+    ranked_before = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Rankings by people in the project when a reward model was saved."
+    )
     lineage = models.JSONField(default=dict, blank=True, help_text="What quintet.json in the folder says.")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -46,6 +49,11 @@ class Checkpoint(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def save(self, *args, **kwargs):
+        if self._state.adding and self.kind == Checkpoint.Kind.REWARD and self.project:
+            self.ranked_before = self.project.rankings_by_people()
+        super().save(*args, **kwargs)
 
     @property
     def is_hub(self) -> bool:

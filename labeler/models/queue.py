@@ -8,6 +8,7 @@ and the share with more labelers are spread by quintet number (multiples of an i
 from collections.abc import Iterable
 from typing import TypeVar
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection, models, transaction
 from django.db.models import Exists, OuterRef
 
@@ -15,6 +16,8 @@ from labeler.models.people import User
 from labeler.models.places import Place
 from labeler.models.projects import Project
 from labeler.models.rankings import Purpose
+
+MANY = 500  # places that are counted; beyond that it is said that there are more
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -102,6 +105,17 @@ class Queueing(models.QuerySet[Row]):
         """Those that this labeler could rank now: the one they hold, and those with a vacant place."""
         return self.filter(Exists(Place.objects.waiting().filter(quintet=OuterRef("pk")).served_to(labeler)))
 
+    def awaiting_counts(self, labeler: User, projects: Iterable[int]) -> dict[int, tuple[int, bool]]:
+        """How many of each project this labeler could rank now, and whether that is all or at least so many:
+        only so many places from the queue's end are looked at, because who ranks comes from its beginning."""
+        end = Place.objects.waiting().filter(project=OuterRef("pk")).order_by("-priority", "-pk")
+        looked = Project.objects.filter(pk__in=projects).annotate(end=ArraySubquery(end.values("pk")[:MANY]))
+        places = dict(looked.values_list("pk", "end"))
+        takeable = Place.objects.filter(pk__in=[pk for some in places.values() for pk in some])
+        counts = takeable.served_to(labeler).order_by().values_list("project")
+        found = dict(counts.annotate(models.Count("quintet", distinct=True)))
+        return {pk: (found.get(pk, 0), len(some) < MANY) for pk, some in places.items()}
+
     @transaction.atomic
     def enqueue(self, project: Project) -> None:
         """Put these, which are all the project's and new, at the end of its queue, each with its places."""
@@ -135,7 +149,7 @@ class Queueing(models.QuerySet[Row]):
         with connection.cursor() as cursor:
             cursor.execute(PLANNED + ORDER_QUINTETS, about)
             cursor.execute(ORDER_PLACES, about)
-        self.model.objects.filter(pk__in=numbers).fit(project)
+        self.filter(pk__in=numbers).fit(project)
         # What they have come past may be before them now.
         project.desks.update(priority=None)
 

@@ -19,7 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from labeler.loop import standings
 from labeler.models import (
+    Checkpoint,
     Contribution,
     Membership,
     Place,
@@ -223,3 +225,24 @@ def test_the_queue_keeps_its_promises_whatever_people_do():
     )
     run_state_machine_as_test(Queue, settings=calm)
     assert not connection.needs_rollback
+
+
+def test_what_waits_is_counted_as_far_as_it_matters_and_said_so(project, labeler, compose, monkeypatch):
+    compose(6)
+    assert Quintet.objects.awaiting_counts(labeler, [project.pk]) == {project.pk: (6, True)}
+    assert standings([project], labeler)[0].how_many_wait == "6"
+    monkeypatch.setattr("labeler.models.queue.MANY", 4)
+    assert standings([project], labeler)[0].how_many_wait == "4 or more"
+
+
+def test_a_reward_model_knows_how_many_rankings_came_after_it(project, admin, labeler, compose):
+    compose(3)
+    places = [Place.objects.next_for(labeler, project)]
+    places[0].quintet.record_ranking(labeler, places[0], [1, 2, 3, 4, 5])
+    Checkpoint.objects.create(project=project, kind="reward", name="reward model", location="nowhere")
+    for _ in range(2):
+        place = Place.objects.next_for(labeler, project)
+        last = place.quintet.record_ranking(labeler, place, [1, 2, 3, 4, 5])
+    assert standings([project], admin)[0].since == 2
+    last.take_back(labeler)
+    assert standings([project], admin)[0].since == 1
