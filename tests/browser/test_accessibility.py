@@ -1,0 +1,269 @@
+"""Every page, with data in it, as an admin and as a labeler sees it: what axe-core finds in both themes, and
+what it does not look for. The states of the ranking page itself are in test_rank_access.py.
+
+A page is whatever answers a GET with HTML: a new address is looked at here as soon as it is in urls.py, and
+fails until there is something for it to show."""
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, reverse
+from django.utils import timezone
+
+from labeler.models import (
+    Checkpoint,
+    Import,
+    Invitation,
+    Membership,
+    Place,
+    Prompt,
+    Quintet,
+    Ranking,
+    Round,
+    Run,
+    User,
+)
+from labeler.urls import urlpatterns
+from rlhf import config
+from tests.browser import axe
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+LONG = "A pelican walks into a bar. " * 20
+ANSWERS = ["# Not a heading\n\n- honk", LONG, "Short.", "<b>not bold</b>", "Why? Because of its bill."]
+
+
+@pytest.fixture
+def world(project, admin, labeler, stranger) -> dict[str, object]:
+    """What the addresses name: something of everything."""
+    project.guidelines, project.acceptable, project.ties = "## Funny first\n\nThen *short*.", True, True
+    project.start = Checkpoint.objects.create(project=project, name="Pelican start", location="hub:a/b@main")
+    project.save()
+    Membership.objects.create(project=project, user=stranger, role=Membership.Role.REVIEWER)
+    _ranked(project, labeler, stranger)
+    run, judge = _runs(project, admin)
+    Round.objects.current(project).close(admin)
+    checked, *_ = _quintets(project, "Second round", 4)
+    for each in (admin, labeler):
+        place = Place.objects.next_for(each, project)
+        place.quintet.record_ranking(each, place, [1, 2, 3, 4, 5], place.key)
+    checked.purpose, checked.known_ranks = "gold", [1, 2, 3, 4, 5]
+    checked.save()
+    lines = [json.dumps({"prompt": "Joke?", "rollouts": ["a", "b"], "ranks": [1, 2]}), "{"]
+    brought = Import.objects.keep(project, "more.jsonl", io.BytesIO("\n".join(lines).encode()), admin)
+    brought.errors_file.write_text("line 2: it is not JSON.\n")
+    brought.state, brought.errors, brought.first_errors = "refused", 1, [[2, "it is not JSON."]]
+    brought.save()
+    invitation, token = Invitation.objects.issue(admin, note="Nina", project=project)
+    return {
+        "run": run,
+        "checkpoint": judge,
+        "dataset": project.datasets.first(),
+        "import": brought,
+        "person": labeler,
+        "member": labeler,
+        "invitation": invitation,
+        "prompt": Prompt.objects.filter(project=project).first(),
+        "review": Ranking.objects.filter(labeler=labeler).first().quintet,
+        "check": checked,
+        "token": token,
+    }
+
+
+def _quintets(project, words: str, count: int) -> list[Quintet]:
+    made = []
+    for number in range(count):
+        prompt = Prompt.objects.create(project=project, content=f"{words}, joke {number}.")
+        round = Round.objects.current(project)
+        made.append(Quintet.objects.compose(project, round, prompt, ANSWERS, places=2))
+    return made
+
+
+def _ranked(project, *labelers: User) -> None:
+    quintets = _quintets(project, "First round", 4)
+    for turn, labeler in enumerate(labelers):
+        for number in range(3):
+            place = Place.objects.next_for(labeler, project)
+            ranks = [1, 2, 3, 4, 5] if (turn + number) % 2 else [5, 4, 3, 2, 2 - number % 2]
+            told = {"ties": True, "opened_at": timezone.now() - timedelta(seconds=9), "nonsense": [1]}
+            place.quintet.record_ranking(labeler, place, ranks, place.key, **told)
+    assert len(quintets) == 4
+
+
+def _runs(project, admin) -> tuple[Run, Checkpoint]:
+    reward = Run.objects.launch(project, "reward", {}, admin)
+    metrics = {"held_out_accuracy": 0.7, "held_out_pairs": 240, "by_labeler": {}}
+    metrics["by_labeler"]["lena"] = {"right": 170, "pairs": 240, "error": 0.03}
+    _finish(reward, [{"loss": 1.2, "held_out_accuracy": 0.7}] * 3, result={"metrics": metrics})
+    ranks = {"ranks": [1, 2, 3, 4, 5], "scores": [0.7, 0.8, 0.3, 0.2, 0.1]}
+    reward.samples.create(step=3, index=0, line={"prompt": "Joke?", "rollouts": ANSWERS, **ranks})
+    judge = reward.checkpoints.create(
+        project=project,
+        kind="reward",
+        name="Judge",
+        step=3,
+        location="x",
+        suggested=True,
+        lineage={"tau": 1.0},
+    )
+    policy = Run.objects.launch(project, "policy", {"steps": 9}, admin, reward_model=judge)
+    steps = [
+        {"reward": 0.5, "kl": 0.1 * n, "entropy": 2.0, "distinct_2": 0.9, "finished": 1.0} for n in range(9)
+    ]
+    crop = {"step": 5, "rules": ["The entropy is at 40% of its start."], "checkpoint": ""}
+    _finish(policy, steps, result={"crop": crop})
+    policy.samples.create(
+        step=9, index=0, line={"prompt": "Joke?", "rollout": "Honk.", "score": 0.7, "kl": 1.0}
+    )
+    after = policy.checkpoints.create(project=project, name="Step 9", step=9, location="y", suggested=True)
+    answer = {"before": {"text": "Honk.", "score": 0.2}, "after": {"text": "Honk honk.", "score": 0.8}}
+    items = {"items": [{"prompt": "Joke?", **answer}]}
+    question = {"after": after.pk, "seed": 0}
+    policy.requests.create(project=project, kind="compare", state="answered", question=question, answer=items)
+    settings = config.as_dict(config.make("rollouts", {}))
+    project.runs.create(
+        kind="rollouts", state="failed", reason="No weights.", remedy="Find some.", config=settings
+    )
+    return policy, judge
+
+
+def _finish(run: Run, steps: list[dict], **more) -> None:
+    now = timezone.now()
+    for number, metrics in enumerate(steps, start=1):
+        run.steps.create(step=number, metrics=metrics | {"seconds": number})
+    ended = {
+        "state": "finished",
+        "step": len(steps),
+        "total": len(steps),
+        "started_at": now,
+        "finished_at": now,
+    }
+    Run.objects.filter(pk=run.pk).update(**ended, log_tail="step 1\nstep 2", **more)
+    run.refresh_from_db()
+
+
+def addresses(world: dict[str, object], slug: str, user: User | None) -> Iterator[tuple[str, str]]:
+    """Every address of the site with its name; a number is of the row whose noun the name begins with."""
+    world = world | {"rank": Ranking.objects.filter(**{"labeler": user} if user else {}).last()}
+    for pattern in urlpatterns:
+        if not isinstance(pattern, URLPattern) or not pattern.name:
+            continue
+        noun = next((each for each in world if str(pattern.name).startswith(each)), "")
+        given: dict[str, object] = {"slug": slug, "kind": "policy", "form": "ranked", "number": 1}
+        given |= {"pk": getattr(world.get(noun), "pk", None), "token": world["token"], "ranking": 1}
+        wanted = pattern.pattern.converters
+        yield str(pattern.name), reverse(str(pattern.name), kwargs={name: given[name] for name in wanted})
+
+
+def pages(user: User | None, world: dict[str, object], slug: str) -> list[str]:
+    """The addresses that answer this person's GET with a page, or with one of each refusal; none may fail."""
+    client, found, refused = Client(), [], set()
+    if user:
+        client.force_login(user)
+    for name, address in addresses(world, slug, user):
+        answer = client.get(address)
+        answer.close()
+        assert answer.status_code < 500, address
+        if user and user.is_staff:
+            assert answer.status_code != 404, f"{name}: {address} has nothing to show"
+        if answer.streaming or b"<html" not in answer.content or answer.status_code in refused:
+            continue
+        if answer.status_code >= 400:  # one refusal looks like another
+            refused.add(answer.status_code)
+        found.append(address)
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("who", ["admin", "labeler", "nobody"])
+def test_axe_finds_nothing_wrong_with_any_page(
+    new_page, sign_in, admin, labeler, world, project, who, scheme
+):
+    user = {"admin": admin, "labeler": labeler}.get(who)
+    page = new_page(color_scheme=scheme)
+    if user:
+        sign_in(page, user)
+    seen, wrong = pages(user, world, project.slug), []
+    assert len(seen) >= {"admin": 25, "labeler": 5, "nobody": 2}[who]
+    for address in seen:
+        page.goto(address)
+        page.evaluate("document.querySelectorAll('main details').forEach(each => each.open = true)")
+        wrong += [f"{address}\n  {fault}" for fault in axe.faults(page)]
+    assert not wrong, "\n".join(wrong)
+
+
+PRESSED = "button, select, summary, a.btn, nav a, input:not([type=hidden]), label.tick"
+LOOK = """PRESSED => ({
+  title: document.title,
+  headings: document.querySelectorAll("h1").length,
+  lang: document.documentElement.lang,
+  wide: document.documentElement.scrollWidth > innerWidth,
+  small: [...document.querySelectorAll(PRESSED)]
+    .filter(each => each.checkVisibility({ visibilityProperty: true }) && !each.closest(".visually-hidden"))
+    .filter(each => !(each.matches("[type=checkbox], [type=radio]") && each.closest("label")))
+    .map(each => [each, each.getBoundingClientRect()])
+    .filter(([, box]) => box.width && (box.height < 43.5 || box.width < 43.5))
+    .map(([each, box]) => `${each.outerHTML.slice(0, 90)} ${box.width} × ${box.height}`),
+})"""
+
+
+@pytest.mark.parametrize("who", ["admin", "labeler"])
+def test_every_page_has_its_title_one_heading_and_room_for_a_thumb(
+    new_page, sign_in, admin, labeler, world, project, who
+):
+    """On a phone: nothing wider than it, and nothing to press that is smaller than 44 pixels."""
+    user = admin if who == "admin" else labeler
+    page = new_page(**PHONE)
+    sign_in(page, user)
+    titles: dict[str, str] = {}
+    wrong = []
+    for address in pages(user, world, project.slug):
+        page.goto(address)
+        page.evaluate("document.querySelectorAll('main details').forEach(each => each.open = true)")
+        found = page.evaluate(LOOK, PRESSED)
+        same_page = address.endswith("/freeze/")  # the datasets, with a query in the form
+        if found["title"] in titles and not same_page:
+            wrong.append(f"{address} is called “{found['title']}”, like {titles[found['title']]}")
+        titles[found["title"]] = address
+        wrong += [f"{address}: {found['headings']} headings of the first order"] * (found["headings"] != 1)
+        wrong += [f"{address} is wider than a phone"] * found["wide"]
+        wrong += [f"{address}: small {each}" for each in found["small"]]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_keyboard_shows_where_it_is_and_skips_to_the_page(page, sign_in, admin, world, project):
+    sign_in(page, admin)
+    shown = """() => {
+      const one = document.activeElement, { outlineStyle, outlineWidth } = getComputedStyle(one);
+      const visible = outlineStyle !== "none" && parseFloat(outlineWidth) > 1;
+      return [one.outerHTML.slice(0, 80), visible || one === document.body];
+    }"""
+    for address in ("/projects/", f"/projects/{project.slug}/", f"/rounds/{project.slug}/", "/people/"):
+        page.goto(address)
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip-link"
+        assert page.evaluate("document.activeElement.getBoundingClientRect().top >= 0")
+        for _ in range(14):
+            page.keyboard.press("Tab")
+            where, visible = page.evaluate(shown)
+            assert visible, f"{address}: {where}"
+    page.goto("/projects/")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('main') !== null")
+
+
+def test_nothing_moves_for_those_who_asked_for_less_motion(new_page, sign_in, admin, world, project):
+    lease = timezone.now() + timedelta(minutes=5)
+    run = world["run"]
+    Run.objects.filter(pk=run.pk).update(state="running", leased_until=lease)
+    for motion, moving in (("no-preference", True), ("reduce", False)):
+        page = new_page(reduced_motion=motion)
+        sign_in(page, admin)
+        page.goto(reverse("run", args=[run.pk]))
+        assert bool(page.evaluate("document.getAnimations().length")) == moving
