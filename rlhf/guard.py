@@ -5,6 +5,7 @@ Each of them shows in healthy runs too, so that a crop is suggested only where t
 people decide, and nothing here stops a run. Knows numbers only, no tensors and no files.
 """
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,8 @@ def signs(start: Mapping[str, float], now: Mapping[str, float], limits: Limits) 
     """The signs to be seen in what a run's numbers are, against what they were; each with its reason."""
     found = {}
     if now["kl"] > limits.kl:
-        found["kl"] = f"The KL to the start is {now['kl']:.2f} nats a rollout, above {limits.kl:g}."
+        kl = math.ceil(100 * now["kl"] - 1e-6) / 100
+        found["kl"] = f"The KL to the start is {kl:.2f} nats a rollout, above {limits.kl:g}."
     shares = {name: now[name] / max(start[name], 1e-9) for name in SIGNS[1:]}
     if shares["distinct_2"] < limits.distinct_2:
         found["distinct_2"] = _fallen("The variety of token pairs", shares["distinct_2"], limits.distinct_2)
@@ -58,7 +60,9 @@ def signs(start: Mapping[str, float], now: Mapping[str, float], limits: Limits) 
 
 
 def _fallen(what: str, share: float, limit: float) -> str:
-    return f"{what} is at {share:.0%} of its start, below {limit:.0%}."
+    # Rounded away from the limit, so that the words never say “60%, below 60%”.
+    percent = math.floor(1000 * share + 1e-6) / 10
+    return f"{what} is at {percent:g}% of its start, below {100 * limit:g}%."
 
 
 def mean(values: Sequence[float]) -> float:

@@ -3,6 +3,9 @@
 The tokenizer and an untrained model, the supervised start by the product's own trainer, then rollouts by its
 own sampler: 40 quintets for people and 150 that simulated labelers rank. On the machine that made them the
 files come out the same to the byte; elsewhere rounding may choose other words, of equal quality.
+
+It lies beside what it makes and is a program only: alone of all of labeler it loads torch and the trainers,
+and nothing imports it (tests/test_boundaries.py sees to both).
 """
 
 import argparse

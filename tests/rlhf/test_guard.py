@@ -73,6 +73,18 @@ def test_the_words_name_the_value_and_its_limit():
     assert found == {"distinct_2": "The variety of token pairs is at 20% of its start, below 50%."}
 
 
+def test_the_words_never_round_a_value_onto_its_limit():
+    before = {"kl": 0.0, "distinct_2": 1.0, "entropy": 1.0}
+    found = signs(before, {"kl": 2.001, "distinct_2": 0.4996, "entropy": 0.5999}, LIMITS)
+    assert list(found.values()) == [
+        "The KL to the start is 2.01 nats a rollout, above 2.",
+        "The variety of token pairs is at 49.9% of its start, below 50%.",
+        "The entropy is at 59.9% of its start, below 60%.",
+    ]
+    odd = signs(before, {"kl": 0.0, "distinct_2": 0.3449, "entropy": 1.0}, Limits(2.0, 0.345, 0.6))
+    assert odd["distinct_2"].endswith("is at 34.4% of its start, below 34.5%.")
+
+
 def test_a_series_that_starts_at_nothing_divides_by_nothing():
     nothing = {"kl": 0.0, "distinct_2": 0.0, "entropy": 0.0}
     assert set(signs(nothing, nothing, LIMITS)) == {"distinct_2", "entropy"}
