@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 DTYPES = {"text": "string", "whole": "int64", "real": "float64", "flag": "bool"}
 SIZES = [(1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M")]
 MEANS = {
-    "ranked": "`ranks[i]` is the rank of `rollouts[i]`: 1 is best, equal numbers are ties. One line a labeler.",
-    "consensus": "`ranks[i]` is the rank of `rollouts[i]` by the majority of `labelers` rankings; where majorities "
-    "go in a circle, or split evenly, it is a tie. `decided` ones were settled by a reviewer. `strengths` are "
-    "Plackett–Luce, with 95 % intervals from `low` to `high`.",
-    "pairs": "`chosen` was ranked above `rejected`; `margin` is how many ranks lie between them. Ties make no pair.",
-    "kto": "`label` says whether the completion is good: above the labeler's own line of what is acceptable or, "
-    "without one, above the middle rank. What was marked as nonsense or unsafe is bad.",
+    "ranked": "`ranks[i]` is the rank of `rollouts[i]`: 1 is best, equal numbers are ties. One line for each "
+    "labeler of a quintet.",
+    "consensus": "`ranks[i]` is the rank of `rollouts[i]` by the majority of `labelers` rankings; where "
+    "majorities go in a circle, or split evenly, it is a tie. `decided` ones were settled by a reviewer. "
+    "`strengths` are Plackett–Luce, with 95 % intervals from `low` to `high`.",
+    "pairs": "`chosen` was ranked above `rejected`; `margin` is how many ranks lie between them. Ties make no "
+    "pair.",
+    "kto": "`label` says whether the completion is good: above the labeler's own line of what is "
+    "acceptable or, without one, above the middle rank. What was marked as nonsense or unsafe is bad.",
     "sft": "`completion` is an answer to imitate.",
 }
 
@@ -66,13 +68,13 @@ def _body(export: "Export", source: Source) -> Iterator[str]:
     if options.consensus:
         yield "Made from the consensus of each quintet, not from single rankings."
     if options.best:
-        yield "These are the best-ranked rollouts that most labelers call good, not answers that people wrote."
+        yield "These are the best-ranked rollouts that most call good, not answers that people wrote."
     query = Query.of(export.dataset.query) if export.dataset else export.query
     frozen = (
         f" Frozen as dataset {export.dataset.pk}, sha256 `{export.dataset.sha256}`." if export.dataset else ""
     )
     what = "demonstrations" if "quintets" in manifest and not manifest["quintets"] else "rankings"
-    yield f"\nIt was made with Quintet {manifest['versions']['quintet']} from the project's {what}: "
+    yield f"\nMade with Quintet {manifest['versions']['quintet']} from the project's {what}: "
     yield f"{'; '.join(query.words()) if what == 'rankings' else 'all of them'}.{frozen}\n"
     yield "## What is in it\n\n| | |\n|---|---|"
     yield from (f"| {name} | {value} |" for name, value in _counts(manifest, what))
@@ -98,7 +100,7 @@ def _counts(manifest: dict[str, Any], what: str) -> Iterator[tuple[str, Any]]:
     names = {
         "ties": "rankings with ties", "partial": "rankings of fewer than five", "surplus": "surplus rankings",
         "unfinished": "rankings of rollouts that were cut off", "nonsense": "rankings that mark nonsense",
-        "unsafe": "rankings that mark something unsafe", "decided": "rankings of quintets that a review decided",
+        "unsafe": "rankings that mark something unsafe", "decided": "rankings of decided quintets",
     }  # fmt: skip
     yield from ((words, f"{manifest[name]:,}") for name, words in names.items() if manifest[name])
     yield from ((f"in round {name}", f"{many:,}") for name, many in sorted(manifest["rounds"].items()))
@@ -121,8 +123,8 @@ def _agreement(manifest: dict[str, Any]) -> Iterator[str]:
         if found["agreement"] is not None:
             among = "people" if whose == "people" else "simulated labelers"
             yield (
-                f"Two {among} who ranked the same quintet order {found['agreement']:.1%} of the pairs that both "
-                f"decide the same way ({found['agreed'] + found['opposed']:,} comparisons in "
+                f"Two {among} who ranked the same quintet order {found['agreement']:.1%} of the pairs that "
+                f"both decide the same way ({found['agreed'] + found['opposed']:,} comparisons in "
                 f"{found['quintets']:,} quintets)."
             )
     if all(found["agreement"] is None for found in manifest["agreement"].values()):

@@ -1,5 +1,5 @@
-"""Files to take away: JSON lines, Parquet or CSV of any format, from a frozen dataset or from the rows as they
-are now, some bytes at a time however long they are; alone, or as a folder with a card.
+"""Files to take away: JSON lines, Parquet or CSV of any format, from a frozen dataset or from the rows as
+they are now, some bytes at a time however long they are; alone, or as a folder with a card.
 
 What the rows say is decided in formats.py, what the card says in card.py."""
 
@@ -13,13 +13,13 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from labeler.datasets import card
-from labeler.datasets.formats import FORMATS, Format, Options
+from labeler.datasets.formats import FORMATS, TOLD, Format, Options
 from labeler.datasets.freeze import Source, now, opened
 from labeler.datasets.query import Query
 from labeler.models import Dataset, Project
@@ -42,8 +42,8 @@ class Export:
     project: Project
     format: Format = FORMATS["ranked"]
     file: str = "jsonl"
-    options: Options = Options()
-    query: Query = Query()
+    options: Options = field(default_factory=Options)
+    query: Query = field(default_factory=Query)
     dataset: Dataset | None = None
 
     @property
@@ -53,12 +53,11 @@ class Export:
 
     @property
     def how(self) -> Options:
-        """The options, those left out that the format does not have. Of rankings, the best can be imitated."""
-        ranked = self.dataset is not None and self.dataset.kind == Dataset.Kind.RANKINGS
-        wanted = {
-            name: getattr(self.options, name) or (name == "best" and ranked) for name in vars(self.options)
-        }
-        return Options(**{name: on and name in self.format.options for name, on in wanted.items()})
+        """The options that the format has. Of a dataset of rankings, the best rollouts can be imitated."""
+        wanted = {name for name, on in vars(self.options).items() if on}
+        if self.dataset and self.dataset.kind == Dataset.Kind.RANKINGS:
+            wanted.add("best")
+        return Options(**{name: name in wanted for name in self.format.options})
 
     @property
     def fits(self) -> bool:
@@ -80,12 +79,18 @@ class Export:
         return self.how.messages or source.manifest["chats"] > 0
 
     def columns(self, source: Source) -> dict[str, str]:
-        return self.format.typed(self.as_messages(source))
+        """Name and type of each column of the file."""
+        columns = self.format.typed(self.as_messages(source))
+        return _in_csv(columns) if self.file == "csv" else columns
 
     def first(self, source: Source, count: int) -> list[dict[str, Any]]:
+        """The first rows as the file has them."""
         if self.format.name == "ranked" and self.file == "jsonl":
             return source.page(0, count)
-        return list(islice(self.rows(source), count))
+        rows = list(islice(self.rows(source), count))
+        if self.file == "csv":
+            return [dict(zip(self.columns(source), _cells(row), strict=True)) for row in rows]
+        return rows
 
     def chunks(self, source: Source, part: str = "") -> Iterator[bytes]:
         """The bytes of the file, or of the file of one part (`train`, `validation`) of the split."""
@@ -128,23 +133,13 @@ class Export:
             yield b"".join(some)
 
     def _csv(self, source: Source, part: str) -> Iterator[bytes]:
-        columns = list(self.columns(source))
-        names = [
-            name
-            for column in columns
-            for name in (
-                [f"{NUMBERED[column]}_{n}" for n in range(1, data.MOST + 1)]
-                if column in NUMBERED
-                else [column]
-            )
-        ]
         out = io.StringIO(newline="")
         writer = csv.writer(out)
-        writer.writerow(names)
+        writer.writerow(self.columns(source))
         rows = self.rows(source, part)
         while True:
             some = list(islice(rows, A_CHUNK))
-            writer.writerows(_cells(row, columns) for row in some)
+            writer.writerows(_cells(row) for row in some)
             yield out.getvalue().encode()
             if not some:
                 return
@@ -161,9 +156,7 @@ class Export:
                     child.stdin.write(f"{json.dumps(row)}\n".encode())
                 child.stdin.close()
                 if child.wait():
-                    raise OSError(
-                        f"The Parquet file could not be made: its program ended with {child.returncode}."
-                    )
+                    raise OSError(f"the program that makes Parquet ended with {child.returncode}")
             file.seek(0)
             yield from iter(lambda: file.read(BYTES), b"")
 
@@ -187,12 +180,25 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _cells(row: dict[str, Any], columns: list[str]) -> Iterator[str]:
-    for column in columns:
-        value = row[column]
+def _in_csv(columns: dict[str, str]) -> dict[str, str]:
+    """A list of rollouts or ranks is a column for each; other lists are texts of JSON, and what may be empty
+    is no whole number."""
+    found: dict[str, str] = {}
+    for name, kind in columns.items():
+        if name in NUMBERED:
+            one = "text" if kind == "texts" else "real"
+            found |= {f"{NUMBERED[name]}_{n}": one for n in range(1, data.MOST + 1)}
+        elif name in TOLD:
+            found[name] = "real" if kind == "whole" else "text"
+        else:
+            found[name] = kind if kind in ("real", "whole", "flag") else "text"
+    return found
+
+
+def _cells(row: dict[str, Any]) -> Iterator[str]:
+    for column, value in row.items():
         if column in NUMBERED:
-            cells = [*value, *[None] * (data.MOST - len(value))]
-            yield from map(_cell, cells)
+            yield from map(_cell, [*value, *[None] * (data.MOST - len(value))])
         else:
             yield _cell(value)
 

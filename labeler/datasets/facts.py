@@ -126,7 +126,7 @@ class Facts:
         self.ranks = []
 
     def _kinds(self, line: dict[str, Any], offset: int) -> None:
-        """Lines that bring a column, or a kind of value, which nobody guesses from the beginning of the file."""
+        """Lines that bring a column, or a kind of value, which nobody guesses from the file's beginning."""
         if len(self.kinds) > MOST_KINDS:
             return
         found = set(_kinds("", line)) - self.kinds

@@ -1,5 +1,5 @@
-"""What else lines can be: one consensus a quintet, pairs, labelled answers, answers to imitate; and which columns
-each of these has, so that every row of a file has the same ones, of one type.
+"""What else lines can be: one consensus a quintet, pairs, labelled answers, answers to imitate; and which
+columns each of these has, so that every row of a file has the same ones, of one type.
 
 Files of these rows are made in exports.py. The lines come with those of one quintet together (lines.py)."""
 
@@ -101,7 +101,7 @@ def consensus(lines: Rows, options: Options) -> Iterator[Row]:
 
 
 def pairs(lines: Rows, options: Options) -> Iterator[Row]:
-    """Every two rollouts that differ in rank, the better one chosen. A tie is no pair, nor are equal texts."""
+    """Every two rollouts that differ in rank, the better one chosen. Ties and equal texts make no pair."""
     for line in consensus(lines, options) if options.consensus else lines:
         rollouts, ranks = line["rollouts"], line["ranks"]
         for one, other in combinations(range(len(ranks)), 2):
@@ -147,8 +147,8 @@ def _best(lines: Rows) -> Iterator[Row]:
     for pool in _pools(lines):
         good, first = _voted(pool), pool[0]
         ranks = _decided(pool) or _consensus(tuple(sorted(tuple(line["ranks"]) for line in pool)))
-        finished = first.get("finished")
-        ended = finished if _fits(finished, "flags") else [True] * len(ranks)
+        told: Any = first.get("finished")
+        ended = told if _fits(told, "flags") and len(told) == len(ranks) else [True] * len(ranks)
         texts = [text for text, rank, end in zip(first["rollouts"], ranks, ended, strict=True)
                  if rank == 1 and end and good.get(text)]  # fmt: skip
         for text in dict.fromkeys(texts):
@@ -159,7 +159,8 @@ def labels(line: Row) -> list[bool | None]:
     """Which rollouts one ranking calls good or bad. Nonsense and unsafe ones are bad. The labeler's own line
     of what is acceptable decides; without one, what is above the middle rank is good, what is below it bad,
     and what is on it neither."""
-    ranks, line_at = line["ranks"], line.get("acceptable")
+    ranks: list[int] = line["ranks"]
+    line_at: Any = line.get("acceptable")
     marked = {
         slot for mark in ("nonsense", "unsafe") if _fits(line.get(mark), "wholes") for slot in line[mark]
     }
@@ -195,7 +196,7 @@ def _pools(lines: Rows) -> Iterator[list[Row]]:
 
 
 def _decided(pool: list[Row]) -> list[int]:
-    ranks = pool[0].get("decided")
+    ranks: Any = pool[0].get("decided")
     fits = _fits(ranks, "wholes") and len(ranks) == len(pool[0]["rollouts"])
     return list(dense(ranks)) if fits else []
 
@@ -213,9 +214,9 @@ def _consensus(given: tuple[tuple[int, ...], ...]) -> list[int]:
 
 
 def _as_messages(row: Row) -> Row:
-    """The same as turns of a chat; a ranking's rollouts stay texts, and it can be told that its prompt was."""
+    """The same as turns of a chat. A ranking's rollouts stay texts, and it is told where its prompt was."""
     prompt = row["prompt"]
-    said = {name: [{"role": "assistant", "content": row[name]}] for name in row if name in SAID}
+    said: Row = {name: [{"role": "assistant", "content": row[name]}] for name in row if name in SAID}
     if isinstance(prompt, list):
         return row | said
     if "extra" in row:

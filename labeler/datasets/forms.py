@@ -28,7 +28,7 @@ class FreezeForm(forms.Form):
         min_value=0,
         max_value=100,
         label="Least agreement in a quintet, in %",
-        help_text="Of the pairs of rollouts that two labelers decide. A quintet that one labeler ranked has none.",
+        help_text="Of the pairs that two labelers decide. A quintet that one labeler ranked has none.",
         widget=forms.NumberInput({"placeholder": "any"}),
     )
     rounds = forms.TypedMultipleChoiceField(

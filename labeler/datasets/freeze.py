@@ -1,7 +1,8 @@
-"""A dataset is frozen: its lines go to a file that is named by its hash and never changes, and what is in them
-to its row. A `Source` is such a file opened for reading, or one made for the moment from the rows as they are.
+"""A dataset is frozen: its lines go to a file that is named by its hash and never changes, and what is in
+them to its row. A `Source` is such a file opened for reading, or one made for the moment from the rows as
+they are now.
 
-Lines are written as they are read, in one snapshot of the database, so that memory does not grow with them."""
+Lines are written as they are read, in one snapshot of the database: memory does not grow with them."""
 
 import hashlib
 import os
@@ -24,7 +25,10 @@ from labeler.templatetags.words import count
 from rlhf import config, data
 
 Lines = Iterable[dict[str, Any]]
-KINDS = {Dataset.Kind.RANKINGS: config.RewardConfig, Dataset.Kind.DEMONSTRATIONS: config.SftConfig}
+LEARNT_BY: dict[str, type[config.RewardConfig] | type[config.SftConfig]] = {
+    Dataset.Kind.RANKINGS: config.RewardConfig,
+    Dataset.Kind.DEMONSTRATIONS: config.SftConfig,
+}
 
 
 class NothingToFreeze(ValueError):
@@ -95,7 +99,7 @@ def opened(dataset: Dataset) -> Iterator[Source]:
 
 @contextmanager
 def now(project: Project, kind: str, query: Query | None = None) -> Iterator[Source]:
-    """The rows as they are now, in a file that is gone afterwards: nobody who reads slowly holds a snapshot."""
+    """The rows as they are now, in a file that is gone afterwards: who reads slowly holds no snapshot."""
     with _for_the_moment() as file:
         with snapshot():
             if kind == Dataset.Kind.RANKINGS:
@@ -121,7 +125,7 @@ def _for_the_moment() -> IO[bytes]:
 
 def _written(project: Project, kind: str, lines: Lines, file: IO[bytes]) -> tuple[dict[str, Any], str]:
     """The manifest of the lines, and the hash of their bytes, once they are in the file."""
-    run_kind = KINDS[Dataset.Kind(kind)]
+    run_kind = LEARNT_BY[kind]
     share = project.run_defaults.get(run_kind.kind, {}).get("held_out", run_kind.held_out)
     facts, sha, offset = Facts(share), hashlib.sha256(), 0
     for line in lines:

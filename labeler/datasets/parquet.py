@@ -1,5 +1,5 @@
-"""A program of its own: rows of JSON on its standard input become a Parquet file on its standard output, a row
-group at a time. The web process, which would keep the library's memory for ever, only feeds it.
+"""A program of its own: rows of JSON on its standard input become a Parquet file on its standard output, a
+row group at a time. The web process, which would keep the library's memory for ever, only feeds it.
 
 It is run by its path, so that it loads neither Django nor the rest of the package."""
 

@@ -1,6 +1,6 @@
 """Which rankings a dataset holds: a project's, by round, date, labeler, agreement and kind.
 
-Excluded labelers' rankings are in none, whatever is asked. How the rows become lines is decided in lines.py."""
+Excluded labelers' rankings are in none, whatever is asked. How rows become lines is decided in lines.py."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +18,8 @@ from labeler.templatetags.words import count
 AGREEING = """
 WITH counted AS ({counted})
 SELECT one.quintet_id FROM counted AS one
-JOIN counted AS other ON other.quintet_id = one.quintet_id AND other.simulated = one.simulated AND other.id > one.id
+JOIN counted AS other
+    ON other.quintet_id = one.quintet_id AND other.simulated = one.simulated AND other.id > one.id
 CROSS JOIN generate_series(1, 5) AS i CROSS JOIN generate_series(1, 5) AS j
 CROSS JOIN LATERAL (
     SELECT (one.ranks[i] - one.ranks[j]) * (other.ranks[i] - other.ranks[j]) AS product

@@ -25,9 +25,9 @@ from rlhf import data
 
 A_LOOK = 3  # rows of a preview
 A_PAGE = 10  # lines
-NOTHING = {
+NOTHING: dict[str, str] = {
     Dataset.Kind.RANKINGS: "No ranking here says anything of this kind.",
-    Dataset.Kind.DEMONSTRATIONS: "Nobody has written a demonstration yet; the best-ranked rollouts can do instead.",
+    Dataset.Kind.DEMONSTRATIONS: "Nobody has written a demonstration yet; the best rollouts can do instead.",
 }
 
 
@@ -83,18 +83,22 @@ def against(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     other = _chosen(found.project, request.GET.get("other"))
     if other is None or other.kind != found.kind:
         return redirect("dataset", slug, pk)
-    context = {"project": found.project, "dataset": found, "other": other}
     try:
         with opened(found) as one, opened(other) as another:
             result = difference(one, another)
     except FileNotFoundError:
         raise Http404("The file of one of these datasets is gone.") from None
-    context["difference"] = result
-    context["only"] = [
-        (found, result.only_one, [_shown(line) for line in result.first_of_one]),
-        (other, result.only_other, [_shown(line) for line in result.first_of_other]),
-    ]
-    context["changed"] = [(_shown(before), _shown(after)) for before, after in result.first_changed]
+    context = {
+        "project": found.project,
+        "dataset": found,
+        "other": other,
+        "difference": result,
+        "only": [
+            (found, result.only_one, [_shown(line) for line in result.first_of_one]),
+            (other, result.only_other, [_shown(line) for line in result.first_of_other]),
+        ],
+        "changed": [(_shown(before), _shown(after)) for before, after in result.first_changed],
+    }
     return render(request, "datasets/against.html", context)
 
 

@@ -30,8 +30,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--output",
             metavar="FILE",
-            help="Instead of stdout; whole or not at all. A folder (or a name that ends in / or .zip) is given "
-            "the file for each part of the split, with a card.",
+            help="Instead of stdout; whole or not at all. A folder (or a name that ends in / or .zip) is "
+            "given the file for each part of the split, with a card.",
         )
 
     def handle(self, *, project: str, output: str | None, **options) -> None:
@@ -63,7 +63,7 @@ class Command(BaseCommand):
             raise CommandError(f"The project has no dataset {dataset}.")
         how = Options(**{name: options[name] for name in ("consensus", "messages", "best")})
         wanted = Export(project, FORMATS[format], file_format, how, Query(simulated=simulated), found)
-        if not wanted.fits:
+        if found and not wanted.fits:
             raise CommandError(f"Dataset {dataset} holds {found.kind}: it cannot be exported as {format}.")
         return wanted
 
