@@ -3,7 +3,9 @@
 Nobody is accused: a reason is a number with what is usual beside it, for a person to look into. Left out:
 what is done about it. Pausing and excluding are decided by people, or by the project's hidden checks."""
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from labeler.models import Project
@@ -14,7 +16,7 @@ RANKINGS_ENOUGH = 20
 CHECKS_ENOUGH = 3  # repeats or gold quintets
 PAIRS_ENOUGH = 100
 
-FAST = 1 / 3  # of the median time of all
+FAST = 1 / 3  # of the other labelers' usual time
 BY_POSITION = 0.5  # of the differences between ranks, that the place on the page accounts for
 UNCHANGED = 0.2  # of the rankings; by chance it is under 1 % with five rollouts
 ALL_TIED = 0.5  # of the rankings
@@ -22,20 +24,32 @@ ALL_TIED = 0.5  # of the rankings
 Told = Mapping[str, Any]
 
 
-def reasons(mine: Told, everybody: Told, project: Project) -> list[str]:
-    """Why one should look at this labeler's rankings; nothing where there is no reason to."""
-    return [*_habits(mine, everybody), *_checks(mine, project)]
+def reasons(mine: Told, usual: float | None, project: Project) -> list[str]:
+    """Why to look at this labeler’s rankings; nothing where there is no reason to. `usual` is how many
+    seconds the others take."""
+    return [*_habits(mine, usual), *_checks(mine, project)]
 
 
-def _habits(mine: Told, everybody: Told) -> Iterator[str]:
+def usual_times(labelers: Sequence[Told]) -> list[float | None]:
+    """For each of these labelers how long the others usually take: the median of the others' medians, so that
+    neither the one in question nor the busiest decides what is usual."""
+    medians = [each["seconds"].get("median") for each in labelers]
+    ordered = sorted(each for each in medians if each is not None)
+    found: list[float | None] = []
+    for own in medians:
+        others = ordered.copy()
+        if own is not None:
+            del others[bisect_left(others, own)]
+        found.append(median(others) if others else None)
+    return found
+
+
+def _habits(mine: Told, usual: float | None) -> Iterator[str]:
     """What their rankings show by themselves."""
     enough = mine["rankings"] >= RANKINGS_ENOUGH
-    own, usual = mine["seconds"], everybody["seconds"]
-    if own["count"] >= RANKINGS_ENOUGH and own["median"] < FAST * usual["median"]:
-        yield (
-            f"Half of their rankings took under {_time(own['median'])}; "
-            f"half of everybody's took over {_time(usual['median'])}."
-        )
+    own = mine["seconds"]
+    if usual and own["count"] >= RANKINGS_ENOUGH and own["median"] < FAST * usual:
+        yield f"Half of their rankings took under {_time(own['median'])}; others usually take {_time(usual)}."
     if enough and (mine["by_position"] or 0) >= BY_POSITION:
         yield (
             f"The place on the page accounts for {_percent(mine['by_position'])} of the differences between "

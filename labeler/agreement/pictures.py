@@ -62,7 +62,6 @@ def positions(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "height": round(at(0) - at(place["best"]), 1),
                 "whisker": [at(end) for end in place["best_interval"]] if place["best_interval"] else None,
                 "chance": at(place["chance"]),
-                **place,
             }
             for number, place in enumerate(places, start=1)
         ],

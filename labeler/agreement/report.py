@@ -5,10 +5,10 @@ Reads rows only; numpy is loaded where there is something to fold. Left out: how
 
 from typing import Any
 
-from labeler.agreement.audits import reasons
+from labeler.agreement.audits import reasons, usual_times
 from labeler.models import Arm, Project, StaleQuintet, Tally, User
 
-IN_A_VIEW = 200  # marks that a page folds while somebody waits
+IN_A_VIEW = 100  # marks that a page folds while somebody waits
 PROJECT, ROUND, LABELER, ARM = range(4)
 ARMS = [Arm.ORDER, Arm.RANDOM, Arm.UNCERTAIN]
 
@@ -53,11 +53,12 @@ def named(rows: list[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
     return [told | {"labeler": names.get(ref, "somebody deleted")} for ref, told in rows]
 
 
-def standing_out(project: Project, simulated: bool, everybody: dict[str, Any]) -> list[dict[str, Any]]:
+def standing_out(project: Project, simulated: bool) -> list[dict[str, Any]]:
     """Labelers whom there is a reason to look at, those with most reasons first."""
+    rows = list(labelers(project, simulated))
     found = [
         (ref, told | {"reasons": why})
-        for ref, told in labelers(project, simulated)
-        if (why := reasons(told, everybody, project))
+        for (ref, told), usual in zip(rows, usual_times([told for _, told in rows]), strict=True)
+        if (why := reasons(told, usual, project))
     ]
     return sorted(named(found), key=lambda each: (-len(each["reasons"]), each["labeler"]))

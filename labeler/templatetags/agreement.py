@@ -30,7 +30,9 @@ def interval(told: Mapping[str, Any], name: str) -> str:
     if not ends:
         return ""
     if _form(name) == "percent":
-        return f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} %"
+        low, high = 100 * ends[0], 100 * ends[1]
+        places = 0 if round(low) != round(high) or low == high else 1  # narrow ones are said more exactly
+        return f"{low:.{places}f} to {high:.{places}f} %"
     return f"{figure(ends[0], 'share')} to {figure(ends[1], 'share')}".replace("-", "−")
 
 

@@ -26,6 +26,7 @@ def agreement(request: HttpRequest, slug: str) -> HttpResponse:
         pages = Paginator(report.labelers(project, simulated), A_PAGE)
         page = pages.get_page(request.GET.get("page"))
         context |= {
+            "comparable": any(context["told"][name] for name in ("quintets", "repeats", "golds")),
             "page": page,
             "labelers": report.named(list(page)),
             "rounds": report.of_rounds(project, simulated),
@@ -40,7 +41,7 @@ def audits(request: HttpRequest, slug: str) -> HttpResponse:
     project, simulated, told = context["project"], context["simulated"], context["told"]
     if told:
         context |= {
-            "standing_out": report.standing_out(project, simulated, told),
+            "standing_out": report.standing_out(project, simulated),
             "arms": report.of_arms(project, simulated),
         }
     return render(request, "agreement/audits.html", context)

@@ -114,9 +114,11 @@ def entry(quintet: int, rankings: dict[int, list[int]], purpose: int = WORK, sig
     return Entry(quintet, sign, line.tobytes() + rows.tobytes())
 
 
-def told(quintets: list[dict[int, list[int]]], kind: int = Kind.PROJECT, ref: int = 0) -> dict:
-    """The figures of quintets given as ranks by labeler."""
-    found = changes([entry(number, rankings) for number, rankings in enumerate(quintets)]).scopes
+def told(
+    quintets: list[dict[int, list[int]]], kind: int = Kind.PROJECT, ref: int = 0, first: int = 0
+) -> dict:
+    """The figures of quintets given as ranks by labeler, numbered from `first` on."""
+    found = changes([entry(number, rankings) for number, rankings in enumerate(quintets, first)]).scopes
     delta = found[False, kind, ref]
     return figures(delta.sums, delta.replicates)
 

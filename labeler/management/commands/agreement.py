@@ -43,7 +43,7 @@ def _numbers(project: Project, simulated: bool) -> dict[str, Any]:
         "by_arm": report.of_arms(project, simulated),
         "standing_out": [
             {"labeler": each["labeler"], "reasons": each["reasons"]}
-            for each in (report.standing_out(project, simulated, found) if found else [])
+            for each in report.standing_out(project, simulated)
         ],
     }
 
