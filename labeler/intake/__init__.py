@@ -48,7 +48,7 @@ def read_prompts(file: BinaryIO, name: str) -> Iterator[tuple[int, PromptLine]]:
     mapping = {name: name for name in FIELDS[Import.Kind.PROMPTS] if name in source.columns}
     if source.format == "csv" and "prompt" not in mapping:
         raise BadLine(1, "a CSV file begins with the names of its columns, one of which is “prompt”.")
-    line = reader(mapping, source.is_text)
+    line = reader(mapping, source.format)
     return _checked(source.rows(), lambda row: prompt_line(line(row)))
 
 

@@ -66,7 +66,7 @@ _MEANS = {"rank": "rank", "model": "model", "system": "model"}
 # Lists, numbers and the like, which a CSV file can only hold written out as JSON.
 _WRITTEN_OUT = {
     *("rollouts", "ranks", "models", "finished", "nonsense", "unsafe", "acceptable"),
-    *("focus_seconds", "round", "guidelines", "surplus", "seconds", "simulated"),
+    *("focus_seconds", "round", "guidelines", "surplus", "seconds", "simulated", "shown", "decided"),
 }
 _MUST_BE_JSON = {"rollouts", "ranks", "models", "seconds", "simulated"}
 _MAY_BE_CHAT = {"prompt", "chosen", "rejected"}
@@ -124,11 +124,12 @@ def missing(mapping: Mapping[str, str], kind: str) -> list[str]:
     ]
 
 
-def reader(mapping: Mapping[str, str], is_text: bool) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def reader(mapping: Mapping[str, str], format: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """What makes a line of a row. Its ValueError says in words what cannot be."""
+    is_text, is_table = format in ("csv", "text"), format in ("csv", "parquet")
     fields = {column: field for column, field in mapping.items() if field}
     taken = set(fields.values()) | {_LISTS[each.split()[0]] for each in fields.values() if each[-1].isdigit()}
-    if not is_text and all(column == field for column, field in fields.items()):
+    if not is_table and not is_text and all(column == field for column, field in fields.items()):
         return dict
 
     def line(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,9 +147,17 @@ def reader(mapping: Mapping[str, str], is_text: bool) -> Callable[[Mapping[str, 
                 parts[field] = value
             else:
                 made[field] = value
-        return made | _lists(parts)
+        return _opened(made | _lists(parts)) if is_table else made | _lists(parts)
 
     return line
+
+
+def _opened(line: dict[str, Any]) -> dict[str, Any]:
+    """With the keys that a table of ours keeps together, as JSON, because no other row may have them."""
+    more = _json(line["extra"]) if isinstance(line.get("extra"), str) else None
+    if not isinstance(more, dict):
+        return line
+    return {key: value for key, value in line.items() if key != "extra"} | more
 
 
 def _lists(parts: Mapping[str, Any]) -> dict[str, list]:

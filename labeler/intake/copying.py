@@ -29,6 +29,9 @@ class Copier:
         self.sequence = model._meta.db_table, str(fields[model._meta.pk.attname].column)
 
     def write(self, rows: Iterable[tuple]) -> None:
+        rows = list(rows)  # whatever makes them may ask the database, which takes no questions during a COPY
+        if not rows:
+            return
         with connection.cursor() as cursor, cursor.copy(self.statement) as copy:
             for row in rows:
                 copy.write_row(row + self.constants)

@@ -95,11 +95,6 @@ class Source:
             seen = (row for _, row in self.first if isinstance(row, dict))
             self.columns = list(dict.fromkeys(key for row in seen for key in row))
 
-    @property
-    def is_text(self) -> bool:
-        """Whether every value is written as text, numbers and lists as well."""
-        return self.format in ("csv", "text")
-
     def rows(self) -> Rows:
         """All rows with their numbers, from the first: those of their lines, or of the rows of a table."""
         self.file.seek(0)

@@ -81,7 +81,7 @@ def refusal(found: Import) -> str:
 
 def lines(found: Import, source: Source) -> Iterator[tuple[int, Line | BadLine | None]]:
     """Each row as the line that it becomes, as what is wrong with it, or as None where it says nothing."""
-    line, read = reader(found.mapping, source.is_text), READ[found.kind]
+    line, read = reader(found.mapping, source.format), READ[found.kind]
     for number, row in source.rows():
         try:
             yield number, row if isinstance(row, BadLine) else read(line(row))
