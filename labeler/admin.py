@@ -9,7 +9,8 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 
-from labeler.models import Checkpoint, Dataset, Invitation, Membership, Project, Prompt, User
+from labeler.models import AuditEntry, Checkpoint, Dataset, Invitation, Membership, Project, Prompt, User
+from labeler.models.projects import QUEUED
 
 
 def sign_in(request: HttpRequest, extra_context: dict | None = None) -> HttpResponse:
@@ -33,12 +34,16 @@ class MembershipInline(admin.TabularInline):
     model = Membership
     autocomplete_fields = ["user"]
     extra = 0
+    # Pausing and excluding leave an entry behind, on the page of the project's people.
+    fields = ["user", "role", "practised_at"]
 
 
 @admin.register(Project)
 class ProjectAdmin(admin.ModelAdmin):
     list_display = ["name", "slug", "start", "overlap", "created_at"]
     raw_id_fields = ["start", "created_by"]
+    # What is versioned, or moves the queue, is changed on the project's page, which sees to both.
+    readonly_fields = ["guidelines", *sorted(QUEUED)]
     inlines = [MembershipInline]
 
 
@@ -67,6 +72,15 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 @admin.register(Dataset)
 class DatasetAdmin(ReadOnlyAdmin):
     list_display = ["__str__", "project", "kind", "lines", "simulated", "sha256", "created_at"]
+
+    def has_delete_permission(self, request: HttpRequest, obj=None) -> bool:
+        return False
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    list_display = ["created_at", "project", "by", "action", "words"]
+    list_filter = ["action", "project"]
 
     def has_delete_permission(self, request: HttpRequest, obj=None) -> bool:
         return False

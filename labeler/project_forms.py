@@ -207,7 +207,7 @@ class EditProjectForm(ProjectForm):
     )
     gold_pass = share(
         "Least share of gold pairs that are right",
-        "Below it, after five of them, follows what is said above.",
+        "Below it, after five of them, follows what is said below.",
     )
     repeat_pass = share(
         "Least share of pairs ranked the same way twice", "People differ from themselves; be mild."
@@ -218,7 +218,7 @@ class EditProjectForm(ProjectForm):
         ("Who ranks how much", ("overlap", "wider_share", "wider_overlap")),
         ("What comes next", ("queue", "random_share", "keep_waiting")),
         ("What labelers see and may say", ("ties", "acceptable", "rendered", "session_goal")),
-        ("Hidden checks", ("checks", "gold_rate", "gold_pass", "repeat_rate", "repeat_pass")),
+        ("Hidden checks", ("gold_rate", "gold_pass", "repeat_rate", "repeat_pass", "checks")),
         ("Practice", ("practice", "practice_pass")),
     )
 

@@ -5,7 +5,8 @@ one by one, in bulk or by COPY, is counted in the same transaction. Every labele
 that nobody waits for anybody at one counter."""
 
 from django.db import models
-from django.db.models import Sum
+from django.db.models import Subquery, Sum, Value
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from labeler.models.people import User
@@ -15,6 +16,12 @@ from labeler.models.rounds import Round
 class ContributionQuerySet(models.QuerySet["Contribution"]):
     def by_people(self) -> "ContributionQuerySet":
         return self.filter(labeler__simulated=False)
+
+    def total(self) -> Coalesce:
+        """How much these come to, in a query about whose they are."""
+        # Grouped by nothing, so that there is one row.
+        sums = self.order_by().annotate(none=Value(1)).values("none").annotate(sum=Sum("ranked"))
+        return Coalesce(Subquery(sums.values("sum")), 0)
 
     def ranked(self) -> int:
         return self.aggregate(all=Sum("ranked"))["all"] or 0

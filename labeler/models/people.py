@@ -90,7 +90,8 @@ class User(AbstractUser):
         """An account is no project's: each project of theirs is told of it, or with none nobody's."""
         from labeler.models.audit import AuditEntry  # its rows name people and projects
 
-        for project in list(self.projects.all()) or [None]:
+        projects = self.projects.all()
+        for project in projects or (None,):
             AuditEntry.objects.write(by, project, action, words, labeler=self.pk)
 
 

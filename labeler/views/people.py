@@ -8,15 +8,14 @@ from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db import transaction
-from django.db.models import Count, Exists, OuterRef, Prefetch, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Exists, OuterRef, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from labeler.access import admin_required, staff_required
-from labeler.models import Invitation, Membership, Project, Ranking, User
+from labeler.models import Contribution, Invitation, Membership, Project, User
 from labeler.models.projects import StillExcluded
 
 A_PAGE = 50
@@ -92,10 +91,12 @@ def _seen_by(user: User) -> QuerySet[User]:
     return User.objects.filter(Exists(mine))
 
 
-def _with_rankings(people: QuerySet[User], **of: object) -> QuerySet[User]:
-    """With `ranking_count`: what counts as theirs, in a query of its own, so that nothing is joined twice."""
-    theirs = Ranking.objects.work().filter(labeler=OuterRef("pk"), **of).order_by().values("labeler")
-    return people.annotate(ranking_count=Coalesce(Subquery(theirs.annotate(n=Count("pk")).values("n")), 0))
+def _with_rankings(people: QuerySet[User], projects: QuerySet[Project] | None = None) -> QuerySet[User]:
+    """With `ranking_count`: what they ranked, in these projects or in all."""
+    theirs = Contribution.objects.filter(labeler=OuterRef("pk"))
+    if projects is not None:
+        theirs = theirs.filter(round__project__in=projects)
+    return people.annotate(ranking_count=theirs.total())
 
 
 @admin_required
@@ -170,8 +171,8 @@ def _listed(request: HttpRequest, form: InvitationForm, **more) -> dict:
     """Everybody, people and simulated labelers apart, and the invitations that nobody has used yet."""
     mine = Project.objects.run_by(request.user)
     theirs = Prefetch("memberships", Membership.objects.filter(project__in=mine).select_related("project"))
-    here = {} if request.user.is_staff else {"quintet__project__in": mine}
-    found = _with_rankings(_seen_by(request.user), **here).prefetch_related(theirs)
+    here = None if request.user.is_staff else mine
+    found = _with_rankings(_seen_by(request.user), here).prefetch_related(theirs)
     ordered = found.filter(simulated=False).order_by("-is_active", "-is_staff", "username")
     return {
         "people": Paginator(ordered, A_PAGE).get_page(request.GET.get("page")),
@@ -283,14 +284,14 @@ def _reason(request: HttpRequest) -> str:
 def _people_of(project: Project) -> QuerySet[User]:
     """Who is in the project, or has ranked in it."""
     members = Membership.objects.filter(project=project, user=OuterRef("pk"))
-    ranked = Ranking.objects.filter(labeler=OuterRef("pk"), quintet__project=project)
+    ranked = Contribution.objects.filter(labeler=OuterRef("pk"), round__project=project)
     return User.objects.filter(Exists(members) | Exists(ranked))
 
 
 def _gathered(request: HttpRequest, project: Project, form: MemberForm) -> dict:
     """The people, each with their membership as `here`, if they have one."""
     here = Prefetch("memberships", Membership.objects.filter(project=project), to_attr="here")
-    found = _with_rankings(_people_of(project), quintet__project=project).prefetch_related(here)
+    found = _with_rankings(_people_of(project), Project.objects.filter(pk=project.pk)).prefetch_related(here)
     ordered = found.order_by("simulated", "-is_active", "username")
     return {
         "project": project,

@@ -6,14 +6,14 @@ rankings are people's work."""
 from difflib import SequenceMatcher
 
 from django.contrib import messages
-from django.db.models import Count, Q
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from labeler.access import admin_required, labeler_required, staff_required
 from labeler.loop import standings
-from labeler.models import Guidelines, Project, User
+from labeler.models import Contribution, Guidelines, Project, User
 from labeler.project_forms import EditProjectForm, NewProjectForm
 from labeler.project_templates import BLANK, TEMPLATES
 
@@ -40,9 +40,10 @@ def project(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _labelers(project: Project) -> dict[str, list[User]]:
     """Who may rank here, and who has ranked, each with how much; people and programs apart."""
-    here = Count("rankings", filter=Q(rankings__quintet__project=project), distinct=True)
-    everybody = User.objects.filter(Q(projects=project) | Q(rankings__quintet__project=project))
-    counted = list(everybody.distinct().annotate(ranking_count=here).order_by("-ranking_count", "username"))
+    theirs = Contribution.objects.filter(labeler=OuterRef("pk"), round__project=project)
+    members = project.memberships.filter(user=OuterRef("pk"))
+    everybody = User.objects.filter(Exists(members) | Exists(theirs))
+    counted = list(everybody.annotate(ranking_count=theirs.total()).order_by("-ranking_count", "username"))
     return {
         "people": [each for each in counted if not each.simulated],
         "programs": [each for each in counted if each.simulated],

@@ -133,6 +133,7 @@ def _seen(quintet: Quintet) -> dict[str, Any]:
         about |= {"consensus": aggregate.consensus(together), "tau": of_quintet(together)}
         known = known or about["consensus"]
     return about | {
+        "all_tied": known is not None and len(set(known)) == 1,
         "rollouts": _rollouts(quintet, together, known),
         "skips": quintet.skips.select_related("labeler"),
     }
