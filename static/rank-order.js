@@ -71,12 +71,13 @@ const Order = (() => {
     return null;
   }
 
-  // The card shares the rank of the one above it in the order; an open card that of the one ranked last.
+  // The card shares the rank of the one above it in the order, if it does not do so yet; an open card that of the one
+  // ranked last.
   function tied(letter, last) {
-    const at = seatOf(letter);
-    const others = (seat) => seat.some((name) => name !== letter);
-    const above = at < 0 ? seatOf(last) : seats.slice(0, at).findLastIndex(others);
-    return above < 0 ? null : shared(letter, above + 1);
+    const shown = lines(seats);
+    const above = rank(letter) ? shown.slice(0, shown.findIndex((row) => row.letter === letter)) : [];
+    const other = rank(letter) ? above.findLast((row) => row.letter)?.letter : last;
+    return rank(other) && rank(other) !== rank(letter) ? shared(letter, rank(other)) : null;
   }
 
   // Without ties the last open place fills itself. With ties nobody knows where the last card belongs, but once
@@ -127,7 +128,7 @@ const Order = (() => {
     mark.style.setProperty("--along", `${above ? above.offsetLeft + above.offsetWidth : 0}px`);
   }
 
-  // ---- dragging: mouse, pen and finger alike. What would be is shown while one drags.
+  // ---- dragging: mouse, pen and finger alike
 
   const flat = () => rows()[1] && rows()[0].offsetTop === rows()[1].offsetTop;
 
@@ -147,15 +148,17 @@ const Order = (() => {
     return flat() ? (x - box.left) / box.width : (y - box.top) / box.height;
   }
 
-  // The order as it would be. With ties the middle of a row that is taken ties, its edges put the card between.
-  function dropped(letter, x, y) {
-    const row = drag.row;
+  // Where in a row it would go: on it, which ties, or with ties allowed also before it or after it.
+  function aim(row, x, y) {
+    const part = ties && row.dataset.letter && row.dataset.letter !== drag.letter ? within(row, x, y) : .5;
+    return part < .25 ? "before" : part > .75 ? "after" : "on";
+  }
+
+  // The order as it would be.
+  function dropped(letter, row, where) {
     const to = +row.dataset.rank;
-    if (!ties) return placed(letter, to);
-    if (!seats[to - 1].some((name) => name !== letter)) return seats[to - 1].length ? seats : placed(letter, to);
-    const part = within(row, x, y);
-    if (part >= .25 && part <= .75) return shared(letter, to);
-    return between(letter, part < .25 ? to - 1 : to);
+    if (where !== "on") return between(letter, where === "before" ? to - 1 : to);
+    return ties ? shared(letter, to) : placed(letter, to);
   }
 
   document.addEventListener("pointerdown", (event) => {
@@ -180,9 +183,11 @@ const Order = (() => {
     if (drag.letter) {
       const left = Math.min(x + 12, document.documentElement.clientWidth - drag.ghost.offsetWidth - 8);
       drag.ghost.style.transform = `translate(${left}px, ${y - 20}px)`;
-      for (const each of rows()) each.classList.toggle("over", each === drag.row);
-      drag.order = drag.row ? dropped(drag.letter, x, y) : null;
-      draw(drag.order || seats);
+      const where = drag.row && aim(drag.row, x, y);
+      for (const each of rows()) each.className = each === drag.row ? `over ${where}` : "";
+      drag.order = drag.row ? dropped(drag.letter, drag.row, where) : null;
+      // Where rows keep their ranks the order is shown as it would be; with ties they would slip away under the hand.
+      draw(ties ? seats : drag.order || seats);
     } else if (drag.row) {
       const before = +drag.row.dataset.rank - 1;
       drag.line = within(drag.row, x, y) < .5 ? before : before + 1;
@@ -206,7 +211,7 @@ const Order = (() => {
     drag = null;
     document.documentElement.classList.remove("dragging");
     if (!root()) return true;
-    for (const each of rows()) each.classList.remove("over");
+    for (const each of rows()) each.className = "";
     if (keep && order) changed(letter, order);
     else if (keep && to !== undefined) changed(null, null, to);
     else {

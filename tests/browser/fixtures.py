@@ -70,3 +70,10 @@ def sign_in(live_server) -> Callable:
         )
 
     return with_session
+
+
+@pytest.fixture
+def desk(page: "Page", sign_in: Callable, labeler, project) -> "Page":
+    """The labeler's page: they are signed in and may rank in the project."""
+    sign_in(page, labeler)
+    return page

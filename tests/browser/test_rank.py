@@ -2,68 +2,10 @@
 
 from urllib.parse import urlsplit
 
-import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from labeler.models import Place, Ranking, Run
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-BOXES = (
-    "selector => [...document.querySelectorAll(selector)].map(e => JSON.stringify(e.getBoundingClientRect()))"
-)
-
-
-@pytest.fixture
-def desk(page, sign_in, labeler, project) -> Page:
-    sign_in(page, labeler)
-    return page
-
-
-def look(page: Page, project) -> Page:
-    page.goto(f"/rank/{project.slug}/")
-    return page
-
-
-def shown(page: Page) -> list[str]:
-    return page.locator(".card .say").all_inner_texts()
-
-
-def ranks(page: Page) -> str:
-    """The ranks on the cards from top to bottom: `2·1··`."""
-    return "".join(page.locator(".card .mark b").all_inner_texts())
-
-
-def order(page: Page) -> str:
-    """The letters in the rail, best to worst."""
-    return "".join(page.locator(".slots em").evaluate_all("all => all.map(each => each.textContent || '-')"))
-
-
-def focus(page: Page) -> str | None:
-    return page.evaluate("document.activeElement.closest('.card')?.dataset.letter")
-
-
-def boxes(page: Page, selector: str) -> list[str]:
-    return page.evaluate(BOXES, selector)
-
-
-def kept(ranking: Ranking) -> list[str]:
-    """The texts of a stored ranking, best to worst."""
-    by_rank = zip(ranking.ranks, ranking.quintet.rollouts.all(), strict=True)
-    return [rollout.text for _, rollout in sorted(by_rank, key=lambda pair: pair[0])]
-
-
-def submits(page: Page) -> list[str]:
-    sent: list[str] = []
-    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
-    return sent
-
-
-def drag(page: Page, source: str, target: str) -> None:
-    start, end = (page.locator(selector).bounding_box() for selector in (source, target))
-    page.mouse.move(start["x"] + 20, start["y"] + start["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(end["x"] + 30, end["y"] + end["height"] / 2, steps=6)
-    page.mouse.up()
+from tests.browser.desk import PHONE, boxes, drag, focus, kept, look, order, ranks, shown, submits
 
 
 def test_three_by_keyboard_and_two_by_pointer(desk, project, compose):
