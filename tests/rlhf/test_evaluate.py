@@ -57,6 +57,14 @@ def test_calibration_error_is_the_gap_between_sure_and_right():
     assert calibration_error(margins(), 1.0) is None
 
 
+def test_calibration_errors_of_different_certainty_do_not_cancel():
+    half, nine = math.log(1.2), math.log(9)  # σ = 6/11 and .9
+    found = margins(*[half] * 4, *[nine] * 4, *[-nine] * 4)
+    # Four of a certainty of 6/11 are all right; of eight of a certainty of .9 only half are.
+    assert calibration_error(found, 1.0) == pytest.approx((4 * (1 - 6 / 11) + 8 * 0.4) / 12)
+    assert calibration_error(2 * found, 2.0) == pytest.approx(calibration_error(found, 1.0))
+
+
 def test_the_loss_is_of_the_rankings_that_say_anything():
     rankings = [Ranking("p", ("a", "b"), (1, 2)), Ranking("p", ("a", "b"), (1, 1))]
     measured = Measured([[0.0, 0.0], [5.0, -5.0]], rankings)

@@ -120,6 +120,20 @@ def test_a_long_prompt_is_cut_to_the_positions_of_the_model(tmp_path):
     assert len(judge.rewards_of([example])[0]) == 2
 
 
+def test_a_config_may_take_fewer_tokens_than_the_model(tmp_path):
+    whole = made(tmp_path, "gpt2")
+    judge = RewardModel(whole.model, whole.tokenizer, max_tokens=30)
+    assert (judge.limit, RewardModel(whole.model, whole.tokenizer, max_tokens=9000).limit) == (30, 256)
+    example = judge.encode("a story of some length " * 3, ["short"])
+    assert example.prompt_cut and len(example.prompt) + len(example.rollouts[0]) == 30
+
+
+def test_rewards_are_in_full_precision_whatever_the_weights_are(tmp_path):
+    judge = made(tmp_path, "llama")
+    judge.model.bfloat16()
+    assert judge.rewards([judge.encode(*QUINTETS[0])]).dtype == torch.float32
+
+
 def test_a_trained_reward_model_opens_with_its_scale(tmp_path):
     judge = made(tmp_path, "llama")
     checkpoint.save(

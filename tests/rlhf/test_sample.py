@@ -137,6 +137,14 @@ def test_temperature_divides_every_logit_by_hand():
     assert greedy.exp().item() == pytest.approx(3 / 4)
 
 
+def test_half_precision_is_summed_in_full():
+    logits = (torch.randn(3, 1000, generator=torch.Generator().manual_seed(0)) * 5).bfloat16()
+    found, exact = (choose(each, 0.7, torch.rand(3, generator=torch.Generator().manual_seed(1)))
+                    for each in (logits, logits.float()))  # fmt: skip
+    assert found[1].dtype == torch.float32
+    assert torch.equal(found[0], exact[0]) and torch.equal(found[1], exact[1])
+
+
 def test_dropout_is_off_while_sampling_and_back_on_afterwards():
     model = sharp("gpt2", resid_pdrop=0.5).train()
     first, second = drawn(model), drawn(model)

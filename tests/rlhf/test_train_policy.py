@@ -130,6 +130,71 @@ def test_every_rollout_is_kept_with_all_that_was_made_of_it(made):
                 assert {each["advantage"] for each in rows} == {0.0}
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_first_step_is_that_of_a_plain_loop_over_its_rollouts(made, start, temperature):
+    """Loss, entropy and KL by one unpadded forward pass a rollout, from what the run kept of them."""
+    path = made(steps=1, temperature=temperature, micro_batch=3)
+    execute(path)
+    model, words = checkpoint.load_policy(start)
+    model.get_input_embeddings().weight.requires_grad_()
+    kept, step = lines(path, "rollouts.jsonl.zst"), lines(path)[0]
+    count, entropy = sum(len(each["tokens"]) for each in kept), 0.0
+    for each in kept:
+        prompt, tokens = checkpoint.encode_prompt(words, each["prompt"]), each["tokens"]
+        logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1] / temperature
+        likely = logits.log_softmax(-1)
+        entropy -= float((likely.exp() * likely).sum()) / count
+        own = likely.gather(1, torch.tensor(tokens)[:, None]).sum()
+        (-each["advantage"] * own / count).backward()
+        each["loss"] = float(-each["advantage"] * own.detach() / count)
+    norm = torch.cat([weight.grad.flatten() for weight in model.parameters()]).norm()
+    assert step["loss"] == pytest.approx(sum(each["loss"] for each in kept), abs=1e-4)
+    assert step["grad_norm"] == pytest.approx(float(norm), rel=1e-3)
+    assert step["entropy"] == pytest.approx(entropy, abs=1e-4)
+    assert abs(step["kl"]) < 1e-4
+
+
+def test_a_steps_numbers_are_those_of_its_rollouts(made):
+    path = made(steps=3, learning_rate=0.05)
+    execute(path)
+    for step in lines(path):
+        kept = [each for each in lines(path, "rollouts.jsonl.zst") if each["step"] == step["step"]]
+        kl = sum(sum(each["kl"]) for each in kept) / 8
+        assert step["kl"] == pytest.approx(kl, abs=1e-3)
+        assert step["sqrt_kl"] == pytest.approx(max(0.0, step["kl"]) ** 0.5)
+        assert step["reward"] == pytest.approx(sum(each["score"] for each in kept) / 8, abs=1e-5)
+        assert step["length"] == sum(len(each["tokens"]) for each in kept) / 8
+        assert step["finished"] == sum(each["finished"] for each in kept) / 8
+        for size in (1, 2):
+            parts = [tuple(each["tokens"][at : at + size]) for each in kept for at in range(10)]
+            whole = [part for part in parts if len(part) == size]
+            assert step[f"distinct_{size}"] == pytest.approx(len(set(whole)) / len(whole))
+    assert kl > 0.05
+
+
+def test_every_step_and_every_seed_has_chances_of_its_own(made):
+    one, other = made("one", learning_rate=1e-9), made("other", learning_rate=1e-9, seed=1)
+    execute(one)
+    execute(other)
+    drawn = [each["tokens"] for path in (one, other) for each in lines(path, "rollouts.jsonl.zst")]
+    same = [each["prompt"] for path in (one, other) for each in lines(path, "rollouts.jsonl.zst")]
+    told = {(prompt, tuple(tokens)) for prompt, tokens in zip(same, drawn, strict=True) if len(tokens) > 2}
+    assert len(told) == sum(len(tokens) > 2 for tokens in drawn)
+
+
+def test_the_learning_rate_rises_over_the_warmup(made):
+    path = made(steps=4, warmup=2, learning_rate=0.03)
+    execute(path)
+    assert [line["learning_rate"] for line in lines(path)] == pytest.approx([0.01, 0.02, 0.03, 0.03])
+
+
+def test_normalised_advantages_have_a_spread_of_one(made):
+    path = made(steps=1, advantage="normalised")
+    execute(path)
+    kept = lines(path, "rollouts.jsonl.zst")
+    assert torch.tensor([each["advantage"] for each in kept[:4]]).std().item() == pytest.approx(1, abs=1e-3)
+
+
 def test_the_start_pays_no_kl_and_its_samples_come_first(made):
     path = made()
     execute(path)

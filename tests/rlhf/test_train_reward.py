@@ -9,10 +9,11 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from rlhf import batch, checkpoint, config, data, losses
-from rlhf.evaluate import ranks_of
+from rlhf.evaluate import Measured, fit_tau, ranks_of
 from rlhf.optimizer import Optimizer
 from rlhf.reward_model import RewardModel
 from rlhf.run import Failed, RunDirectory
+from rlhf.sample import sample
 from rlhf.train_reward import train
 from tests.rlhf import tiny
 
@@ -84,6 +85,69 @@ def test_it_learns_what_people_like(directory):
     assert known["sha256"]["dataset"] and known["base"]["sha256"] == checkpoint.fingerprint(
         path / "inputs/policy"
     )
+
+
+def test_the_scale_is_that_of_typical_answers_and_of_what_was_held_out(directory):
+    """μ against other rollouts of the start than the run drew, τ against the held-out rankings."""
+    path = directory("run", count=80, epochs=4)
+    outcome = run(path)
+    judge = RewardModel.load(path / outcome.checkpoint)
+    policy, words = checkpoint.load_policy(path / "inputs/policy")
+    given = data.rankings(path / "dataset.jsonl")
+    prompts = sorted({each.prompt for each in given})
+    ids = [checkpoint.encode_prompt(words, prompt) for prompt in prompts]
+    longest = max(len(checkpoint.encode_rollout(words, text)) for each in given for text in each.rollouts)
+    drawn = sample(policy, words, ids, 8, longest, 1.0, torch.Generator().manual_seed(99))
+    examples = [batch.Example(ids[number // 8], [each.tokens]) for number, each in enumerate(drawn)]
+    typical = torch.tensor(judge.rewards_of(examples))
+    assert abs(float(typical.mean()) - judge.mu) < 4 * float(typical.std()) / 64**0.5
+    assert abs(judge.mu) > 4 * float(typical.std()) / 64**0.5  # so that no μ at all would be seen
+    telling = [each for each in given if each.teaches]
+    held = [telling[number] for number in data.split_by_prompt([each.prompt for each in telling], 0.15, 0)[1]]
+    rewards = judge.rewards_of([judge.encode(each.prompt, each.rollouts) for each in held])
+    assert judge.tau == pytest.approx(fit_tau(Measured(rewards, held).margins), rel=1e-3)
+    assert judge.tau != pytest.approx(1, rel=0.01)
+
+
+def test_all_rankings_of_a_prompt_are_held_out_together(directory):
+    path = directory("run", epochs=1)
+    tiny.rankings(path / "dataset.jsonl", 24, prompts=2)
+    telling = [each for each in data.rankings(path / "dataset.jsonl") if each.teaches]
+    of_a_prompt = {sum(each.prompt == prompt for each in telling) for prompt in {e.prompt for e in telling}}
+    assert run(path).metrics["held_out"] in of_a_prompt
+
+
+def test_a_rollout_that_was_cut_off_is_read_where_it_stops(directory):
+    whole, cut = directory("whole", epochs=1), directory("cut", epochs=1)
+    written = [line for _, line in data.read_lines(cut / "dataset.jsonl")]
+    ends = [line | {"finished": [False] * len(line["rollouts"])} for line in written]
+    data.write_lines(cut / "dataset.jsonl", ends)
+    first = [(run(path), read(path / "steps.jsonl")[0]["loss"])[1] for path in (whole, cut)]
+    assert first[0] != pytest.approx(first[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", losses.KINDS)
+def test_the_first_loss_is_that_of_the_first_batch(directory, loss):
+    path = directory("run", epochs=1, loss=loss, micro_batch=3)
+    judge = RewardModel(*checkpoint.start_reward_model(path / "inputs/policy", seed=0))
+    telling = [each for each in data.rankings(path / "dataset.jsonl") if each.teaches]
+    taught = data.split_by_prompt([each.prompt for each in telling], 0.15, 0)[0]
+    chosen = [telling[taught[number]] for number in batch.drawn(len(taught), 8, 1, 0)]
+    rewards = judge.rewards_of([judge.encode(each.prompt, each.rollouts) for each in chosen])
+    run(path)
+    expected = Measured(rewards, chosen).loss(loss)
+    assert read(path / "steps.jsonl")[0]["loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_centring_holds_the_mean_of_a_quintet_near_zero(directory):
+    means = []
+    for centering in (0.0, 10.0):
+        path = directory(f"centred {centering}", count=40, epochs=3, centering=centering)
+        judge = RewardModel.load(path / run(path).checkpoint)
+        given = data.rankings(path / "dataset.jsonl")
+        rewards = judge.rewards_of([judge.encode(each.prompt, each.rollouts) for each in given])
+        means.append(sum(abs(sum(row) / len(row)) for row in rewards) / len(rewards))
+    assert means[1] < 0.5 * means[0]
 
 
 def test_steps_and_samples_are_told_as_they_come(directory):
