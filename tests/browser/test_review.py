@@ -1,5 +1,5 @@
-"""The pages of those who look after the labelling, in a real browser: axe-core on each of them, a phone, and a
-disagreement that is settled without a mouse."""
+"""The pages of those who look after the labelling, in a real browser: axe-core on each, the width of a phone,
+and a disagreement that is settled without a mouse."""
 
 import pytest
 from playwright.sync_api import expect
