@@ -27,7 +27,7 @@ def take_out(found: Import) -> Mapping[str, int]:
     many["prompts"] = _gone(Prompt.objects.filter(pk__in=unused.values("pk")))
     # Accounts that only this import made: nobody can sign in with them, and nothing is theirs any more.
     nobody = User.objects.filter(pk__in=labelers, is_active=False, last_login=None, rankings=None)
-    nobody.filter(date_joined__gte=found.asked_at or found.created_at, password__startswith="!").delete()
+    nobody.filter(date_joined__gte=found.created_at, password__startswith="!").delete()
     return many
 
 
