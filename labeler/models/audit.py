@@ -29,6 +29,7 @@ class AuditEntry(models.Model):
     class Meta:
         ordering = ["-pk"]
         verbose_name_plural = "audit entries"
+        indexes = [models.Index(fields=["project", "id"], name="audit_by_age")]
 
     def __str__(self) -> str:
         return self.words

@@ -143,7 +143,13 @@ class Quintet(models.Model):
         indexes = [
             models.Index(
                 fields=["project", "purpose"], condition=~Q(purpose=Purpose.WORK), name="gold_and_practice"
-            )
+            ),
+            models.Index(
+                fields=["project", "reviewed_at"], condition=Q(reviewed_at__isnull=False), name="reviewed"
+            ),
+            models.Index(
+                fields=["project", "set_aside_at"], condition=Q(set_aside_at__isnull=False), name="set_aside"
+            ),
         ]
 
     def __str__(self) -> str:
