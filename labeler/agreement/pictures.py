@@ -22,7 +22,8 @@ TICKS = {
     3600: "1 h",
 }
 
-WIDTH, HEIGHT, TOP, BOTTOM, LEFT = 420, 190, 14, 24, 34
+WIDTH, HEIGHT, TOP, BOTTOM, LEFT = 420, 190, 14, 24, 42
+LAST = WIDTH - 14  # the end of the last tick that has room for its name
 STRIP = 100  # width of an interval in a table
 
 
@@ -83,7 +84,7 @@ def histogram(times: Mapping[str, Any]) -> dict[str, Any]:
     def height(count: float) -> float:
         return round((HEIGHT - TOP - BOTTOM) * count / max(sums), 1)
 
-    ticks = [{"x": at(seconds), "name": name} for seconds, name in TICKS.items()]
+    ticks = [{"x": x, "name": name} for seconds, name in TICKS.items() if LEFT <= (x := at(seconds)) <= LAST]
     return {
         **_frame(),
         "bars": [
@@ -98,7 +99,7 @@ def histogram(times: Mapping[str, Any]) -> dict[str, Any]:
             }
             for number, count in enumerate(sums)
         ],
-        "ticks": _apart([tick for tick in ticks if LEFT <= tick["x"] <= WIDTH - 14]),
+        "ticks": _apart(ticks),
         "median": at(times["median"]),
     }
 

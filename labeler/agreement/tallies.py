@@ -235,7 +235,7 @@ def _add_rankings(sums: _Sums, heads, rows, of, whole, own) -> None:
         decided[:, [i, j]] += signs[:, [pair]] != 0
     sums.add("won", won, whole, own)
     sums.add("decided", decided, whole, own)
-    left = np.where(there, by_place == np.arange(1, 6), True).all(1)
+    left = (~there | (by_place == np.arange(1, 6))).all(1)
     sums.add("unchanged", left, whole, own)
     sums.add("orders", np.ones(len(size)), whole, own)
     sums.add("unchanged_by_chance", LEFT_BY_CHANCE[size] / 120, whole, own)
@@ -348,4 +348,4 @@ def _coincidences(one: NDArray, other: NDArray) -> Numbers:
     pair, slot = np.nonzero((one > 0) & (other > 0))
     a, b = one[pair, slot], other[pair, slot]
     flat = np.bincount(pair * 15 + CELL[a - 1, b - 1], 1.0 + (a == b), len(one) * 15)
-    return flat.reshape(len(one), 15)
+    return flat.astype(float).reshape(len(one), 15)

@@ -33,7 +33,8 @@ def interval(told: Mapping[str, Any], name: str) -> str:
         low, high = 100 * ends[0], 100 * ends[1]
         places = 0 if round(low) != round(high) or low == high else 1  # narrow ones are said more exactly
         return f"{low:.{places}f} to {high:.{places}f} %"
-    return f"{figure(ends[0], 'share')} to {figure(ends[1], 'share')}".replace("-", "−")
+    places = 2 if round(ends[0], 2) != round(ends[1], 2) or ends[0] == ends[1] else 3
+    return f"{ends[0]:.{places}f} to {ends[1]:.{places}f}".replace("-", "−")
 
 
 @register.inclusion_tag("agreement/_strip.html")
