@@ -19,7 +19,7 @@ from typing import Any
 from django.db import DatabaseError, connection
 
 from labeler.celery import is_stopping
-from labeler.models import Checkpoint, Quintet, Request, Run
+from labeler.models import Checkpoint, Purpose, Quintet, Request, Run
 from labeler.trainer import MEMORY, kill_group, spawn
 from labeler.uncertainty import uncertainty
 
@@ -206,7 +206,8 @@ def _score(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
 def _order(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     """The reward model reads what waits, chunk by chunk; then the queue is ordered by how unsure it was."""
     folder, judge = _folder(asked["checkpoint"]), Checkpoint.objects.get(pk=asked["checkpoint"])
-    unread = Quintet.objects.unread(request.project, judge).order_by("pk").select_related("prompt")
+    waiting = request.project.quintets.waiting().filter(purpose=Purpose.WORK)
+    unread = waiting.exclude(scored_by=judge).order_by("pk").select_related("prompt")
     total, read, last = unread.count(), 0, 0
     while chunk := list(unread.filter(pk__gt=last).prefetch_related("rollouts")[:A_CHUNK]):
         if read and (what_for() or Request.objects.others_wait()):

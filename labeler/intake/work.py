@@ -18,7 +18,7 @@ from labeler.intake.columns import guessed, guessed_kind, missing, reader
 from labeler.intake.files import Source, Unreadable
 from labeler.intake.kinds import READ, LeftOut, Line
 from labeler.intake.writer import Writer
-from labeler.models import AuditEntry, Import, Project
+from labeler.models import AuditEntry, Import, Project, Request
 from labeler.models.imports import UndoRefused
 from rlhf.data import BadLine
 
@@ -149,6 +149,7 @@ def take_in(
                 take_back()
             else:
                 _audit(found, outcome)
+                Request.objects.keep_ordered(found.project)
         if outcome.errors:
             state = Import.State.REFUSED
         else:

@@ -188,6 +188,10 @@ class Project(models.Model):
         self.audit.write(by, self, "settings changed", words[:500], changed=said)
         if changed.keys() & QUEUED:
             self.quintets.reorder(self)
+        if "queue" in changed:
+            from labeler.models.requests import Request  # requests are about projects
+
+            Request.objects.keep_ordered(self)
 
     @transaction.atomic
     def revise_guidelines(self, text: str, by: User | None = None) -> "Guidelines | None":

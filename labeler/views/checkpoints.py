@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 
 from labeler.access import admin_required
 from labeler.charts import STRIP
-from labeler.models import AuditEntry, Checkpoint, Project, Quintet, Request
+from labeler.models import Checkpoint, Project, Quintet, Request
 from rlhf.config import hub_start
 
 
@@ -71,11 +71,7 @@ def order(request: HttpRequest, pk: int) -> HttpResponse:
     judge = get_object_or_404(judges, pk=pk)
     if request.method == "POST":
         with transaction.atomic():
-            if judge.project.queue != Project.Queue.UNCERTAIN:
-                judge.project.queue = Project.Queue.UNCERTAIN
-                judge.project.save(update_fields=["queue"])
-                words = f"The queue is ordered by what {judge} is least sure of."
-                AuditEntry.objects.write(request.user, judge.project, "order queue", words, checkpoint=pk)
+            judge.project.change(request.user, queue=Project.Queue.UNCERTAIN)
             Request.objects.ask_to_order(judge.project, judge, request.user)
     if not request.htmx:
         return redirect("checkpoint", pk)

@@ -22,17 +22,12 @@ class Contents:
 
     round: Round
     quintets: int = 0
-    wanted: int = 0  # places
-    done: int = 0  # of them, by people
+    left: int = 0  # places that still wait, or that nobody took before the round was closed
     people: int = 0  # rankings
     programs: int = 0
     labelers: int = 0
     runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
     reopens: bool = False
-
-    @property
-    def left(self) -> int:
-        return self.wanted - self.done
 
     @property
     def chain(self) -> list[tuple[str, list[Run]]]:
@@ -88,11 +83,10 @@ def contents(project: Project) -> list[Contents]:
     for row in quintets.annotate(quintets=Count("pk")):
         found[row["round"]].quintets = row["quintets"]
     places = Place.objects.filter(project=project, purpose=Purpose.WORK).order_by()
-    filled = Q(done=True, labeler__isnull=False)
-    counted = places.values("quintet__round").annotate(wanted=Count("pk"), filled=Count("pk", filter=filled))
-    for row in counted:
-        one = found[row["quintet__round"]]
-        one.wanted, one.done = row["wanted"], row["filled"]
+    # In an open round a place that is done without a labeler is one too many, closed by the settings.
+    left = Q(done=False) | Q(labeler=None, quintet__round__closed_at__isnull=False)
+    for row in places.filter(left).values("quintet__round").annotate(left=Count("pk")):
+        found[row["quintet__round"]].left = row["left"]
     people = Q(simulated=False)
     rankings = Ranking.objects.work().filter(quintet__project=project).order_by().values("quintet__round")
     for row in rankings.annotate(

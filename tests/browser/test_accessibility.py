@@ -40,9 +40,11 @@ ANSWERS = ["# Not a heading\n\n- honk", LONG, "Short.", "<b>not bold</b>", "Why?
 @pytest.fixture
 def world(project, admin, labeler, stranger) -> dict[str, object]:
     """What the addresses name: something of everything."""
-    project.guidelines, project.acceptable, project.ties = "## Funny first\n\nThen *short*.", True, True
+    project.acceptable = project.ties = True
     project.start = Checkpoint.objects.create(project=project, name="Pelican start", location="hub:a/b@main")
     project.save()
+    project.revise_guidelines("Be kind.", admin)
+    project.revise_guidelines("## Funny first\n\nThen *short*.\n\n#### And then\n\nkind.", admin)
     Membership.objects.create(project=project, user=stranger, role=Membership.Role.REVIEWER)
     _ranked(project, labeler, stranger)
     run, judge = _runs(project, admin)
@@ -193,6 +195,10 @@ def test_axe_finds_nothing_wrong_with_any_page(
         page.goto(address)
         page.evaluate("document.querySelectorAll('main details').forEach(each => each.open = true)")
         wrong += [f"{address}\n  {fault}" for fault in axe.faults(page)]
+        for width in (1280, 900):
+            page.set_viewport_size({"width": width, "height": 800})
+            if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+                wrong.append(f"{address} is wider than {width} pixels")
     assert not wrong, "\n".join(wrong)
 
 

@@ -127,7 +127,7 @@ def test_an_admin_has_the_queue_ordered_by_what_a_reward_model_is_least_sure_of(
     request = project.requests.get()
     assert (project.queue, request.kind) == ("uncertain", "order")
     assert request.question == {"checkpoint": reward_model.pk}
-    assert "is least sure of" in project.audit.get().words
+    assert project.audit.get().words == "queue: imported, now uncertain"
     Request.objects.update(phase="the reward model has read 2 of 3 waiting quintets", state="working")
     news = as_admin.get(reverse("checkpoint_order", args=[reward_model.pk]), headers={"HX-Request": "true"})
     assert "The reward model has read 2 of 3 waiting quintets." in news.content.decode()

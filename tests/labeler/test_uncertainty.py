@@ -1,11 +1,13 @@
 """Uncertain first: the measure by hand, and the queue that a reward model has read. The child is scripted: a
 rollout's reward is its length."""
 
+import json
 import math
 import sys
 from itertools import combinations
 
 import pytest
+from django.core.management import call_command
 
 from labeler import answers, tasks
 from labeler.models import Checkpoint, Project, Request, Run
@@ -125,3 +127,19 @@ def test_a_run_that_finished_has_the_queue_ordered_where_the_project_wants_it(
     run = Run.objects.claim(project.runs.create(kind=kind).pk, "here")
     tasks.end(run, Run.State.FINISHED)
     assert Request.objects.filter(kind="order").count() == asked
+
+
+@pytest.mark.django_db(transaction=True)
+def test_choosing_the_order_by_uncertainty_has_what_waits_read(judge, project, admin):
+    project.change(admin, queue=Project.Queue.RANDOM)
+    assert not Request.objects.exists()
+    project.change(admin, queue=Project.Queue.UNCERTAIN)
+    assert Request.objects.get().question == {"checkpoint": judge.pk}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_imported_is_read_as_well(judge, project, tmp_path):
+    lines = tmp_path / "more.jsonl"
+    lines.write_text(json.dumps({"prompt": "Joke?", "rollouts": UNSURE}) + "\n")
+    call_command("import_prompts", str(lines), project=project.slug)
+    assert Request.objects.get().kind == "order"
