@@ -238,6 +238,8 @@ def answer(
         state = nothing_because(request, project)
         context |= {"state": state, "polled": state not in ("paused", "failed practice")}
         context["runs_it"] = request.user.may_run(project)
+        if state == "paused":
+            context["because"] = project.memberships.get(user=request.user).paused_because
         if state == "failed practice":
             context |= practice(request, project)
     return page(request, context, status=status)

@@ -1,5 +1,5 @@
-"""Nothing that a labeler did is lost, and nothing is done twice: drafts, a lost connection, a crash, two tabs,
-the back button, a double click; and what can be taken back."""
+"""Nothing that a labeler did is lost, and nothing is done twice: drafts, a lost connection, a crash, two
+tabs, the back button, a double click; and what can be taken back."""
 
 import re
 
@@ -310,7 +310,7 @@ def test_a_recent_ranking_is_changed_and_the_old_one_kept(desk, project, compose
     expect(desk.get_by_text("Kept as version 2.")).to_be_visible()
     old, new = Ranking.objects.order_by("version")
     assert (old.current, new.current) == (False, True)
-    assert [new.ranks[slot] for slot in new.shown] == [2, 3, 4, 5, 1]
+    assert [new.ranks[slot] for slot in new.shown] == [5, 2, 3, 4, 1]  # A was left: the last place is its own
     assert new.purpose == "work"
 
 
