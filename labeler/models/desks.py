@@ -5,22 +5,32 @@ Which place comes next is decided in places.py; what a check says about a labele
 
 import math
 import random
+from datetime import datetime
 
 from django.db import models
 
 from labeler.models.people import User
-from labeler.models.projects import Project
+from labeler.models.projects import Membership, Project
 from labeler.models.rankings import Purpose
+
+# In SQL, because it is asked twice for each ranking.
+LOCKED = """
+SELECT desk.*, member.id AS member, member.paused_at, member.excluded_at, member.practised_at
+FROM labeler_desk desk LEFT JOIN labeler_membership member
+    ON member.project_id = desk.project_id AND member.user_id = desk.labeler_id
+WHERE desk.project_id = %(project)s AND desk.labeler_id = %(labeler)s FOR NO KEY UPDATE OF desk
+"""
 
 
 class DeskQuerySet(models.QuerySet["Desk"]):
     def locked(self, labeler: User, project: Project) -> "Desk":
-        """The labeler's desk, theirs alone until the transaction ends."""
-        mine = self.select_for_update(no_key=True).filter(project=project, labeler=labeler)
-        desk = mine.first()
+        """The labeler's desk, theirs alone until the transaction ends, with what their membership says."""
+        about = {"labeler": labeler.pk, "project": project.pk}
+        desk = next(iter(self.raw(LOCKED, about)), None)
         if desk is None:
             self.get_or_create(project=project, labeler=labeler)
-            desk = mine.get()
+            desk = self.raw(LOCKED, about)[0]
+        desk.project, desk.labeler = project, labeler
         return desk
 
 
@@ -32,6 +42,12 @@ class Desk(models.Model):
     place = models.BigIntegerField(default=0)
     served = models.PositiveIntegerField(default=0, help_text="Quintets given to them, checks included.")
 
+    # Their membership's number, if they are a member, and what it says of them.
+    member: int | None = None
+    paused_at: datetime | None = None
+    excluded_at: datetime | None = None
+    practised_at: datetime | None = None
+
     objects = DeskQuerySet.as_manager()
 
     class Meta:
@@ -39,6 +55,13 @@ class Desk(models.Model):
 
     def __str__(self) -> str:
         return f"the desk of {self.labeler}"
+
+    def of(self, member: Membership | None) -> "Desk":
+        """The same, of this member."""
+        if member:
+            self.member, self.practised_at = member.pk, member.practised_at
+            self.paused_at, self.excluded_at = member.paused_at, member.excluded_at
+        return self
 
     def due(self) -> Purpose:
         """What to serve next. Checks come once in every stretch as long as their rate says, at a spot in it

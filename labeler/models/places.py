@@ -24,14 +24,14 @@ from django.db.models.functions import MD5, Cast, Concat
 from django.dispatch import receiver
 from django.utils import timezone
 
+from labeler.models import claims
 from labeler.models.desks import Desk
 from labeler.models.people import User
-from labeler.models.projects import Membership, Project
+from labeler.models.projects import Project
 from labeler.models.rankings import Purpose, Ranking, RankingRefused
 from labeler.models.skips import Skip
 
 LEASE = timedelta(minutes=30)
-FRONT = 64  # places at the head of the queue that everybody looks at before going on where they were
 APART = 10  # rankings between a quintet and its repeat
 LATELY = 200  # of a labeler's rankings, from among which a repeat is drawn
 DRAFT_BYTES = 2048
@@ -107,44 +107,25 @@ class PlaceQuerySet(models.QuerySet["Place"]):
         """The place that this labeler holds in the project, else a vacant one at a quintet that they
         neither ranked nor hold; None when there is nothing for them. Either way the lease begins anew."""
         desk = Desk.objects.locked(labeler, project)
-        desk.project, desk.labeler = project, labeler
-        membership = project.memberships.filter(user=labeler).first()
-        if membership and membership.paused_at:
+        if desk.paused_at:
             return None
-        mine = self.whole().filter(project=project, labeler=labeler, done=False)
-        held = mine.order_by(models.F("opened_at").desc(nulls_last=True), "pk").first()
-        if held and held.renew():
-            return held.within(project)
-        place = self._practice(desk) if _practising(project, labeler, membership) else self._due(desk)
-        if place:
-            place.seat(labeler)
-            desk.served += 1
-            desk.save(update_fields=["served", "priority", "place"])
-        return place and place.within(project)
+        if (held := claims.held(desk)) and (mine := self.whole().get(pk=held)).renew():
+            return mine.within(project)
+        place = self._practice(desk) if _practising(desk) else self._due(desk)
+        if place is None:
+            return None
+        place.within(project).seat(labeler)
+        desk.served += 1
+        desk.save(update_fields=["served", "priority", "place"])
+        return place
 
     def _due(self, desk: Desk) -> "Place | None":
         """The hidden check that is due, where there is one to be had, else work."""
         check = {Purpose.GOLD: self._gold, Purpose.REPEAT: self._repeat}.get(desk.due())
-        return (check and check(desk)) or self._work(desk)
-
-    def _work(self, desk: Desk) -> "Place | None":
-        """A vacant place of the queue: from its head, where what others gave back turns up; else from where
-        this labeler has come to; else from anywhere. The last look waits for rows that others have locked,
-        so that nobody is sent away while there is any."""
-        queue = self.filter(project=desk.project).waiting().order_by("priority", "pk")
-        served = self.whole().waiting().vacant().served_to(desk.labeler).order_by("priority", "pk")
-        locked: dict[str, Any] = {"no_key": True, "of": ("self",)}
-        at_once = served.select_for_update(skip_locked=True, **locked)
-        if head := at_once.filter(pk__in=queue.values("pk")[:FRONT]).first():
-            return head
-        served, at_once = served.filter(project=desk.project), at_once.filter(project=desk.project)
-        found = None
-        if desk.priority is not None:
-            beyond = Q(priority__gt=desk.priority) | Q(pk__gt=desk.place)
-            found = at_once.filter(beyond, priority__gte=desk.priority).first()
-        if found := found or served.select_for_update(**locked).first():
-            desk.priority, desk.place = found.priority, found.pk
-        return found
+        if found := check and check(desk):
+            return found
+        work = claims.vacant(desk)
+        return self.whole().get(pk=work) if work else None
 
     def _gold(self, desk: Desk) -> "Place | None":
         """A gold quintet that this labeler has not had: rather one whose original they do not know either."""
@@ -184,7 +165,8 @@ class PlaceQuerySet(models.QuerySet["Place"]):
 
     def practising(self, labeler: User, project: Project) -> bool:
         """Whether only the practice is served to them: they have to pass it first."""
-        return _practising(project, labeler, project.memberships.filter(user=labeler).first())
+        member = project.memberships.filter(user=labeler).first()
+        return _practising(Desk(project=project, labeler=labeler).of(member))
 
     def hold(self, labeler: User, project: Project) -> None:
         """Keep what this labeler is reading: the page is in use."""
@@ -196,6 +178,10 @@ class PlaceQuerySet(models.QuerySet["Place"]):
         them alone waits for them."""
         held = self.filter(labeler=labeler, done=False)
         return held.filter(purpose=Purpose.WORK).update(**EMPTY)
+
+    def fill(self, labeler: User) -> bool:
+        """With this labeler's ranking."""
+        return self.update(labeler=labeler, leased_until=None, done=True, draft=None) == 1
 
     def close(self) -> int:
         """Take those out of the queue which are open; a ranking that still comes is kept as surplus."""
@@ -230,14 +216,17 @@ class PlaceQuerySet(models.QuerySet["Place"]):
             place, owner, key, opened = signing.loads(ticket, salt=Place.SALT)
         except signing.BadSignature:
             raise refused from None
-        shown = self.whole().filter(pk=place, project=project).first()
+        # Its prompt and round are asked for only where the form is shown again.
+        known = self.select_related("quintet").prefetch_related("quintet__rollouts")
+        shown = known.filter(pk=place, project=project).first()
         if owner != labeler.pk or shown is None:
             raise refused
         return Ticket(shown.within(project), uuid.UUID(key), datetime.fromtimestamp(opened, tz=UTC))
 
 
-def _practising(project: Project, labeler: User, membership: Membership | None) -> bool:
-    if not project.practice or membership is None or membership.practised_at or labeler.is_staff:
+def _practising(desk: Desk) -> bool:
+    project = desk.project
+    if not project.practice or not desk.member or desk.practised_at or desk.labeler.is_staff:
         return False
     return project.quintets.filter(purpose=Purpose.PRACTICE, set_aside_at=None).exists()
 
@@ -314,9 +303,9 @@ class Place(models.Model):
         mine = Place.objects.filter(pk=self.pk, labeler=self.labeler_id, done=False)
         return mine.update(leased_until=self.leased_until, opened_at=self.opened_at) == 1
 
-    def fill(self, labeler: User) -> None:
-        self.labeler, self.leased_until, self.done, self.draft = labeler, None, True, None
-        self.save(update_fields=["labeler", "leased_until", "done", "draft"])
+    def fill(self, labeler: User) -> bool:
+        """With a ranking, by the labeler who sits here; False where they sit here no more."""
+        return Place.objects.filter(pk=self.pk, labeler=labeler, done=False).fill(labeler)
 
     def rollouts_for(self, labeler: User) -> list:
         """The rollouts in the order in which this labeler sees them."""

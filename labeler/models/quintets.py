@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import Q
 from django.db.models.functions import MD5
 from django.utils import timezone
@@ -17,7 +17,7 @@ from django.utils import timezone
 from labeler.models.desks import Desk
 from labeler.models.people import User
 from labeler.models.places import EMPTY, Place
-from labeler.models.projects import Membership, Project
+from labeler.models.projects import Project
 from labeler.models.prompts import Prompt
 from labeler.models.queue import Queueing
 from labeler.models.rankings import (
@@ -180,18 +180,14 @@ class Quintet(models.Model):
         if there is one, else as surplus."""
         given = checked_ranks(ranks, len(self.rollouts.all()), ties=ties, alike=self.alike())
         marks = checked_marks(given, nonsense, unsafe, acceptable, focus_seconds)
-        if place:
-            Desk.objects.locked(labeler, self.project)
+        desk = Desk.objects.locked(labeler, self.project) if place else None
         # Submits to one quintet take turns too, so that its last place is filled once.
-        self.locked()
+        self.lock()
         purpose = place.purpose if place else self.purpose
         known = list(Ranking.objects.filter(Q(quintet=self, labeler=labeler) | Q(key=key, key__isnull=False)))
         if stored := self._stored(known, labeler, purpose, key, given):
             return stored
-        membership = self.project.memberships.filter(user=labeler).first() if place else None
-        seat = place and self._seat(labeler, place, membership)
-        if seat:
-            seat.fill(labeler)
+        filled = place is not None and desk is not None and self._fill(labeler, place, desk)
         guidelines = None if labeler.simulated else self.project.newest_guidelines
         ranking = self.rankings.create(
             labeler=labeler,
@@ -199,7 +195,7 @@ class Quintet(models.Model):
             shown=[rollout.slot for rollout in place.rollouts_for(labeler)] if place else None,
             seconds=(timezone.now() - opened_at).total_seconds() if opened_at else None,
             key=key,
-            surplus=bool(place) and purpose == Purpose.WORK and seat is None,
+            surplus=place is not None and purpose == Purpose.WORK and not filled,
             simulated=labeler.simulated,
             purpose=purpose,
             version=1 + max((each.version for each in known if each.purpose == purpose), default=0),
@@ -208,8 +204,8 @@ class Quintet(models.Model):
             extra=extra or {},
             **marks,
         )
-        if membership and purpose != Purpose.WORK:
-            membership.weigh(purpose)
+        if desk and desk.member and purpose != Purpose.WORK:
+            self.project.memberships.get(pk=desk.member).weigh(purpose)
         return ranking
 
     def _stored(
@@ -228,21 +224,26 @@ class Quintet(models.Model):
             raise AlreadyRanked(current)
         return None
 
-    def _seat(self, labeler: User, place: Place, membership: Membership | None) -> Place | None:
-        """The place that this labeler's ranking fills, if one is theirs or vacant."""
+    def _fill(self, labeler: User, place: Place, desk: Desk) -> bool:
+        """Whether this labeler's ranking fills a place: theirs, or else a vacant one."""
+        if place.purpose == Purpose.WORK and desk.excluded_at:
+            self.places.waiting().filter(labeler=labeler).update(**EMPTY)
+            return False
+        if place.fill(labeler):
+            return True
         if place.purpose != Purpose.WORK:
-            return self.places.filter(pk=place.pk, done=False).first()
-        seats = self.places.waiting().takeable_by(labeler).select_for_update(no_key=True)
-        if membership and membership.excluded_at:
-            seats.filter(labeler=labeler).update(**EMPTY)
-            return None
-        seat = seats.first()
-        if seat is None or seat.labeler_id != labeler.pk:
-            self.skips.filter(labeler=labeler).delete()  # they came back to it after all
-        return seat
+            return False
+        self.skips.filter(labeler=labeler).delete()  # they came back to it after all
+        seat = self.places.waiting().takeable_by(labeler).select_for_update(no_key=True).first()
+        return seat is not None and self.places.filter(pk=seat.pk).fill(labeler)
+
+    def lock(self) -> None:
+        """This transaction's alone. Always locked after a desk, before a place."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT FROM labeler_quintet WHERE id = %s FOR NO KEY UPDATE", [self.pk])
 
     def locked(self) -> "Quintet":
-        """The quintet as it is now, this transaction's alone. Always locked after a desk, before a place."""
+        """The quintet as it is now, locked."""
         return Quintet.objects.select_for_update(no_key=True).get(pk=self.pk)
 
     def order_for(self, labeler: User, purpose: str = Purpose.WORK) -> list[int]:
