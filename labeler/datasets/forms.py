@@ -83,7 +83,10 @@ class TakeOutForm(forms.Form):
     """A format, a kind of file and how; of a dataset, or of all that the project has now."""
 
     format = forms.ChoiceField(
-        choices=[(each.name, each.words) for each in FORMATS.values()], initial="ranked", required=False
+        choices=[(each.name, each.words) for each in FORMATS.values()],
+        initial="ranked",
+        required=False,
+        widget=forms.RadioSelect,
     )
     file = forms.ChoiceField(
         label="File", required=False, initial="jsonl",
