@@ -220,13 +220,13 @@ class PolicyConfig(_Sampling):
         5, "Sampled prompts", "Fixed prompts answered at every measurement, to read along.",
         0, 64, advanced=True)
     crop_kl: float = _setting(
-        2.0, "KL limit", "A sequence KL above this is a sign of gaming.",
+        20.0, "KL limit", "A sequence KL above this is a sign of gaming; short answers take less.",
         0.01, 1000, advanced=True, unit="nats")
     crop_distinct: float = _setting(
         0.35, "Variety limit", "Distinct word pairs below this share of their start are a sign of gaming.",
         0, 1, advanced=True)
     crop_entropy: float = _setting(
-        0.6, "Entropy limit", "Entropy below this share of its start is a sign of gaming.",
+        0.3, "Entropy limit", "Entropy below this share of its start is a sign of gaming.",
         0, 1, advanced=True)
 
     def check(self) -> None:

@@ -11,11 +11,13 @@ import pytest
 from django.core.management import call_command
 
 from labeler.demo import HERE, jokes
+from labeler.demo.seed import RUN_DEFAULTS
 from labeler.demo.taste import LABELERS, taste
 from labeler.models import Checkpoint, Place, Project, Prompt, Quintet, Ranking, Rollout, Round, User
-from rlhf import config, data
+from rlhf import config, data, guard
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNS = ROOT / "tests/data/demo-runs.jsonl"
 BAR = 'A pelican walks into a bar. "The usual?" asks the bartender.'
 GOOD = f'{BAR} "Yes, and one for the fish," says the pelican.'
 FLAT = f'{BAR} "Maybe," says the pelican.'
@@ -227,6 +229,25 @@ def test_the_seeded_start_lies_in_the_home(db, settings):
     assert start.lineage["kind"] == "policy"
     assert (settings.HOME / start.location / "model.safetensors").is_file()
     assert not Path(start.location).is_absolute()
+
+
+@pytest.mark.parametrize("run", [line for _, line in data.read_lines(RUNS)], ids=lambda run: str(run["beta"]))
+def test_the_demo_s_limits_crop_runs_that_fell_off_the_cliff_and_leave_those_that_held(run):
+    """Recorded runs at the demo's defaults: what the guard saw and what the hidden taste felt, by step."""
+    shown = zip(run["kl"], run["distinct_2"], run["entropy"], strict=True)
+    steps = [
+        {"step": step, "kl": kl, "distinct_2": variety, "entropy": entropy}
+        for step, (kl, variety, entropy) in enumerate(shown, start=1)
+    ]
+    chosen = RUN_DEFAULTS["policy"]
+    limits = guard.Limits(chosen["crop_kl"], chosen["crop_distinct"], chosen["crop_entropy"])
+    found = guard.crop(steps, limits)
+    felt = [sum(run["taste"][at - 5 : at]) / 5 for at in range(5, 91)]  # of the steps up to 5, 6 … 90
+    if run["beta"]:
+        assert found is None and felt[-1] > max(felt) - 0.1
+    else:
+        kept = found.step // 10 * 10
+        assert felt[-1] < 0.1 and felt[kept - 5] > max(felt) - 0.25
 
 
 def test_the_demo_s_defaults_and_presets_are_configs_that_may_run(db):
