@@ -140,7 +140,7 @@ class Invitation(models.Model):
             username, password=password, is_staff=self.as_admin, is_superuser=self.as_admin
         )
         if self.project:
-            self.project.memberships.create(user=user, role=self.role)
+            self.project.admit(user, self.role, self.created_by)
         self.used_at, self.used_by = timezone.now(), user
         self.save(update_fields=["used_at", "used_by"])
         return user

@@ -190,6 +190,10 @@ class MemberForm(forms.Form):
     name = forms.CharField(max_length=150, label="Name", help_text="The one that they sign in with.")
     role = forms.ChoiceField(choices=ROLES, label="As")
 
+    def __init__(self, *args, **kwargs):
+        # The form of an invitation stands beside it.
+        super().__init__(*args, label_suffix="", auto_id="member_%s", **kwargs)
+
     def clean_name(self) -> str:
         name = self.cleaned_data["name"]
         self.user = User.objects.filter(username__iexact=name, is_active=True, simulated=False).first()
@@ -202,14 +206,14 @@ class MemberForm(forms.Form):
 @require_safe
 def members(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
-    return render(request, "people/members.html", _gathered(request, project, MemberForm(label_suffix="")))
+    return render(request, "people/members.html", _gathered(request, project, MemberForm()))
 
 
 @admin_required
 @require_POST
 def member_add(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
-    form = MemberForm(request.POST, label_suffix="")
+    form = MemberForm(request.POST)
     if not form.is_valid():
         return render(request, "people/members.html", _gathered(request, project, form), status=422)
     membership = project.admit(form.user, form.cleaned_data["role"], request.user)
@@ -297,5 +301,6 @@ def _gathered(request: HttpRequest, project: Project, form: MemberForm) -> dict:
         "project": project,
         "page": Paginator(ordered, A_PAGE).get_page(request.GET.get("page")),
         "form": form,
+        "invitation": InvitationForm(request.user, initial={"project": project}),
         "roles": ROLES,
     }

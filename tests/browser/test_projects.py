@@ -61,7 +61,6 @@ def test_a_team_begins(new_page, page, admin, tmp_path):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("link", name="People").click()
     page.get_by_label("Whom it is for").fill("Nina")
-    page.get_by_label("Project").select_option("Poems")
     page.get_by_role("button", name="Make a link").click()
     link = page.get_by_label("Link to join").input_value()
     page.get_by_role("button", name="Copy", exact=True).click()

@@ -24,7 +24,7 @@ MEMBERS = {
 }
 REVIEWERS = {
     *("review", "review_quintet", "review_settle", "review_return", "review_another", "review_queue"),
-    *("review_check", "checks", "check_remove"),
+    *("review_check", "checks", "check_remove", "agreement", "audits"),
 }
 # What belongs to one labeler, and to nobody else in the project; and what needs a membership.
 OWN = {"rank_unskip", "rank_revise", "rank_undo"}
@@ -60,6 +60,8 @@ def numbers(project, compose, admin, labeler) -> dict:
     ranking = quintet.record_ranking(labeler, None, [1, 2, 3, 4, 5])
     gold = review.make_check(quintet, admin, "gold", [1, 2, 3, 4, 5], "")
     file = Import.objects.create(project=project, name="a file", path="nowhere", state="finished")
+    file.folder.mkdir(parents=True, exist_ok=True)
+    file.errors_file.write_text("Line 1: no prompt.")
     skip = Skip.objects.create(quintet=skipped, labeler=labeler, reason="unclear")
     run = project.runs.create(kind="policy")
     tiny = Checkpoint.objects.create(
