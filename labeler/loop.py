@@ -16,11 +16,13 @@ from labeler.models import (
     Prompt,
     Purpose,
     Quintet,
+    Ranking,
     Request,
     Round,
     Run,
     User,
 )
+from labeler.models.rankings import Today, tens
 from labeler.templatetags.words import count
 
 A_FEW = 5  # rankings by people in a round, before the loop proposes to go on
@@ -56,6 +58,9 @@ class Agrees:
         return max(0.0, self.share - SURELY * self.error), min(1.0, self.share + SURELY * self.error)
 
 
+NOTHING = Today(0, 0.0)
+
+
 @dataclass
 class Standing:
     project: Project
@@ -67,7 +72,7 @@ class Standing:
     done: int = 0  # places of the round
     wanted: int = 0
     mine: int = 0
-    today: int = 0
+    today: Today = NOTHING  # hidden checks included, as on the ranking page
     simulated: int = 0
     by_labeler: dict[int, int] = field(default_factory=dict)  # rankings by people
     ranked: int = 0  # rankings by people in the round
@@ -84,7 +89,6 @@ class Standing:
         ranked, who = contribution.ranked, contribution.labeler_id
         if mine:
             self.mine += ranked
-            self.today += contribution.ranked_today
         if contribution.labeler.simulated:
             self.simulated += ranked
             self.programs += ranked if here else 0
@@ -107,6 +111,11 @@ class Standing:
         """Rankings by people since the reward model was saved."""
         before = self.reward_model.ranked_before if self.reward_model else None
         return 0 if before is None else max(0, self.people - before)
+
+    @property
+    def tens(self) -> int:
+        """How far the round is, in tens of a hundred: what those are told who rank in it."""
+        return tens(self.done, self.wanted)
 
     @property
     def how_many_wait(self) -> str:
@@ -256,6 +265,9 @@ def standings(projects: Iterable[Project], user: User) -> list[Standing]:
         found[each.round.project_id].add(each, mine=each.labeler_id == user.pk)
     if theirs := {pk: each for pk, each in found.items() if user.may_run(each.project)}:
         _fill_runs(theirs)
+    for pk, today in Ranking.objects.todays(user).items():
+        if pk in found:
+            found[pk].today = today
     _fill_agrees(found, user)
     return list(found.values())
 

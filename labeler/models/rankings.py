@@ -118,6 +118,10 @@ def checked_marks(
     return {**marked, "acceptable": acceptable, "focus_seconds": focus_seconds}
 
 
+def tens(done: int, wanted: int) -> int:
+    return 10 * (10 * min(done, wanted) // wanted) if wanted else 0
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a labeler sees of how far they and the round are. Simulated rankings are a number of their own."""
@@ -127,6 +131,11 @@ class Progress:
     done: int
     wanted: int
     simulated: int
+
+    @property
+    def tens(self) -> int:
+        """Percent, in tens: a number that rose with each ranking of work would tell which was a check."""
+        return tens(self.done, self.wanted)
 
 
 @dataclass(frozen=True)
@@ -182,10 +191,15 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
     def today(self, labeler: User, project: Project) -> Today:
         """What `labeler` did in the project since midnight, hidden checks included: nobody is to tell them
         from work by a number that stays as it is."""
+        return self.todays(labeler).get(project.pk, Today(0, 0.0))
+
+    def todays(self, labeler: User) -> dict[int, Today]:
+        """The same for every project in which `labeler` did anything today, by the project's number."""
         midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-        mine = self.filter(labeler=labeler, current=True, created_at__gte=midnight, quintet__project=project)
-        served = mine.exclude(purpose=Purpose.PRACTICE)
-        return Today(**served.aggregate(ranked=Count("pk"), seconds=Sum("focus_seconds", default=0.0)))
+        mine = self.filter(labeler=labeler, current=True, created_at__gte=midnight)
+        served = mine.exclude(purpose=Purpose.PRACTICE).order_by().values_list("quintet__project")
+        sums = served.annotate(Count("pk"), Sum("focus_seconds", default=0.0))
+        return {project: Today(ranked, seconds) for project, ranked, seconds in sums}
 
     def recent(self, labeler: User, project: Project) -> "RankingQuerySet":
         """Their last ones, newest first, which they may still revise or take back. A quintet that came again

@@ -138,11 +138,13 @@ def again(request: HttpRequest, project: Project, note: str, status: int = 200) 
 def mine(request: HttpRequest, slug: str) -> HttpResponse:
     """What one ranked lately and may still change, and what was sent back first of all."""
     project = project_of(request, slug)
-    returned = list(Ranking.objects.returned(request.user, project))
+    returned = Ranking.objects.returned(request.user, project).prefetch_related("quintet__rollouts")
     recent = [each for each in Ranking.objects.recent(request.user, project) if not each.returned_at]
     skipped = request.user.skips.filter(quintet__project=project).select_related("quintet__prompt")[:20]
-    context = {"project": project, "returned": returned, "recent": recent, "skipped": skipped}
-    return render(request, "rank/mine.html", context | today(request, project))
+    context = {"project": project, "skipped": skipped} | today(request, project)
+    context |= {"returned": [(each, best(each)) for each in returned]}
+    context |= {"recent": [(each, best(each)) for each in recent]}
+    return render(request, "rank/mine.html", context)
 
 
 @labeler_required
@@ -181,6 +183,12 @@ def practise(request: HttpRequest, slug: str) -> HttpResponse:
 def mine_in(request: HttpRequest, project: Project):
     own = request.user.rankings.filter(quintet__project=project).exclude(purpose=Purpose.PRACTICE)
     return own.select_related("quintet__prompt", "quintet__round", "quintet__project")
+
+
+def best(ranking: Ranking) -> str:
+    """What was ranked first: prompts may all read alike."""
+    slot = ranking.ranks.index(1)
+    return next(rollout.text for rollout in ranking.quintet.rollouts.all() if rollout.slot == slot)
 
 
 def in_order(ranking: Ranking) -> Sequence[Rollout]:
