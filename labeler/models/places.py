@@ -263,6 +263,9 @@ class Place(models.Model):
                 fields=["quintet", "number"], condition=Q(purpose=Purpose.WORK), name="a_place_number_once"
             ),
             models.UniqueConstraint(
+                fields=["quintet", "labeler"], condition=Q(purpose=Purpose.WORK), name="one_seat_a_labeler"
+            ),
+            models.UniqueConstraint(
                 fields=["quintet", "purpose", "labeler"],
                 condition=~Q(purpose=Purpose.WORK),
                 name="a_check_once_a_labeler",
