@@ -116,6 +116,8 @@ class Request(models.Model):
         ANSWERED = "answered"
         FAILED = "failed"
 
+    LIVE = (State.WAITING, State.WORKING)
+
     project = models.ForeignKey(Project, models.CASCADE, related_name="requests")
     run = models.ForeignKey(Run, models.CASCADE, null=True, blank=True, related_name="requests")
     kind = models.CharField(max_length=10, choices=Kind)
@@ -138,6 +140,10 @@ class Request(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} request {self.pk}"
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in Request.LIVE
 
     def ring(self) -> None:
         ring("answer", self.pk)

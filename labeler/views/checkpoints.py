@@ -88,7 +88,7 @@ def _queue(checkpoint: Checkpoint) -> dict:
     return {
         "asked": asked,
         "asked_here": asked is not None and asked.question["checkpoint"] == checkpoint.pk,
-        "reading": asked is not None and asked.state in (Request.State.WAITING, Request.State.WORKING),
+        "reading": asked is not None and asked.is_live,
         "waiting": waiting.count(),
         "read": waiting.filter(scored_by=checkpoint).count(),
         "by_uncertainty": project.queue == Project.Queue.UNCERTAIN,

@@ -85,17 +85,17 @@ def contents(project: Project) -> list[Contents]:
     places = Place.objects.filter(project=project, purpose=Purpose.WORK).order_by()
     # In an open round a place that is done without a labeler is one too many, closed by the settings.
     left = Q(done=False) | Q(labeler=None, quintet__round__closed_at__isnull=False)
-    for row in places.filter(left).values("quintet__round").annotate(left=Count("pk")):
-        found[row["quintet__round"]].left = row["left"]
+    for each in places.filter(left).values("quintet__round").annotate(left=Count("pk")):
+        found[each["quintet__round"]].left = each["left"]
     people = Q(simulated=False)
     rankings = Ranking.objects.work().filter(quintet__project=project).order_by().values("quintet__round")
-    for row in rankings.annotate(
+    for many in rankings.annotate(
         people=Count("pk", filter=people),
         programs=Count("pk", filter=~people),
         labelers=Count("labeler", filter=people, distinct=True),
     ):
-        one = found[row["quintet__round"]]
-        one.people, one.programs, one.labelers = row["people"], row["programs"], row["labelers"]
+        one = found[many["quintet__round"]]
+        one.people, one.programs, one.labelers = many["people"], many["programs"], many["labelers"]
     for run in project.runs.filter(round__in=found).defer("log_tail", "cursors").order_by("-pk"):
         assert run.round_id
         found[run.round_id].runs[run.kind].append(run)

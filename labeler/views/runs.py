@@ -153,7 +153,7 @@ def compare(request: HttpRequest, pk: int) -> HttpResponse:
         "choices": choices,
         "asked": asked,
         "after": choices.filter(pk=asked.question["after"]).first() if asked else choices.first(),
-        "waiting": bool(asked) and asked.state in (Request.State.WAITING, Request.State.WORKING),
+        "waiting": asked is not None and asked.is_live,
         "oob": bool(request.htmx),
         "said": _compared(asked),
     }
