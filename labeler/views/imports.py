@@ -21,6 +21,7 @@ from labeler.intake.kinds import Line
 from labeler.intake.uploads import LARGEST
 from labeler.intake.work import lines, opened, plan, refusal
 from labeler.models import Import, Project
+from rlhf import data
 from rlhf.data import BadLine, prompt_text
 
 A_LOOK = 5  # rows of a file that its preview shows
@@ -200,9 +201,10 @@ def _shown(number: int, line: Line | BadLine | None) -> Shown:
 
 def _column(found: Import, source: Source, name: str) -> Column:
     rows = [row for _, row in source.first if isinstance(row, dict)]
-    values = [str(row[name]) for row in rows if row.get(name) not in (None, "")][:2]
+    found_here = [row[name] for row in rows if row.get(name) not in (None, "")][:2]
+    values = [each if isinstance(each, str) else data.dumps(each) for each in found_here]
     fields = FIELDS[found.kind]
     choices = [(field, field) for field in fields]
     if name not in fields:
-        choices.append((KEPT, "kept beside, as it is"))
+        choices.append((KEPT, "kept under its own name"))
     return Column(name, found.mapping.get(name, KEPT), values, [*choices, (LEFT, "left out")])
