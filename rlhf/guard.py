@@ -1,9 +1,9 @@
 """When a run looks as if the policy had begun to fool its reward model: the crop that is suggested.
 
 Three signs are read off a run's metrics: the KL to the start, the variety of what is written, the entropy.
-Each of them shows in healthy runs too, so that a crop is suggested only where two agree. On the demo's runs it
-is the KL that tells a fall from a policy that has settled on few words (docs/log.md); how much of it is too
-much differs from project to project. It is a suggestion: people decide, and nothing here stops a run. Knows
+Each of them shows in healthy runs too, so that a crop is suggested only where two agree. On the demo's runs
+the KL tells a fall from a policy that has settled on few words (docs/log.md); how much of it is too much
+differs from project to project. It is a suggestion: people decide, and nothing here stops a run. Knows
 numbers only, no tensors and no files.
 """
 

@@ -60,6 +60,14 @@ def scorer(start, path, seed=1):
     return path
 
 
+def without_taste(judge):
+    """The same reward model with a head of zeros: everything is worth the same to it."""
+    weights = load_file(judge / "model.safetensors")
+    weights["score.weight"].zero_()
+    save_file(weights, judge / "model.safetensors", {"format": "pt"})
+    return judge
+
+
 def lines(path, name="steps.jsonl"):
     blob = (path / name).read_bytes()
     if name.endswith(".zst"):
@@ -330,12 +338,17 @@ def test_a_group_whose_rollouts_are_all_worth_the_same_is_counted_and_not_traine
     assert [line["grad_norm"] for line in lines(path)] == [0.0, 0.0]
 
 
+def test_rounding_teaches_nothing(made, start, tmp_path):
+    blank = without_taste(scorer(start, tmp_path / "blank"))
+    path = made(reward=blank, steps=1, beta=10, unfinished_reward=-0.2, advantage="normalised")
+    execute(path)
+    assert lines(path)[0]["grad_norm"] == 0
+    assert not any(each["trained"] for each in lines(path, "rollouts.jsonl.zst"))
+
+
 def test_where_all_earn_the_same_what_they_paid_still_pulls_them_back(made, start, tmp_path, monkeypatch):
     """A policy that has moved, and a reward model to which everything is equal."""
-    blank = scorer(start, tmp_path / "blank")
-    file = blank / "model.safetensors"
-    head = load_file(file)
-    save_file(head | {"score.weight": torch.zeros_like(head["score.weight"])}, file, {"format": "pt"})
+    blank = without_taste(scorer(start, tmp_path / "blank"))
     moved = checkpoint.load_policy(tiny.policy(tmp_path / "moved", seed=1))[0]
     moved.get_input_embeddings().weight.data.mul_(4)  # surer of itself than random weights are
     opened = iter([moved])  # the policy is loaded first, then its start
