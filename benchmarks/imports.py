@@ -38,7 +38,7 @@ def write(path: Path, count: int) -> None:
 def take_in(quintet: Installation, path: Path, slug: str, added: int) -> dict[str, float]:
     """Seconds and memory of one import, which has to bring `added` rankings."""
     began = time.perf_counter()
-    command = [ROOT / "bin/manage", "import_rankings", str(path), "--project", slug]
+    command = [str(ROOT / "bin/manage"), "import_rankings", str(path), "--project", slug]
     env = os.environ | {"QUINTET_HOME": str(quintet.home)}
     with tempfile.TemporaryFile("w+") as said:
         child = subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT)

@@ -251,8 +251,10 @@ def sweep(queues: set[str]) -> None:
     if node.active_requests:
         return
     if QUEUES["answer"] in queues:
-        for waiting in (*Request.objects.claimable(), *Import.objects.claimable()):
-            waiting.ring()
+        for request in Request.objects.claimable():
+            request.ring()
+        for each in Import.objects.claimable():
+            each.ring()
     if QUEUES["execute"] in queues:
         for project in Project.objects.filter(keep_waiting__gt=0, start__isnull=False):
             Run.objects.top_up(project)

@@ -4,6 +4,7 @@ answer, and the page can say so. Uploads of people who have not signed in are dr
 from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 
 LARGEST = 1024**3  # bytes
+TOO_LARGE = "upload_was_too_large"  # of a request
 A_FORM = 1024**2  # what else a form may hold
 
 
@@ -14,7 +15,7 @@ class UploadLimit(FileUploadHandler):
         known = getattr(self.request, "user", None)
         too_large = content_length > LARGEST + A_FORM
         self.dropped = too_large or not (known and known.is_authenticated)
-        self.request.upload_was_too_large = too_large  # type: ignore[attr-defined]
+        self._say(too_large)
 
     def new_file(self, *args, **kwargs) -> None:
         super().new_file(*args, **kwargs)
@@ -25,9 +26,13 @@ class UploadLimit(FileUploadHandler):
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
         self.size += len(raw_data)
         if self.size > LARGEST:
-            self.request.upload_was_too_large = True  # type: ignore[attr-defined]
+            self._say(True)
             raise SkipFile
         return raw_data
 
     def file_complete(self, file_size: int) -> None:
         return None
+
+    def _say(self, too_large: bool) -> None:
+        """To the view, which tells whoever sent it."""
+        setattr(self.request, TOO_LARGE, too_large)

@@ -128,9 +128,8 @@ class Writer:
     def finish(self) -> None:
         """When all lines are written: of a new project's rounds only the last is still open."""
         if self.is_new:
-            last = self.project.rounds.last()
-            earlier = self.project.rounds.filter(closed_at=None).exclude(pk=last and last.pk)
-            earlier.update(closed_at=timezone.now())
+            *earlier, _ = self.project.rounds.values_list("pk", flat=True)
+            self.project.rounds.filter(pk__in=earlier, closed_at=None).update(closed_at=timezone.now())
 
     # What there is already
 

@@ -18,7 +18,7 @@ from labeler.access import admin_required
 from labeler.intake.columns import FIELDS, KEPT, LEFT
 from labeler.intake.files import Source, Unreadable
 from labeler.intake.kinds import Line
-from labeler.intake.uploads import LARGEST
+from labeler.intake.uploads import LARGEST, TOO_LARGE
 from labeler.intake.work import lines, opened, plan, refusal
 from labeler.models import Import, Project
 from rlhf import data
@@ -77,7 +77,7 @@ class Shown:
 def imports(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     form = UploadForm(*(request.POST, request.FILES) if request.method == "POST" else ())
-    if getattr(request, "upload_was_too_large", False):
+    if getattr(request, TOO_LARGE, False):
         form.add_error(
             "file", f"It is larger than {LARGEST // 1024**3} GB. Split it, or use bin/manage there."
         )
