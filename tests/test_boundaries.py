@@ -75,7 +75,7 @@ def test_nothing_imports_the_program_that_makes_the_demo(path: Path):
 
 
 LOADED = "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
-HEAVY = {"torch", "transformers", "numpy", "tokenizers", "safetensors"}
+HEAVY = {"pyarrow", "torch", "transformers", "numpy", "tokenizers", "safetensors"}
 
 
 def test_the_web_server_loads_no_torch():

@@ -1,10 +1,10 @@
 """Taking out: rankings and demonstrations become frozen datasets, and files for other people's trainers.
 
-query.py says which rows, lines.py how and in which order they become lines, facts.py counts them, freeze.py
+query.py says which rows, lines.py how and in which order they become lines, facts.py counts them, frozen.py
 keeps them, formats.py makes other rows of them, exports.py files, card.py their card, and compare.py lays two
 datasets side by side. How files come in is the matter of labeler/intake/."""
 
-from labeler.datasets.freeze import NothingToFreeze, freeze, freeze_demonstrations
+from labeler.datasets.frozen import NothingToFreeze, freeze, freeze_demonstrations
 from labeler.datasets.query import Query
 
 __all__ = ["NothingToFreeze", "Query", "freeze", "freeze_demonstrations"]

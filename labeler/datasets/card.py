@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from labeler.datasets.freeze import Source
+from labeler.datasets.frozen import Source
 from labeler.datasets.query import Query
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ MEANS = {
     "consensus": "`ranks[i]` is the rank of `rollouts[i]` by the majority of `labelers` rankings; where "
     "majorities go in a circle, or split evenly, it is a tie. `decided` ones were settled by a reviewer. "
     "`strengths` are Plackett–Luce, with 95 % intervals from `low` to `high`.",
-    "pairs": "`chosen` was ranked above `rejected`; `margin` is how many ranks lie between them. Ties make no "
-    "pair.",
+    "pairs": "`chosen` was ranked above `rejected`; `margin` is how many ranks lie between them. Ties make "
+    "no pair.",
     "kto": "`label` says whether the completion is good: above the labeler's own line of what is "
     "acceptable or, without one, above the middle rank. What was marked as nonsense or unsafe is bad.",
     "sft": "`completion` is an answer to imitate.",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from labeler.datasets.freeze import Source, place
+from labeler.datasets.frozen import Source, place
 from rlhf import data
 
 Line = dict[str, Any]

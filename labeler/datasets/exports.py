@@ -20,7 +20,7 @@ from typing import Any
 
 from labeler.datasets import card
 from labeler.datasets.formats import FORMATS, TOLD, Format, Options
-from labeler.datasets.freeze import Source, now, opened
+from labeler.datasets.frozen import Source, now, opened
 from labeler.datasets.query import Query
 from labeler.models import Dataset, Project
 from rlhf import data
@@ -64,13 +64,12 @@ class Export:
         """Whether the dataset holds lines that this can be made from."""
         return self.dataset is None or self.dataset.kind == self.format.kind(self.how)
 
-    def source(self) -> AbstractContextManager[Source]:
-        """What it is made from. Raises FileNotFoundError where the file of a dataset is gone."""
-        return (
-            opened(self.dataset)
-            if self.dataset
-            else now(self.project, self.format.kind(self.how), self.query)
-        )
+    def source(self, few: bool = False) -> AbstractContextManager[Source]:
+        """What it is made from; few lines of what is not frozen, for a look. Raises FileNotFoundError where
+        the file of a dataset is gone."""
+        if self.dataset:
+            return opened(self.dataset)
+        return now(self.project, self.format.kind(self.how), self.query, few)
 
     def rows(self, source: Source, part: str = "") -> Iterator[dict[str, Any]]:
         return self.format.made(source.lines(part), self.how, self.as_messages(source))

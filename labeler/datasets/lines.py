@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection, transaction
-from django.db.models import BinaryField, CharField, Func, Value
-from django.db.models.functions import Cast, Coalesce, Collate, NullIf
+from django.db.models import BinaryField, CharField, Func, OuterRef, Value
+from django.db.models.functions import Cast, Coalesce, Collate, JSONObject, NullIf
 
-from labeler.models import Arm, Demonstration, Purpose, Quintet, Ranking
+from labeler.models import Arm, Demonstration, Purpose, Rollout
 from labeler.models.datasets import DemonstrationQuerySet
 from labeler.models.rankings import RankingQuerySet
 from rlhf import data
@@ -49,17 +50,34 @@ def snapshot() -> Iterator[None]:
 def ranking_lines(rows: RankingQuerySet) -> Iterator[dict[str, Any]]:
     """A line for each, read in one statement and some at a time. Those of one quintet stand together."""
     name = Coalesce(NullIf("quintet__external_id", Value("")), Cast("quintet_id", CharField()))
+    rollouts = Rollout.objects.filter(quintet=OuterRef("quintet")).order_by("slot")
+    said = JSONObject(text="text", finished="finished", model="model", checkpoint="checkpoint__name")
     ordered = rows.annotate(
-        prompt_digest=PromptDigest("quintet__prompt__content"), name=Collate(name, "C")
+        prompt_digest=PromptDigest("quintet__prompt__content"),
+        name=Collate(name, "C"),
+        rollouts=ArraySubquery(rollouts.values(said=said)),
     ).order_by("prompt_digest", "quintet__prompt__digest", "name")
-    related = ordered.select_related(
-        "quintet__prompt", "quintet__round", "labeler", "guidelines"
-    ).prefetch_related("quintet__rollouts__checkpoint")
-    each_quintets = groupby(
-        related.iterator(chunk_size=A_BATCH), key=lambda row: (row.quintet.prompt_id, row.name)
-    )
-    for _, some in each_quintets:
+    read = ordered.values(*READ).iterator(chunk_size=A_BATCH)
+    for _, some in groupby(read, key=lambda row: (row["quintet__prompt"], row["name"])):
         yield from sorted(map(_ranking_line, some), key=place_in_quintet)
+
+
+READ = (
+    *(
+        "ranks",
+        "shown",
+        "seconds",
+        "nonsense",
+        "unsafe",
+        "acceptable",
+        "arm",
+        "purpose",
+        "surplus",
+        "simulated",
+    ),
+    *("extra", "guidelines__number", "labeler__username", "rollouts", "name", "quintet__decided_ranks"),
+    *("quintet__round__number", "quintet__prompt", "quintet__prompt__content"),
+)
 
 
 def place_in_quintet(line: dict[str, Any]) -> tuple[list[str], str, str]:
@@ -67,49 +85,41 @@ def place_in_quintet(line: dict[str, Any]) -> tuple[list[str], str, str]:
     return line["rollouts"], line["labeler"], data.dumps(line)
 
 
-def _ranking_line(row: Ranking) -> dict[str, Any]:
-    quintet, rollouts = row.quintet, row.quintet.rollouts.all()
-    more = _of_ranking(row) | _of_quintet(quintet) | row.extra
+def _ranking_line(row: dict[str, Any]) -> dict[str, Any]:
     return data.as_line(
         data.Ranking(
-            prompt=quintet.prompt.content,
-            rollouts=tuple(rollout.text for rollout in rollouts),
-            ranks=tuple(row.ranks),
-            labeler=row.labeler.username,
-            quintet=quintet.external_id or str(quintet.pk),
-            seconds=row.seconds,
-            simulated=row.simulated,
-            extra=dict(sorted(more.items())),
+            prompt=row["quintet__prompt__content"],
+            rollouts=tuple(rollout["text"] for rollout in row["rollouts"]),
+            ranks=tuple(row["ranks"]),
+            labeler=row["labeler__username"],
+            quintet=row["name"],
+            seconds=row["seconds"],
+            simulated=row["simulated"],
+            extra=dict(sorted((_told(row) | row["extra"]).items())),
         )
     )
 
 
-def _of_ranking(row: Ranking) -> dict[str, Any]:
+def _told(row: dict[str, Any]) -> dict[str, Any]:
     """What is told only where there is something to tell."""
+    finished = [each["finished"] for each in row["rollouts"]]
+    models = [each["model"] or each["checkpoint"] for each in row["rollouts"]]
     told = {
-        "nonsense": sorted(row.nonsense),
-        "unsafe": sorted(row.unsafe),
-        "guidelines": row.guidelines.number if row.guidelines else None,
-        "shown": row.shown,
-        "surplus": row.surplus,
-        "arm": row.arm if row.arm != Arm.ORDER else "",
-        "purpose": row.purpose if row.purpose != Purpose.WORK else "",
+        "arm": row["arm"] if row["arm"] != Arm.ORDER else "",
+        "decided": row["quintet__decided_ranks"],
+        "finished": [] if all(finished) else finished,
+        "guidelines": row["guidelines__number"],
+        "models": models if any(models) else [],
+        "nonsense": sorted(row["nonsense"]),
+        "purpose": row["purpose"] if row["purpose"] != Purpose.WORK else "",
+        # A line without a round is of the first one.
+        "round": row["quintet__round__number"] if row["quintet__round__number"] > 1 else 0,
+        "shown": row["shown"],
+        "surplus": row["surplus"],
+        "unsafe": sorted(row["unsafe"]),
     }
     found = {key: value for key, value in told.items() if value}
-    return found if row.acceptable is None else found | {"acceptable": row.acceptable}
-
-
-def _of_quintet(quintet: Quintet) -> dict[str, Any]:
-    rollouts = quintet.rollouts.all()
-    models = [each.model or (each.checkpoint.name if each.checkpoint else None) for each in rollouts]
-    told = {
-        "finished": [] if all(each.finished for each in rollouts) else [each.finished for each in rollouts],
-        "models": models if any(models) else [],
-        # A line without a round is of the first one.
-        "round": quintet.round.number if quintet.round.number > 1 else 0,
-        "decided": quintet.decided_ranks,
-    }
-    return {key: value for key, value in told.items() if value}
+    return found if row["acceptable"] is None else found | {"acceptable": row["acceptable"]}
 
 
 def demonstration_lines(rows: DemonstrationQuerySet) -> Iterator[dict[str, Any]]:

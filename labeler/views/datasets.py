@@ -18,7 +18,7 @@ from labeler.datasets import freeze as frozen
 from labeler.datasets.compare import difference
 from labeler.datasets.exports import FILES
 from labeler.datasets.forms import FreezeForm, TakeOutForm, summed
-from labeler.datasets.freeze import Source, opened
+from labeler.datasets.frozen import Source, opened
 from labeler.datasets.query import nothing_in
 from labeler.models import Dataset, Project
 from rlhf import data
@@ -182,13 +182,8 @@ def _page(
 def _counted(project: Project, form: FreezeForm) -> dict[str, Any]:
     query = form.query()
     counts = query.counts(project)
-    words = summed(counts) if counts["lines"] else nothing_in(project, query)
-    return {
-        "project": project,
-        "form": form,
-        "sums": "" if form.errors else words,
-        "some": counts["lines"] > 0,
-    }
+    words = f"{summed(counts)}." if counts["lines"] else nothing_in(project, query)
+    return {"project": project, "form": form, "sums": words}
 
 
 def _previewed(form: TakeOutForm) -> dict[str, Any]:
@@ -197,7 +192,7 @@ def _previewed(form: TakeOutForm) -> dict[str, Any]:
     if wanted is None:
         raise Http404
     try:
-        with wanted.source() as source:
+        with wanted.source(few=True) as source:
             columns = list(wanted.columns(source))
             rows = [[_said(row.get(name)) for name in columns] for row in wanted.first(source, A_LOOK)]
     except FileNotFoundError:

@@ -24,6 +24,8 @@ from labeler.models.prompts import digest
 from labeler.templatetags.words import count
 from rlhf import config, data
 
+A_FEW = 20  # quintets, or demonstrations
+
 Lines = Iterable[dict[str, Any]]
 LEARNT_BY: dict[str, type[config.RewardConfig] | type[config.SftConfig]] = {
     Dataset.Kind.RANKINGS: config.RewardConfig,
@@ -98,14 +100,18 @@ def opened(dataset: Dataset) -> Iterator[Source]:
 
 
 @contextmanager
-def now(project: Project, kind: str, query: Query | None = None) -> Iterator[Source]:
-    """The rows as they are now, in a file that is gone afterwards: who reads slowly holds no snapshot."""
+def now(project: Project, kind: str, query: Query | None = None, few: bool = False) -> Iterator[Source]:
+    """The rows as they are now, in a file that is gone afterwards: who reads slowly holds no snapshot. Of the
+    oldest quintets or demonstrations alone, where only a few are to be looked at."""
     with _for_the_moment() as file:
         with snapshot():
             if kind == Dataset.Kind.RANKINGS:
-                lines: Lines = ranking_lines((query or Query()).rows(project))
+                rows = (query or Query()).rows(project)
+                oldest = rows.order_by("quintet_id").values("quintet_id").distinct()[:A_FEW]
+                lines: Lines = ranking_lines(rows.filter(quintet__in=oldest) if few else rows)
             else:
-                lines = demonstration_lines(project.demonstrations.all().counted())
+                written = project.demonstrations.all().counted()
+                lines = demonstration_lines(written.filter(pk__in=written[:A_FEW]) if few else written)
             manifest, _ = _written(project, kind, lines, file)
         yield Source(file, manifest)
 
