@@ -4,10 +4,11 @@
 "use strict";
 
 (() => {
-  const { form, one, all, say, trouble, begin } = Desk;
+  const { form, one, all, say, trouble, show, begin, store } = Desk;
   const SETTLES = 2_000; // after the last change, until the draft goes to the server
   const LONG_ENOUGH = 5 * 60_000; // the lease is half an hour: renewing it now and then is plenty
   const IDLE = 60_000; // who has not moved for a minute is not looking
+  const PATIENCE = 20_000; // for an answer
   const SLOWEST = 60_000; // between two tries to send
   let busy = false;
   let renewed = Date.now();
@@ -18,16 +19,25 @@
   const page = () => document.getElementById("quintet");
   const cookie = () => /(?:^|; )csrftoken=([^;]+)/.exec(document.cookie)?.[1];
   const token = () => cookie() || JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"];
-  const send = (url, body) => fetch(url, { method: "POST", body, keepalive: true, headers: { "X-CSRFToken": token(), "HX-Request": "true" } });
 
-  // ---- in this browser: the draft of what is shown, and what was sent and not answered. One of each for a person and a
-  // project, and gone once the server has the ranking.
+  function send(url, body) {
+    const headers = { "X-CSRFToken": token(), "HX-Request": "true" };
+    return fetch(url, { method: "POST", body: new URLSearchParams(body), keepalive: true, headers });
+  }
+
+  // ---- in this browser, for this person and project: the draft of what is shown, and by their keys the rankings that
+  // were sent and not answered. Each is gone once the server has it.
 
   const slot = (name) => `quintet.${name}.${page().dataset.owner}`;
-  const read = (name) => JSON.parse(localStorage.getItem(slot(name)) || "null");
-  const forget = (name) => localStorage.removeItem(slot(name));
-  // A browser that keeps nothing (private, or full) still ranks: then only the server has the draft.
-  const keep = (name, value) => { try { localStorage.setItem(slot(name), JSON.stringify(value)); } catch { /* said above */ } };
+  const read = (name) => JSON.parse(store.get(slot(name))) || {};
+  const keep = (name, value) => store.set(slot(name), JSON.stringify(value));
+  const unsent = () => read("unsent");
+
+  function forget(key) {
+    const { [key]: _, ...others } = unsent();
+    keep("unsent", others);
+    if (read("draft").key === key) keep("draft", {});
+  }
 
   function filled() {
     time.tick();
@@ -40,7 +50,7 @@
   const known = () => ({ key: form().dataset.key, at: Date.now(), url: form().action, body: filled() });
 
   document.addEventListener("desk:touched", () => {
-    if (waiting()) recall();
+    recall();
     keep("draft", known());
     clearTimeout(settling);
     settling = setTimeout(settle, SETTLES);
@@ -51,7 +61,8 @@
     clearTimeout(settling);
     settling = null;
     if (!form()?.dataset.draft) return;
-    send(form().dataset.draft, new URLSearchParams(`${filled()}&at=${Date.now()}`)).then((answer) => { if (answer.ok) renewed = Date.now(); }, () => {});
+    const kept = (answer) => { if (answer.ok) renewed = Date.now(); };
+    send(form().dataset.draft, `${filled()}&at=${Date.now()}`).then(kept, () => {});
   }
 
   document.addEventListener("visibilitychange", () => { if (document.hidden && settling) settle(); });
@@ -59,12 +70,14 @@
   // The draft in this browser, where it is newer than what the server knew.
   function restore() {
     const draft = read("draft");
-    if (form() && draft?.key === form().dataset.key && draft.at > +form().dataset.at) fill(draft.body);
+    if (form() && draft.key === form().dataset.key && draft.at > +form().dataset.at) fill(draft.body);
   }
 
   function fill(body) {
     const values = new URLSearchParams(body);
-    for (const input of all("[type=radio], [type=checkbox]")) input.checked = values.getAll(input.name).includes(input.value);
+    for (const input of all("[type=radio], [type=checkbox]")) {
+      input.checked = values.getAll(input.name).includes(input.value);
+    }
     one("[name=focus_seconds]").value = values.get("focus_seconds") || "0";
   }
 
@@ -98,8 +111,6 @@
 
   // ---- sending
 
-  const waiting = () => !!again;
-
   function later(words) {
     tries += 1;
     clearTimeout(again);
@@ -109,38 +120,43 @@
     one(".go span").textContent = "Waiting to send";
   }
 
+  // Who changes something does not want the old order sent.
   function recall() {
-    clearTimeout(again);
-    again = null;
-    forget("unsent");
+    if (again) {
+      clearTimeout(again);
+      again = null;
+      show();
+    }
+    forget(form().dataset.key);
   }
 
   function retry() {
     clearTimeout(again);
     again = null;
-    if (form()) form().requestSubmit();
-    else deliver();
+    deliver();
   }
 
-  window.addEventListener("online", () => { if (waiting()) retry(); });
+  window.addEventListener("online", () => { if (again) retry(); });
 
-  // What an earlier page sent and never heard of: if it is what is shown now it goes the usual way, else by itself.
+  // What was sent and never heard of: what is shown now goes the usual way, all else by itself.
   async function deliver() {
-    const unsent = read("unsent");
-    if (!unsent) return;
-    if (form()?.dataset.key === unsent.key) {
-      fill(unsent.body);
+    let sent = 0;
+    for (const [key, { url, body }] of Object.entries(unsent())) {
+      if (form()?.dataset.key === key) continue;
+      const answer = await send(url, body).catch(() => null);
+      if (!answer || answer.status >= 500) again ||= setTimeout(retry, SLOWEST);
+      else if (!ledAway(answer.url)) {
+        forget(key);
+        sent += 1;
+      }
+    }
+    const shown = unsent()[form()?.dataset.key];
+    if (shown) {
+      fill(shown.body);
       begin(false);
       form().requestSubmit();
-      return;
-    }
-    const answer = await send(unsent.url, new URLSearchParams(unsent.body)).catch(() => null);
-    if (!answer || answer.status >= 500) again = setTimeout(retry, SLOWEST);
-    else if (!ledAway(answer.url)) {
-      forget("unsent");
-      if (form()) trouble("The ranking that waited in this browser is sent now.");
-      else location.reload();
-    }
+    } else if (sent && form()) trouble("The ranking that waited in this browser is sent now.");
+    else if (sent) location.reload();
   }
 
   // A request that ended on another page was led there to sign in.
@@ -150,7 +166,10 @@
     // Who signed in again in another tab has another token there: the cookie has the newest.
     event.detail.headers["X-CSRFToken"] = token();
     if (event.detail.verb !== "get") event.detail.parameters.csrfmiddlewaretoken = token();
-    if (event.detail.elt === form()) event.detail.parameters.focus_seconds = new URLSearchParams(filled()).get("focus_seconds");
+    event.detail.timeout = PATIENCE;
+    if (event.detail.elt !== form()) return;
+    filled();
+    event.detail.parameters.focus_seconds = one("[name=focus_seconds]").value;
   });
 
   document.addEventListener("htmx:beforeRequest", (event) => {
@@ -159,7 +178,7 @@
     else if (!poll) {
       busy = true;
       clearTimeout(settling);
-      if (event.detail.elt === form()) keep("unsent", known());
+      if (event.detail.elt === form()) keep("unsent", { ...unsent(), [form().dataset.key]: known() });
     }
   });
 
@@ -170,28 +189,38 @@
     if (ledAway(xhr.responseURL)) {
       event.detail.shouldSwap = false;
       if (!form()) location.assign(xhr.responseURL);
-      else trouble("You are signed out. Your order is kept in this browser: sign in in another tab, then press Enter here.");
+      else trouble("You are signed out. Your order is kept in this browser: sign in in another tab, then submit here.");
       return;
     }
     if (xhr.status === 422 || xhr.status === 409) {
       event.detail.shouldSwap = true; // the answer says in words what was wrong
       event.detail.isError = false;
     }
-    if (event.detail.shouldSwap && event.detail.requestConfig.verb !== "get") settled();
+    if (event.detail.shouldSwap) settled();
   });
 
-  // The server has answered: nothing of it waits here any more.
+  // A changed ranking is answered with the way to another page.
+  document.addEventListener("htmx:beforeOnLoad", (event) => {
+    if (event.detail.xhr.getResponseHeader("HX-Redirect")) settled();
+  });
+
+  // The server has answered: nothing of what is shown waits here any more.
   function settled() {
-    recall();
-    forget("draft");
+    if (!form()) return;
+    clearTimeout(again);
+    again = null;
     tries = 0;
+    forget(form().dataset.key);
   }
 
   const kept = "Your ranking is kept in this browser and goes out by itself, once.";
-  document.addEventListener("htmx:sendError", (event) => {
-    if (form() && event.detail.elt === form()) later(`The server cannot be reached. ${kept}`);
-    else if (form()) trouble("The server cannot be reached. Try again.");
-  });
+  for (const lost of ["htmx:sendError", "htmx:timeout"]) {
+    document.addEventListener(lost, (event) => {
+      busy = false;
+      if (form() && event.detail.elt === form()) later(`The server cannot be reached. ${kept}`);
+      else if (form()) trouble("The server cannot be reached. Try again.");
+    });
+  }
   document.addEventListener("htmx:responseError", (event) => {
     const { xhr, elt } = event.detail;
     if (!form() || ledAway(xhr.responseURL)) return;

@@ -13,7 +13,12 @@ const Desk = (() => {
   const dialog = (id) => document.getElementById(id);
   const words = (letter) => card(letter).querySelector(".say").textContent.trim().slice(0, 120);
   let latest = ""; // the letter ranked last: an open card that is tied is tied to it
-  let fresh = true; // this quintet has not been touched
+
+  // A browser that keeps nothing (private, full, forbidden) ranks all the same: then the server alone has the drafts.
+  const store = {
+    get(key) { try { return localStorage.getItem(key); } catch { return null; } },
+    set(key, value) { try { localStorage.setItem(key, value); } catch { /* as said */ } },
+  };
 
   // ---- ranks
 
@@ -22,8 +27,9 @@ const Desk = (() => {
     const moved = Order.take(order);
     latest = letter;
     show();
-    const others = moved.filter((name) => name !== letter);
-    say(`${[letter, ...others].map((name) => `${name} is ${where(name)}`).join(", ")}. ${Order.open().length ? `${Order.open().length} to go.` : "Enter submits."}`);
+    const news = [letter, ...moved.filter((name) => name !== letter)].map((name) => `${name} is ${where(name)}`);
+    const left = Order.open().length;
+    say(`${news.join(", ")}. ${left ? `${left} to go.` : "Enter submits."}`);
     touched();
   }
 
@@ -60,7 +66,6 @@ const Desk = (() => {
   }
 
   function touched() {
-    fresh = false;
     trouble("");
     document.dispatchEvent(new CustomEvent("desk:touched"));
   }
@@ -146,8 +151,8 @@ const Desk = (() => {
     return /^Key([A-Z])$/.exec(event.code)?.[1].toLowerCase();
   }
 
-  const single = () => localStorage.getItem("quintet.keys") !== "off";
-  const writes = (target) => target.closest("select, textarea, input:not([type=radio], [type=checkbox]), [contenteditable]");
+  const single = () => store.get("quintet.keys") !== "off";
+  const writes = (target) => target.closest("textarea, input:not([type=radio], [type=checkbox])");
   const acts = (target) => writes(target) || target.closest("button, a, summary");
 
   document.addEventListener("keydown", (event) => {
@@ -169,7 +174,7 @@ const Desk = (() => {
     if (event.key === "Enter" || event.code === "NumpadEnter") return onEnter(event);
     if (single() && (event.key === "?" || (event.code === "Slash" && event.shiftKey))) dialog("keys").showModal();
     else if (single() && letterKey(event) === "g") toggleGuidelines();
-    else if (single() && letterKey(event) === "z") document.querySelector("#undo button, button[form=undo]:not([disabled])")?.click();
+    else if (single() && letterKey(event) === "z") document.querySelector("button[form=undo]")?.click();
     else if (!form()) return false;
     else if (single() && letterKey(event) === "s" && dialog("skip")) openSkip();
     else return onCard(event, inFocus() || Order.open()[0] || Order.letters[0]);
@@ -189,7 +194,9 @@ const Desk = (() => {
     const arrow = /^Arrow(Up|Left|Down|Right)$/.exec(event.code)?.[1];
     const by = arrow === "Up" || arrow === "Left" ? -1 : 1;
     if (arrow) return onArrow(event, arrow, by, letter);
-    if (/^(PageUp|PageDown|Space)$/.test(event.code)) return inFocus() && !acts(event.target) && !event.target.matches("input") && scroll(letter, event);
+    if (/^(PageUp|PageDown|Space)$/.test(event.code)) {
+      return !!inFocus() && !acts(event.target) && !event.target.matches("input") && scroll(letter, event);
+    }
     if (event.key === "Backspace" || event.key === "Delete") clear(letter);
     else if (!single()) return false;
     else if (Order.ties && (event.key === "=" || /^(Equal|NumpadEqual)$/.test(event.code))) {
@@ -209,10 +216,8 @@ const Desk = (() => {
     const upDown = arrow === "Up" || arrow === "Down";
     if (event.shiftKey && upDown && inFocus()) take(letter, Order.stepped(letter, by));
     // On a rank button left and right choose another rank, as in any group of radio buttons.
-    else if (upDown ? inFocus() || document.activeElement === document.body : document.activeElement.matches(".card")) {
-      if (document.activeElement.matches("[name=acceptable]")) return false;
-      step(by);
-    } else return false;
+    else if (upDown ? inFocus() || document.activeElement === document.body : document.activeElement.matches(".card")) step(by);
+    else return false;
     return true;
   }
 
@@ -224,13 +229,14 @@ const Desk = (() => {
     if (letter && target.type === "radio") take(letter, Order.put(letter, +target.value));
     else if (letter) flagged(letter, target.name, target.checked);
     else if (target.matches("#quintet [name=acceptable]")) acceptable(target.value === "" ? null : +target.value);
-    else if (target.id === "single-keys") localStorage.setItem("quintet.keys", target.checked ? "on" : "off");
+    else if (target.id === "single-keys") store.set("quintet.keys", target.checked ? "on" : "off");
   });
 
   document.addEventListener("click", (event) => {
     const opener = event.target.closest("[data-opens]");
-    if (opener) opener.dataset.opens === "skip" ? openSkip() : dialog(opener.dataset.opens).showModal();
-    else if (event.target.closest("[data-closes]") || event.target.matches("dialog")) event.target.closest("dialog").close();
+    if (opener?.dataset.opens === "skip") openSkip();
+    else if (opener) dialog(opener.dataset.opens).showModal();
+    else if (event.target.closest("[data-closes], dialog") === event.target) event.target.closest("dialog").close();
   });
 
   // ---- the dialogs and the guidelines
@@ -259,11 +265,11 @@ const Desk = (() => {
     const guide = document.querySelector(".guide");
     if (!guide || guide.dataset.known) return;
     const key = `quintet.guidelines.${guide.dataset.project}`;
-    const seen = localStorage.getItem(key);
+    const seen = store.get(key);
     guide.dataset.known = "yes";
     guide.querySelector(".new").hidden = !seen || seen === guide.dataset.version;
     guide.open = matchMedia("(min-width: 761px)").matches || !guide.querySelector(".new").hidden;
-    localStorage.setItem(key, guide.dataset.version);
+    store.set(key, guide.dataset.version);
   }
 
   // ---- a quintet begins
@@ -271,12 +277,16 @@ const Desk = (() => {
   function begin(arrived) {
     guidelines();
     if (!form()) return;
-    const ranks = all(".card").map((shown) => [shown.dataset.letter, +shown.querySelector(".pick input:checked")?.value || null]);
-    const line = one("[name=acceptable]:checked")?.value || null;
-    Order.begin({ ranks: Object.fromEntries(ranks), tied: "ties" in form().dataset, line: line === null ? null : +line,
-      text: words, onchange: dragged });
+    const chosen = (shown) => +shown.querySelector(".pick input:checked")?.value || null;
+    const line = one("[name=acceptable]:checked")?.value;
+    Order.begin({
+      ranks: Object.fromEntries(all(".card").map((shown) => [shown.dataset.letter, chosen(shown)])),
+      tied: "ties" in form().dataset,
+      line: line ? +line : null,
+      text: words,
+      onchange: dragged,
+    });
     latest = "";
-    fresh = true;
     show();
     reachable();
     if (arrived && Order.open().length === Order.letters.length) {
@@ -307,5 +317,5 @@ const Desk = (() => {
   }
 
   document.getElementById("single-keys").checked = single();
-  return { form, one, all, say, trouble, begin, fresh: () => fresh };
+  return { form, one, all, say, trouble, show, begin, store };
 })();

@@ -210,7 +210,7 @@ def test_the_guidelines_stand_beside_and_stay_as_they_were(desk, project, compos
     compose(2)
     look(desk, project)
     expect(desk.get_by_text("Funniest first.")).to_be_visible()
-    desk.get_by_text("Guidelines").click()
+    desk.get_by_text("Guidelines version 1").click()
     for key in "1234":
         desk.keyboard.press(key)
     desk.keyboard.press("Escape")

@@ -74,7 +74,8 @@ def test_the_draft_ends_with_its_ranking(desk, project, compose):
     desk.reload()
     second_prompt(desk)
     assert ranks(desk) == "·····"
-    assert desk.evaluate("Object.keys(localStorage).filter(key => /draft|unsent/.test(key))") == []
+    kept = "Object.keys(localStorage).filter(key => /draft|unsent/.test(key)).map(key => localStorage[key])"
+    assert desk.evaluate(kept) == ["{}", "{}"]
     assert not Place.objects.filter(draft__isnull=False).exists()
 
 

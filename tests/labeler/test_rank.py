@@ -11,7 +11,19 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from labeler.models import Checkpoint, Membership, Place, Project, Prompt, Quintet, Ranking, Round, Run, User
+from labeler.models import (
+    Checkpoint,
+    Membership,
+    Place,
+    Project,
+    Prompt,
+    Quintet,
+    Ranking,
+    Round,
+    Run,
+    Skip,
+    User,
+)
 from tests.labeler.fixtures import JOKES
 
 HTMX = {"HX-Request": "true"}
@@ -47,22 +59,36 @@ def letters_of(response) -> list[str]:
 # ---- the page
 
 
+FORMS = ("rank_submit", "rank_hold", "rank_draft", "rank_skip", "rank_practise")
+ABOUT_ONE = ("rank_undo", "rank_unskip")
+
+
+def every(project: Project) -> list[str]:
+    one = [reverse(name, args=[project.slug, 1]) for name in (*ABOUT_ONE, "rank_revise")]
+    return [url(project, name) for name in ("rank", "rank_mine", *FORMS)] + one
+
+
 def test_it_needs_a_sign_in(client, project):
-    for name in ("rank", "rank_submit", "rank_hold"):
-        response = client.get(url(project, name))
+    for address in every(project):
+        response = client.get(address)
         assert response.status_code == 302 and reverse("sign_in") in response["Location"]
 
 
 def test_a_project_of_others_is_not_there(as_stranger, project, compose):
     compose(1)
-    assert as_stranger.get(url(project)).status_code == 404
-    assert as_stranger.post(url(project, "rank_submit")).status_code == 404
-    assert as_stranger.post(url(project, "rank_hold")).status_code == 404
+    for name in ("rank", "rank_mine"):
+        assert as_stranger.get(url(project, name)).status_code == 404
+    for name in FORMS:
+        assert as_stranger.post(url(project, name)).status_code == 404
+    for name in (*ABOUT_ONE, "rank_revise"):
+        assert as_stranger.post(reverse(name, args=[project.slug, 1])).status_code == 404
 
 
-def test_submit_and_hold_reject_get(as_labeler, project):
-    assert as_labeler.get(url(project, "rank_submit")).status_code == 405
-    assert as_labeler.get(url(project, "rank_hold")).status_code == 405
+def test_what_changes_something_rejects_get(as_labeler, project):
+    for name in FORMS:
+        assert as_labeler.get(url(project, name)).status_code == 405
+    for name in ABOUT_ONE:
+        assert as_labeler.get(reverse(name, args=[project.slug, 1])).status_code == 405
 
 
 def test_the_page_shows_prompt_rollouts_and_guidelines_and_no_hint_of_their_model(
@@ -235,6 +261,117 @@ def test_a_partial_quintet_asks_for_as_many_ranks_as_it_has_rollouts(as_labeler,
     assert len(re.findall(r'name="rank-[a-e]"', page)) == 9
     as_labeler.post(url(project, "rank_submit"), form(as_labeler, project, "bca"))
     assert sorted(Ranking.objects.get().ranks) == [1, 2, 3]
+
+
+# ---- drafts, skips, and what can be taken back
+
+
+def one(project: Project, name: str, pk: int) -> str:
+    return reverse(name, args=[project.slug, pk])
+
+
+def test_a_draft_comes_back_with_the_page_and_ends_with_the_ranking(as_labeler, project, compose):
+    compose(2)
+    sent = form(as_labeler, project) | {"rank-e": "", "nonsense": ["a", "b"], "at": "17"}
+    del sent["rank-e"]
+    assert as_labeler.post(url(project, "rank_draft"), sent).status_code == 204
+    page = as_labeler.get(url(project)).content.decode()
+    assert re.findall(r'name="rank-(.)" value="(.)" checked', page) == list(zip("abcd", "1234", strict=True))
+    assert re.findall(r'name="nonsense" value="(.)" checked', page) == ["a", "b"] and 'data-at="17"' in page
+    as_labeler.post(url(project, "rank_submit"), form(as_labeler, project))
+    assert not re.search(r"value=\"[1-5a-e]\" checked", as_labeler.get(url(project)).content.decode())
+
+
+def test_a_draft_renews_the_lease_and_one_for_a_place_of_others_is_dropped(
+    as_labeler, project, labeler, second, compose
+):
+    compose(1)
+    sent = form(as_labeler, project)
+    soon = timezone.now() + timedelta(minutes=1)
+    Place.objects.update(leased_until=soon)
+    as_labeler.post(url(project, "rank_draft"), sent)
+    assert Place.objects.get().leased_until > soon
+    Place.objects.release(labeler)
+    Place.objects.next_for(second, project)
+    assert as_labeler.post(url(project, "rank_draft"), sent).status_code == 204
+    assert Place.objects.get().draft is None and Place.objects.get().labeler == second
+    assert as_labeler.post(url(project, "rank_draft"), {"ticket": "x"}).status_code == 422
+
+
+def test_a_skip_goes_on_and_can_be_taken_back(as_labeler, project, labeler, compose):
+    first, following = compose(2)
+    sent = {"ticket": form(as_labeler, project)["ticket"], "reason": "unclear", "note": "Which pelican?"}
+    html = as_labeler.post(url(project, "rank_skip"), sent, headers=HTMX).content.decode()
+    skipped = Skip.objects.get()
+    assert (skipped.quintet, skipped.labeler, skipped.note) == (first, labeler, "Which pelican?")
+    assert following.prompt.content in html and "Take the skip back" in html
+    response = as_labeler.post(one(project, "rank_unskip", skipped.pk), headers=HTMX)
+    assert first.prompt.content in response.content.decode() and not Skip.objects.exists()
+
+
+def test_a_skip_without_a_reason_is_refused_in_words(as_labeler, project, compose):
+    compose(1)
+    sent = {"ticket": form(as_labeler, project)["ticket"]}
+    response = as_labeler.post(url(project, "rank_skip"), sent, headers=HTMX)
+    assert response.status_code == 422 and "Say why you skip it" in response.content.decode()
+    assert not Skip.objects.exists()
+
+
+def test_an_undone_ranking_is_shown_as_it_was(as_labeler, project, compose):
+    first, _ = compose(2)
+    as_labeler.post(url(project, "rank_submit"), form(as_labeler, project, "cabed"))
+    ranking = Ranking.objects.get()
+    response = as_labeler.post(one(project, "rank_undo", ranking.pk))
+    assert (response.status_code, response["Location"]) == (302, url(project))
+    page = as_labeler.get(url(project)).content.decode()
+    assert first.prompt.content in page
+    checked = re.findall(r'name="rank-(.)" value="(.)" checked', page)
+    assert checked == [("a", "2"), ("b", "3"), ("c", "1"), ("d", "5"), ("e", "4")]
+    assert not Ranking.objects.filter(current=True).exists()
+
+
+def test_a_changed_ranking_is_a_new_version(as_labeler, project, compose):
+    compose(1)
+    as_labeler.post(url(project, "rank_submit"), form(as_labeler, project))
+    first = Ranking.objects.get()
+    assert one(project, "rank_revise", first.pk) in as_labeler.get(url(project, "rank_mine")).content.decode()
+    page = as_labeler.get(one(project, "rank_revise", first.pk)).content.decode()
+    assert page.count("checked") == 5 + 1 and "ticket" not in page
+    ranks = {f"rank-{letter}": rank for letter, rank in zip("abcde", "54321", strict=True)}
+    for _ in range(2):  # a double click
+        response = as_labeler.post(one(project, "rank_revise", first.pk), ranks, headers=HTMX)
+        assert response["HX-Redirect"] == url(project, "rank_mine")
+    newest = Ranking.objects.get(current=True)
+    assert newest.version == 2 and Ranking.objects.count() == 2
+    assert [newest.ranks[slot] for slot in newest.shown] == [5, 4, 3, 2, 1]
+    refused = as_labeler.post(one(project, "rank_revise", newest.pk), ranks | {"rank-a": "1"}, headers=HTMX)
+    assert refused.status_code == 422 and "Rank 1 is given more than once" in refused.content.decode()
+
+
+def test_nobody_reads_changes_or_takes_back_what_others_did(as_labeler, as_admin, project, compose):
+    compose(2)
+    as_labeler.post(url(project, "rank_submit"), form(as_labeler, project))
+    skip = {"ticket": form(as_labeler, project)["ticket"], "reason": "cannot"}
+    as_labeler.post(url(project, "rank_skip"), skip)
+    ranking, skipped = Ranking.objects.get(), Skip.objects.get()
+    assert as_admin.get(one(project, "rank_revise", ranking.pk)).status_code == 404
+    assert as_admin.post(one(project, "rank_undo", ranking.pk)).status_code == 404
+    assert as_admin.post(one(project, "rank_unskip", skipped.pk)).status_code == 404
+    assert "Joke number" not in as_admin.get(url(project, "rank_mine")).content.decode()
+
+
+def test_what_was_sent_back_stands_first_with_its_reason(as_labeler, admin, project, compose):
+    compose(2)
+    for _ in range(2):
+        as_labeler.post(url(project, "rank_submit"), form(as_labeler, project))
+    Ranking.objects.earliest("pk").send_back(admin, "Read <C> again.")
+    page = as_labeler.get(url(project, "rank_mine")).content.decode()
+    assert "Read &lt;C&gt; again." in page
+    assert page.index("Joke number 1") < page.index("Lately") < page.index("Joke number 2")
+
+
+def test_practice_asks_for_a_membership(as_admin, project):
+    assert as_admin.post(url(project, "rank_practise")).status_code == 404
 
 
 # ---- when there is nothing
