@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from labeler.demo.seed import seed
-from labeler.models import Ranking, Run
+from labeler.models import Ranking, Request, Run
 from tests.labeler.fixtures import PASSWORD
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -51,10 +51,15 @@ def test_the_whole_loop(page, admin, worker):
         expect(page.locator(".tally")).to_contain_text(f"{number} today")
     assert Ranking.objects.filter(labeler=admin).count() == 5
 
+    project.change(admin, queue="uncertain")
     page.goto(f"/runs/new/{project.slug}/reward/")
     page.get_by_role("button", name="Train reward model").click()
     reward = wait_for(page, Run.Kind.REWARD)
     assert (reward.dataset.lines, reward.dataset.simulated) == (155, 150)
+
+    worker.wait_until(lambda: Request.objects.filter(kind="order", state="answered").exists(), 120)
+    unsure = project.quintets.waiting().exclude(scored_by=None).values_list("uncertainty", flat=True)
+    assert len(unsure) == 35 and 0 < min(unsure) < max(unsure) <= 1
 
     page.locator("#next").click()
     page.get_by_label("Steps", exact=True).fill("12")
@@ -70,7 +75,7 @@ def test_the_whole_loop(page, admin, worker):
 
     page.goto(f"/datasets/{project.slug}/")
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download as ranked").click()
+        page.get_by_role("button", name="Download", exact=True).first.click()
     lines = [json.loads(line) for line in download.value.path().read_text().splitlines()]
     assert [line["labeler"] for line in lines] == [admin.username] * 5  # simulated ones stay out
     assert all(sorted(line["ranks"]) == [1, 2, 3, 4, 5] for line in lines)
