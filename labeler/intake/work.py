@@ -185,7 +185,9 @@ def carry_out(found: Import, stop: Callable[[], bool]) -> None:
             else:
                 found.folder.mkdir(parents=True, exist_ok=True)
                 with found.errors_file.open("w", encoding="utf-8", errors="replace") as errors:
-                    take_in(found, progress, errors, lambda *ending: _end(found, *ending))
+                    outcome = take_in(found, progress, errors, lambda *ending: _end(found, *ending))
+                if not outcome.errors and not found.dry_run:
+                    found.forget_file()
         except Interrupted:
             found.give_back()
         except (Unreadable, UndoRefused) as refused:

@@ -141,9 +141,13 @@ class Import(models.Model):
         """All errors, a line each; what the page shows are the first ones."""
         return self.folder / "errors.txt"
 
+    def forget_file(self) -> None:
+        """What it held is in the tables now."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def throw_away(self) -> None:
         """The row and its file. For those that brought nothing: what was brought would lose its origin."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.forget_file()
         self.delete()
 
     # What is asked

@@ -234,6 +234,7 @@ def test_a_worker_imports_it_all_and_the_page_says_so(as_admin, kept, rung):
     } == {found}
     page = as_admin.get(f"{ADDRESS}{found.pk}/").content.decode()
     assert "It is all in" in page and "every 1s" not in page
+    assert not found.folder.exists()
     entry = AuditEntry.objects.get()
     assert (entry.action, entry.by.username, entry.about) == ("import done", "ada", {"number": found.pk})
     assert "rankings.jsonl: 2 rankings came in, 1 were there already" in entry.words
