@@ -43,6 +43,15 @@ class SharedRows:
 
 
 @dataclass(frozen=True)
+class PackedRow:
+    """Quintets behind each other in one row without padding, [1, tokens]; `ends` is [quintets, places]."""
+
+    ids: Tensor
+    positions: Tensor
+    ends: Tensor
+
+
+@dataclass(frozen=True)
 class PaddedRows:
     """One row per place of a quintet, [quintets × places, tokens]; `ends` is [quintets, places]."""
 
@@ -87,6 +96,24 @@ def shared_rows(examples: Sequence[Example], pad: int) -> SharedRows:
     return SharedRows(*map(torch.tensor, (ids, positions, segments, ends)))
 
 
+def packed_row(examples: Sequence[Example]) -> PackedRow:
+    """Every example in one row, as it would stand in a shared row of its own."""
+    places = max(len(each.rollouts) for each in examples)
+    ids: list[int] = []
+    positions: list[int] = []
+    ends = []
+    for each in examples:
+        ids += each.prompt
+        positions += range(len(each.prompt))
+        last = []
+        for rollout in each.rollouts:
+            ids += rollout
+            positions += range(len(each.prompt), len(each.prompt) + len(rollout))
+            last.append(len(ids) - 1)
+        ends.append(last + [0] * (places - len(last)))
+    return PackedRow(torch.tensor([ids]), torch.tensor([positions]), torch.tensor(ends))
+
+
 def padded_rows(examples: Sequence[Example], pad: int) -> PaddedRows:
     """Every rollout behind a copy of its prompt, padded on the right; an empty place is a prompt alone."""
     places = max(len(each.rollouts) for each in examples)
@@ -117,11 +144,15 @@ def block_mask(rows: SharedRows, dtype: torch.dtype, window: int | None = None) 
     return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
 
 
-def mask_forms(model: Any) -> list[Masks]:
-    """The ways in which architectures take a mask, the most particular first: one per layer kind, or one."""
+def mask_forms(model: Any, dtype: torch.dtype | None = None) -> list[Masks]:
+    """The ways in which architectures take a mask, the most particular first: one per layer kind, or one.
+
+    `dtype` is what attention computes in, where that is not the weights': the lowest number of the one may be
+    infinite in the other.
+    """
     text = model.config.get_text_config()
     window, kinds = getattr(text, "sliding_window", None), set(getattr(text, "layer_types", None) or [])
-    dtype = model.dtype
+    dtype = dtype or model.dtype
 
     def one_per_kind(rows: SharedRows) -> dict[str, Tensor]:
         windows = {kind: window if kind == "sliding_attention" else None for kind in kinds}
@@ -136,10 +167,21 @@ def mask_forms(model: Any) -> list[Masks]:
     return [*([one_per_kind] if kinds else []), *([windowed] if window else []), whole]
 
 
-def portions(examples: Sequence[Example], size: int) -> list[list[int]]:
-    """The numbers of the examples in portions of at most `size`, similar lengths together to pad little."""
+def portions(examples: Sequence[Example], size: int, tokens: int | None = None) -> list[list[int]]:
+    """The numbers of the examples in portions of at most `size`, similar lengths together to pad little.
+
+    With `tokens`, the shared rows of a portion hold no more than that together, save one that does alone.
+    """
     order = sorted(range(len(examples)), key=lambda number: (examples[number].tokens, number))
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    found: list[list[int]] = []
+    held = 0
+    for number in order:
+        held += examples[number].tokens
+        if not found or len(found[-1]) == size or (tokens is not None and held > tokens):
+            found.append([])
+            held = examples[number].tokens
+        found[-1].append(number)
+    return found
 
 
 def drawn(count: int, size: int, step: int, seed: int) -> list[int]:

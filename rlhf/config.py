@@ -170,6 +170,12 @@ class RewardConfig(_Training):
         choices=("listwise", "pairs"), advanced=True)
     centering: float = _setting(
         0.01, "Centring", "Keeps the mean reward of a quintet near zero.", 0, 10, advanced=True)
+    precision: str = _setting(
+        "auto", "Precision", "Auto takes bf16 where a try at the start finds it faster, else fp32.",
+        choices=("auto", "fp32", "bf16"), advanced=True)
+    tokens_per_row: int = _setting(
+        2048, "Tokens per row", "Short quintets are packed into one row up to this many tokens.",
+        64, 1_048_576, advanced=True, unit="tokens")
     sample_quintets: int = _setting(
         8, "Shown quintets", "Held-out quintets whose scores are kept at every measurement.",
         0, 256, advanced=True)

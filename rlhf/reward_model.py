@@ -1,23 +1,31 @@
 """A reward model: five rewards of one quintet in one forward pass, and the score from 0 to 1 that people see.
 
 Rewards come from the backbone and the model's own head, read at each rollout's last token. Whether the model
-can take a quintet as one shared row is found out by trying, never from a list of names. Training it is the
-matter of `rlhf.train_reward`.
+can take quintets as shared rows, and whether half precision is faster here, is found out by trying, never
+from a list of names. Training it is the matter of `rlhf.train_reward`.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf import batch, checkpoint
+from rlhf import attention, batch, checkpoint
 from rlhf.batch import Example
 from rlhf.data import Prompt
 
 UNABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
 ROUNDING = 1e-4  # by which two ways to compute the same reward may differ in fp32, relative to the largest
+HALF_ROUNDING = 0.1  # the same in bf16, as far as it is still the same reward
+FASTER = 1.15  # what half precision must gain on a processor to be worth its rounding
+WEIGHTS_WORTH_TRYING = 1_000_000  # below, no step takes long enough
+TRYING_SECONDS = 0.4  # for either precision, after its first pass
+
+Way = Callable[[Sequence[Example]], Tensor]  # quintets in, their rewards out
 
 
 class RewardModel:
@@ -30,7 +38,8 @@ class RewardModel:
         limits = [limit for limit in (max_tokens, checkpoint.longest(model)) if limit]
         self.limit = min(limits, default=None)
         self.layout = ""
-        self._masks: batch.Masks | None = None
+        self.precision = "fp32"  # of training; what is asked without gradients is always computed in fp32
+        self._way: Way = self._padded
 
     @classmethod
     def load(
@@ -52,17 +61,20 @@ class RewardModel:
         return batch.fit(checkpoint.encode_prompt(self.tokenizer, prompt), ids, self.limit)
 
     def rewards(self, examples: Sequence[Example]) -> Tensor:
-        """[quintets, places] in fp32, with gradients where they are asked for; empty places hold zeros."""
+        """[quintets, places], fp32, as training takes them: with gradients, computed in `precision`."""
         if not self.layout:
             self.settle(examples)
-        return self._padded(examples) if self._masks is None else self._shared(examples, self._masks)
+        with self._computing(self.precision):
+            return self._way(examples)
 
     @torch.no_grad()
     def rewards_of(self, examples: Sequence[Example], at_once: int = 8) -> list[list[float]]:
-        """The rewards of any number of quintets as plain numbers, in their order."""
+        """The rewards of any number of quintets as plain numbers, in their order, computed in fp32."""
+        if examples and not self.layout:
+            self.settle(examples)
         found: list[list[float]] = [[] for _ in examples]
         for portion in batch.portions(examples, at_once):
-            rewards = self.rewards([examples[number] for number in portion]).tolist()
+            rewards = self._way([examples[number] for number in portion]).tolist()
             for number, row in zip(portion, rewards, strict=True):
                 found[number] = row[: len(examples[number].rollouts)]
         return found
@@ -76,24 +88,88 @@ class RewardModel:
         """Try shared rows on real quintets, best the longest, and keep them only if they change no reward."""
         longest = sorted(examples, key=lambda each: each.tokens)[-2:]
         expected = self._padded(longest)
-        for masks in batch.mask_forms(self.model):
+        for layout, way in self._ways():
             try:
-                found = self._shared(longest, masks)
+                found = way(longest)
             except UNABLE:
                 continue
-            if bool((found - expected).abs().max() <= ROUNDING * (1 + expected.abs().max())):
-                self._masks, self.layout = masks, "one row per quintet"
+            if _close(found, expected, ROUNDING):
+                self.layout, self._way = layout, way
                 return
-        self._masks, self.layout = None, "one row per rollout"
+        if self.model.config._attn_implementation == attention.NAME:
+            self.model.set_attn_implementation("sdpa")
+        self.layout, self._way = "one row per rollout", self._padded
 
-    def _shared(self, examples: Sequence[Example], masks: batch.Masks) -> Tensor:
+    def choose_precision(self, wanted: str, examples: Sequence[Example]) -> None:
+        """What training computes in. "auto" is bf16 where a card has it, or where a processor is faster with
+        it, which is timed on a real quintet; a model that it would change beyond rounding stays in fp32."""
+        if wanted != "auto":
+            self.precision = wanted
+            return
+        device = self.model.device.type
+        self.precision = "fp32"
+        if device == "cuda":
+            promising = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            promising = (
+                device == "cpu" and sum(w.numel() for w in self.model.parameters()) > WEIGHTS_WORTH_TRYING
+            )
+        if not promising or self.model.dtype != torch.float32:
+            return
+        one = [sorted(examples, key=lambda each: each.tokens)[len(examples) // 2]]
+        with torch.no_grad():
+            exact = self._way(one)
+            with self._computing("bf16"):
+                found = self._way(one)
+        if not _close(found, exact, HALF_ROUNDING):
+            return
+        if device == "cuda" or self._seconds("fp32", one) > FASTER * self._seconds("bf16", one):
+            self.precision = "bf16"
+
+    def _seconds(self, precision: str, examples: Sequence[Example]) -> float:
+        """The processor's time for one pass forward and back, the best of those that fit a short while."""
+        best, ends = float("inf"), time.perf_counter() + TRYING_SECONDS
+        while True:
+            began = time.process_time()  # others may be at work on this machine
+            with self._computing(precision):
+                self._way(examples).sum().backward()
+            best = min(best, time.process_time() - began)
+            self.model.zero_grad(set_to_none=True)
+            if time.perf_counter() > ends:
+                return best
+
+    def _computing(self, precision: str) -> torch.autocast:
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=precision == "bf16")
+
+    def _ways(self) -> Iterator[tuple[str, Way]]:
+        """The ways to share rows, the fastest first, each set up by the time it is given."""
+        if attention.of_plain_layers(self.model):
+            self.model.set_attn_implementation(attention.NAME)
+            yield "quintets packed in one row", self._packed
+            self.model.set_attn_implementation("sdpa")
+        for number in range(len(batch.mask_forms(self.model))):
+            yield "one row per quintet", partial(self._shared, form=number)
+
+    def _packed(self, examples: Sequence[Example]) -> Tensor:
+        row, device = batch.packed_row(examples), self.model.device
+        hidden = checkpoint.backbone(self.model)(
+            input_ids=row.ids.to(device),
+            position_ids=row.positions.to(device),
+            attention_mask=attention.layout(examples, self._attended_in, device),
+            use_cache=False,
+        ).last_hidden_state[0]  # [tokens, width]
+        return self._of_places(hidden[row.ends.to(device)], examples)
+
+    def _shared(self, examples: Sequence[Example], form: int) -> Tensor:
         rows = batch.shared_rows(examples, self.tokenizer.pad_token_id)
         rows = batch.SharedRows(*(each.to(self.model.device) for each in vars(rows).values()))
+        mask = batch.mask_forms(self.model, self._attended_in)[form](rows)
         hidden = checkpoint.backbone(self.model)(
-            input_ids=rows.ids, position_ids=rows.positions, attention_mask=masks(rows), use_cache=False
+            input_ids=rows.ids, position_ids=rows.positions, attention_mask=mask, use_cache=False
         ).last_hidden_state  # [quintets, tokens, width]
-        at_ends = hidden.gather(1, rows.ends[..., None].expand(-1, -1, hidden.shape[-1]))
-        return self._of_places(self.model.score(at_ends)[..., 0], examples)
+        return self._of_places(
+            hidden.gather(1, rows.ends[..., None].expand(-1, -1, hidden.shape[-1])), examples
+        )
 
     def _padded(self, examples: Sequence[Example]) -> Tensor:
         rows = batch.padded_rows(examples, self.tokenizer.pad_token_id)
@@ -102,10 +178,21 @@ class RewardModel:
             input_ids=rows.ids, attention_mask=rows.there, use_cache=False
         ).last_hidden_state  # [quintets × places, tokens, width]
         at_ends = hidden[torch.arange(len(hidden), device=hidden.device), rows.ends.flatten()]
-        return self._of_places(self.model.score(at_ends)[:, 0].view(rows.ends.shape), examples)
+        return self._of_places(at_ends.view(*rows.ends.shape, -1), examples)
 
-    @staticmethod
-    def _of_places(found: Tensor, examples: Sequence[Example]) -> Tensor:
-        """Rewards in fp32, zero where a partial quintet has no rollout."""
+    @property
+    def _attended_in(self) -> torch.dtype:
+        device = self.model.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
+
+    def _of_places(self, at_ends: Tensor, examples: Sequence[Example]) -> Tensor:
+        """Rewards in fp32 of the hidden states at the ends, [quintets, places, width]; zero where a partial
+        quintet has no rollout. The head is never rounded: the loss sees differences of its numbers."""
+        with torch.autocast(at_ends.device.type, enabled=False):
+            found = self.model.score(at_ends.to(self.model.dtype))[..., 0].float()
         there = [[place < len(each.rollouts) for place in range(found.shape[1])] for each in examples]
-        return found.float().masked_fill(~torch.tensor(there, device=found.device), 0)
+        return found.masked_fill(~torch.tensor(there, device=found.device), 0)
+
+
+def _close(found: Tensor, expected: Tensor, rounding: float) -> bool:
+    return bool((found - expected).abs().max() <= rounding * (1 + expected.abs().max()))

@@ -2,7 +2,7 @@
 
 Reads top to bottom. One quintet is one example, scored in one forward pass; its loss is the listwise one (or
 all pairs) and a small centring. What is held out is held out by prompt. Leaves out weights per labeler,
-ensembles, adapters and mixed precision.
+ensembles and adapters.
 """
 
 import math
@@ -69,13 +69,20 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
     if resumed:
         resumed.restore(optimizer)
         done, metrics, last = resumed.step, resumed.metrics, str(resumed.path.relative_to(run.path))
-    run.log(f"{len(taught)} rankings, {len(held)} held out, {total} steps on {run.device}, {judge.layout}.")
+    # What was faster once is kept, so that a resumed run ends with the same bits.
+    judge.choose_precision(metrics.get("precision") or config.precision, taught.examples)
+    metrics["precision"] = judge.precision
+    run.log(
+        f"{len(taught)} rankings, {len(held)} held out, {total} steps on {run.device} in {judge.precision}, "
+        f"{judge.layout}."
+    )
 
     for step in run.steps(done, total):
         # 4. One step: the mean loss of the batch's quintets, however they are cut into portions.
         chosen = batch.drawn(len(taught), config.batch, step, config.seed)
         loss = 0.0
-        for portion in batch.portions([taught.examples[number] for number in chosen], config.micro_batch):
+        drawn = [taught.examples[number] for number in chosen]
+        for portion in batch.portions(drawn, config.micro_batch, config.tokens_per_row):
             numbers = [chosen[place] for place in portion]
             rewards = judge.rewards([taught.examples[number] for number in numbers])  # [quintets, places]
             ranks = evaluate.ranks_of([taught.lines[number] for number in numbers], rewards.shape[1]).to(

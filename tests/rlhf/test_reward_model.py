@@ -15,6 +15,7 @@ QUINTETS = [
     ("Tell me a joke about a pelican.", ["why", "because it is so", "no", "one that goes on and on", "x"]),
     ([{"role": "user", "content": "And now?"}], ["something else", "bb"]),
 ]
+PACKED = "quintets packed in one row"
 PADDINGS = ["<pad>", "<|end|>", None]
 
 
@@ -41,7 +42,7 @@ def test_a_shared_row_equals_separate_rows_in_scores_and_gradients(kind, pad, tm
     judge = made(tmp_path, kind, pad)
     examples = [judge.encode(*quintet) for quintet in QUINTETS]
     shared, shared_gradient = rewards_and_gradients(judge, judge.rewards, examples)
-    assert judge.layout == "one row per quintet"
+    assert judge.layout == (PACKED if kind in ("llama", "qwen3", "gpt2") else "one row per quintet")
     apart, apart_gradient = rewards_and_gradients(judge, judge._padded, examples)
     assert (shared - apart).abs().max() < 1e-5
     assert (shared_gradient - apart_gradient).norm() < 1e-5 * apart_gradient.norm()
