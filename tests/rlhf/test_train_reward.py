@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rlhf import batch, checkpoint, config, data, losses
+from rlhf import batch, checkpoint, config, data, losses, train_reward
 from rlhf.evaluate import Measured, fit_tau, ranks_of
 from rlhf.optimizer import Optimizer
 from rlhf.reward_model import RewardModel
@@ -87,21 +87,30 @@ def test_it_learns_what_people_like(directory):
     )
 
 
-def test_the_scale_is_that_of_typical_answers_and_of_what_was_held_out(directory):
-    """μ against other rollouts of the start than the run drew, τ against the held-out rankings."""
+def test_the_scale_is_that_of_typical_answers_and_of_what_was_held_out(directory, monkeypatch):
+    drawn = []
+
+    def remembering(policy, words, prompts, *rest):
+        found = sample(policy, words, prompts, *rest)
+        drawn.extend(zip(prompts, found, strict=True))
+        return found
+
+    monkeypatch.setattr(train_reward, "sample", remembering)
     path = directory("run", count=80, epochs=4)
     outcome = run(path)
     judge = RewardModel.load(path / outcome.checkpoint)
-    policy, words = checkpoint.load_policy(path / "inputs/policy")
+    start, _ = checkpoint.load_policy(path / "inputs/policy")
+    typical = judge.rewards_of([batch.Example(prompt, [each.tokens]) for prompt, each in drawn])
+    assert len(typical) == 64 and len({tuple(prompt) for prompt, _ in drawn}) > 10
+    assert judge.mu == pytest.approx(sum(row[0] for row in typical) / 64, abs=1e-5)
+    for prompt, each in drawn[:3]:
+        with torch.no_grad():
+            likely = (
+                start(torch.tensor([prompt + each.tokens])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            )
+        own = likely.gather(1, torch.tensor(each.tokens)[:, None])[:, 0]
+        assert each.log_probs == pytest.approx(own.tolist(), abs=1e-4)
     given = data.rankings(path / "dataset.jsonl")
-    prompts = sorted({each.prompt for each in given})
-    ids = [checkpoint.encode_prompt(words, prompt) for prompt in prompts]
-    longest = max(len(checkpoint.encode_rollout(words, text)) for each in given for text in each.rollouts)
-    drawn = sample(policy, words, ids, 8, longest, 1.0, torch.Generator().manual_seed(99))
-    examples = [batch.Example(ids[number // 8], [each.tokens]) for number, each in enumerate(drawn)]
-    typical = torch.tensor(judge.rewards_of(examples))
-    assert abs(float(typical.mean()) - judge.mu) < 4 * float(typical.std()) / 64**0.5
-    assert abs(judge.mu) > 4 * float(typical.std()) / 64**0.5  # so that no μ at all would be seen
     telling = [each for each in given if each.teaches]
     held = [telling[number] for number in data.split_by_prompt([each.prompt for each in telling], 0.15, 0)[1]]
     rewards = judge.rewards_of([judge.encode(each.prompt, each.rollouts) for each in held])
