@@ -38,7 +38,7 @@ class Difference:
         self.first_of_other += right[len(pairs) :][: shown - len(self.first_of_other)]
 
 
-def difference(one: Source, other: Source, shown: int = 20) -> Difference:
+def difference(one: Source, other: Source, shown: int = 12) -> Difference:
     found = Difference()
     left, right = _Ahead(one.raw_lines()), _Ahead(other.raw_lines())
     while left.raw or right.raw:

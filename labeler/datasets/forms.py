@@ -49,8 +49,9 @@ class FreezeForm(forms.Form):
         numbers = list(project.rounds.values_list("number", flat=True))
         self.fields["rounds"].choices = [(number, f"Round {number}") for number in numbers]
         counted = Ranking.objects.filter(quintet__project=project).counted(*Purpose.values).order_by()
-        names = sorted(counted.values_list("labeler__username", flat=True).distinct())
-        self.fields["labelers"].choices = [(name, name) for name in names]
+        named = counted.values_list("simulated", "labeler__username").distinct()
+        names = {name: f"{name} (simulated)" if simulated else name for simulated, name in sorted(named)}
+        self.fields["labelers"].choices = list(names.items())
         purposes = set(Quintet.objects.filter(project=project).values_list("purpose", flat=True).distinct())
         there = {
             "rounds": len(numbers) > 1,

@@ -7,7 +7,7 @@ from django import template
 
 register = template.Library()
 
-WIDE, HIGH = 400, 130  # of the picture, without the words below it
+WIDE, HIGH = 400, 126  # of the picture, without the words below it
 OTHERS = {
     "ties": "with ties", "all_tied": "in which all are equal", "partial": "of fewer than five",
     "surplus": "surplus", "nonsense": "that mark nonsense", "unsafe": "that mark something unsafe",

@@ -24,7 +24,7 @@ from labeler.models import Dataset, Project
 from rlhf import data
 
 A_LOOK = 3  # rows of a preview
-A_PAGE = 10  # lines
+A_PAGE = 6  # lines
 NOTHING: dict[str, str] = {
     Dataset.Kind.RANKINGS: "No ranking here says anything of this kind.",
     Dataset.Kind.DEMONSTRATIONS: "Nobody has written a demonstration yet; the best rollouts can do instead.",
@@ -67,7 +67,8 @@ def dataset(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
             context |= {"facts": source.manifest, **_lines(source, request.GET.get("page"))}
     except FileNotFoundError:
         context["gone"] = True
-    if not request.htmx and "gone" not in context:
+    lines_only = request.htmx and not request.htmx.history_restore_request  # which wants the page
+    if not lines_only and "gone" not in context:
         context["take_out"] = TakeOutForm(found.project, dataset=found)
         context |= _previewed(context["take_out"])
     return render(
@@ -167,21 +168,23 @@ def _page(
     request: HttpRequest, project: Project, form: FreezeForm | None = None, status: int = 200
 ) -> HttpResponse:
     form, take_out, people = form or FreezeForm(project), TakeOutForm(project), Query().counts(project)
+    simulated = Query(simulated=True).rows(project).filter(simulated=True).count()
     context = {
         "project": project,
-        "counts": people | {"simulated": Query(simulated=True).counts(project)["simulated"]},
+        "counts": people | {"simulated": simulated},
         "take_out": take_out,
         "datasets": project.datasets.prefetch_related("runs").select_related("created_by"),
-        **_counted(project, form),
+        **_counted(project, form, people),
     }
     if any(context["counts"].values()) or project.demonstrations.exists():
         context |= _previewed(take_out)
     return render(request, "datasets/datasets.html", context, status=status)
 
 
-def _counted(project: Project, form: FreezeForm) -> dict[str, Any]:
+def _counted(project: Project, form: FreezeForm, people: dict[str, int] | None = None) -> dict[str, Any]:
+    """What the query on the form would hold; `people`: what the empty one does, where that is known."""
     query = form.query()
-    counts = query.counts(project)
+    counts = people if people and query == Query() else query.counts(project)
     words = f"{summed(counts)}." if counts["lines"] else nothing_in(project, query)
     return {"project": project, "form": form, "sums": words}
 
