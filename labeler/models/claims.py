@@ -13,7 +13,9 @@ HEAD = 64  # free places at the head of the queue that are looked at first
 
 FREE = "NOT {0}.done AND {0}.purpose = 'work' AND ({0}.labeler_id IS NULL OR {0}.leased_until < %(now)s)"
 
-# Of the places named by {among}, the first that this labeler may take, locked.
+# Of the places named by {among}, the first that this labeler may take, locked. Whatever the planner believes
+# of tables that grow by the minute, it is to look each place's own quintet up and nothing else: OFFSET 0 is
+# against joining, + 0 against going through all that a labeler ever did.
 TAKEABLE = f"""
 SELECT place.id, place.priority
 FROM {{among}}
@@ -21,13 +23,13 @@ FROM {{among}}
     JOIN labeler_round round ON round.id = quintet.round_id
 WHERE {FREE.format("place")} AND round.closed_at IS NULL AND quintet.set_aside_at IS NULL
     AND NOT EXISTS (SELECT FROM labeler_ranking ranking WHERE ranking.quintet_id = place.quintet_id
-        AND ranking.labeler_id = %(labeler)s AND ranking.purpose = 'work' AND ranking.current)
+        AND ranking.labeler_id + 0 = %(labeler)s AND ranking.purpose = 'work' AND ranking.current OFFSET 0)
     AND NOT EXISTS (SELECT FROM labeler_place seat WHERE seat.quintet_id = place.quintet_id
-        AND seat.labeler_id = %(labeler)s AND seat.purpose = 'work')
+        AND seat.labeler_id + 0 = %(labeler)s AND seat.purpose = 'work' OFFSET 0)
     AND NOT EXISTS (SELECT FROM labeler_skip skip WHERE skip.quintet_id = place.quintet_id
-        AND skip.labeler_id = %(labeler)s)
+        AND skip.labeler_id + 0 = %(labeler)s OFFSET 0)
     AND NOT EXISTS (SELECT FROM labeler_rollout rollout WHERE rollout.quintet_id = place.quintet_id
-        AND rollout.author_id = %(labeler)s)
+        AND rollout.author_id + 0 = %(labeler)s OFFSET 0)
     {{but}}
 ORDER BY {{first}} LIMIT 1 FOR NO KEY UPDATE OF place
 """

@@ -238,15 +238,18 @@ class Place(models.Model):
     SALT = "quintet.place"
 
     # The project and the priority are the quintet's: an index over this table alone finds what is next.
-    project = models.ForeignKey(Project, models.CASCADE, related_name="places")
+    # Indexes are few and partial, because places change often.
+    project = models.ForeignKey(Project, models.CASCADE, related_name="places", db_index=False)
     quintet = models.ForeignKey("Quintet", models.CASCADE, related_name="places")
     purpose = models.CharField(max_length=10, choices=Purpose, default=Purpose.WORK)
     priority = models.FloatField(default=0.0)
     number = models.PositiveSmallIntegerField(default=0)
-    labeler = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="places")
+    labeler = models.ForeignKey(
+        User, models.SET_NULL, null=True, blank=True, related_name="places", db_index=False
+    )
     leased_until = models.DateTimeField(null=True, blank=True)
     opened_at = models.DateTimeField(null=True, blank=True)
-    key = models.UUIDField(null=True, blank=True, unique=True)
+    key = models.UUIDField(null=True, blank=True)
     # The slots in the order in which this labeler sees them.
     shown = ArrayField(models.PositiveSmallIntegerField(), null=True, blank=True)
     # Filled; or, without a labeler, closed and not served any more.
@@ -262,8 +265,11 @@ class Place(models.Model):
             models.UniqueConstraint(
                 fields=["quintet", "number"], condition=Q(purpose=Purpose.WORK), name="a_place_number_once"
             ),
+            models.UniqueConstraint(fields=["key"], condition=Q(key__isnull=False), name="a_key_once"),
             models.UniqueConstraint(
-                fields=["quintet", "labeler"], condition=Q(purpose=Purpose.WORK), name="one_seat_a_labeler"
+                fields=["quintet", "labeler"],
+                condition=Q(purpose=Purpose.WORK, labeler__isnull=False),
+                name="one_seat_a_labeler",
             ),
             models.UniqueConstraint(
                 fields=["quintet", "purpose", "labeler"],
@@ -272,13 +278,16 @@ class Place(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["quintet"], condition=Q(done=False), name="open_places"),
             models.Index(
                 fields=["project", "priority", "id"],
                 condition=Q(done=False, purpose=Purpose.WORK),
                 name="the_queue",
             ),
-            models.Index(fields=["labeler", "project"], condition=Q(done=False), name="held_places"),
+            models.Index(
+                fields=["labeler", "project"],
+                condition=Q(done=False, labeler__isnull=False),
+                name="held_places",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -170,14 +170,24 @@ class Project(models.Model):
             self.audit.write(by, self, "let in", f"{user} is let in as {role}.", labeler=user.pk, role=role)
         return membership
 
-    @transaction.atomic
     def change(self, by: User, **settings) -> None:
         """Change settings, and keep what they were. The queue follows: quintets that wait gain or lose open
-        places and are put into the new order."""
+        places and are put into the new order; not in the same transaction, or everybody would wait for it."""
+        changed = self._change(by, settings)
+        if changed & QUEUED:
+            self.quintets.reorder(self)
+        if "queue" in changed:
+            from labeler.models.requests import Request  # requests are about projects
+
+            Request.objects.keep_ordered(self)
+
+    @transaction.atomic
+    def _change(self, by: User, settings: dict) -> set[str]:
+        """Which settings are others now."""
         was = Project.objects.select_for_update(no_key=True).get(pk=self.pk)
         changed = {name: now for name, now in settings.items() if getattr(was, name) != now}
         if not changed:
-            return
+            return set()
         for name, now in changed.items():
             setattr(self, name, now)
         self.save(update_fields=list(changed))
@@ -186,12 +196,7 @@ class Project(models.Model):
             f"{name.replace('_', ' ')}: {then}, now {now}" for name, (then, now) in said.items()
         )
         self.audit.write(by, self, "settings changed", words[:500], changed=said)
-        if changed.keys() & QUEUED:
-            self.quintets.reorder(self)
-        if "queue" in changed:
-            from labeler.models.requests import Request  # requests are about projects
-
-            Request.objects.keep_ordered(self)
+        return set(changed)
 
     @transaction.atomic
     def revise_guidelines(self, text: str, by: User | None = None) -> "Guidelines | None":

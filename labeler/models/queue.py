@@ -1,11 +1,11 @@
 """The queue's order: which priority and arm a quintet gets, and how many places.
 
-Set-based: one statement orders all that wait, however many they are. The arms are said with each ranking, so
-that what choosing by uncertainty gains can be measured against the share drawn at random. Both that share
+Set-based: a few statements order all that wait, however many they are. The arms are said with each ranking,
+so that what choosing by uncertainty gains can be measured against the share drawn at random. Both that share
 and the share with more labelers are spread by quintet number (multiples of an irrational number, taken modulo
 1, fill 0 to 1 evenly), so that any stretch of the queue has them. Who gets what is decided in places.py."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from django.contrib.postgres.expressions import ArraySubquery
@@ -17,6 +17,8 @@ from labeler.models.places import Place
 from labeler.models.projects import Project
 from labeler.models.rankings import Purpose
 
+A_PORTION = 2000  # quintets that are ordered in one transaction
+ONE_AT_A_TIME = "SELECT {}(hashtext('quintet-order'), %s::int)"
 MANY = 500  # places that are counted; beyond that it is said that there are more
 
 Row = TypeVar("Row", bound=models.Model)
@@ -58,9 +60,19 @@ UPDATE labeler_quintet quintet SET priority = planned.priority, arm = planned.ar
 WHERE quintet.id = planned.id
     AND (quintet.priority, quintet.arm) IS DISTINCT FROM (planned.priority, planned.arm)
 """
-ORDER_PLACES = """
+# The same where it is another one than now, to be written a portion at a time.
+CHANGES = """
+SELECT planned.id, planned.priority, planned.arm FROM planned JOIN labeler_quintet quintet USING (id)
+WHERE (quintet.priority, quintet.arm) IS DISTINCT FROM (planned.priority, planned.arm) ORDER BY id
+"""
+CHANGE_QUINTETS = """
+UPDATE labeler_quintet quintet SET priority = planned.priority, arm = planned.arm
+FROM unnest(%s::bigint[], %s::float8[], %s::text[]) AS planned(id, priority, arm)
+WHERE quintet.id = planned.id
+"""
+CHANGE_PLACES = """
 UPDATE labeler_place place SET priority = quintet.priority FROM labeler_quintet quintet
-WHERE quintet.id = place.quintet_id AND place.project_id = %(project)s AND place.purpose = 'work'
+WHERE quintet.id = ANY(%s::bigint[]) AND place.quintet_id = quintet.id AND place.purpose = 'work'
     AND NOT place.done AND place.priority <> quintet.priority
 """
 # How many labelers each of the chosen quintets wants.
@@ -127,31 +139,47 @@ class Queueing(models.QuerySet[Row]):
             cursor.execute(PLANNED + ORDER_QUINTETS, about)
             cursor.execute(WANTED + MORE_PLACES, about)
 
-    @transaction.atomic
     def fit(self, project: Project) -> None:
         """Open or close places, so that each of these has as many as are wanted now. Who sits, and what is
         filled, stays; a quintet that was kept out of the queue stays out."""
         queued = Exists(Place.objects.filter(quintet=OuterRef("pk"), purpose=Purpose.WORK))
         in_use = self.filter(queued, purpose=Purpose.WORK, set_aside_at=None, round__closed_at=None)
-        about = _about(project, numbers=list(in_use.values_list("pk", flat=True)), base=0.0)
-        with connection.cursor() as cursor:
-            cursor.execute(WANTED + MORE_PLACES, about)
-            cursor.execute(WANTED + FIT_PLACES, about)
+        for numbers in _portions(list(in_use.order_by("pk").values_list("pk", flat=True))):
+            about = _about(project, numbers=numbers, base=0.0)
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(WANTED + MORE_PLACES, about)
+                cursor.execute(WANTED + FIT_PLACES, about)
 
-    @transaction.atomic
     def reorder(self, project: Project) -> None:
         """Order all that waits by the project's settings and the uncertainties as they are now, with as many
-        places as are wanted now. Whoever sits keeps their place; what is ranked out stays so."""
-        project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
-        waiting = self.filter(project=project).waiting().select_for_update(no_key=True, of=("self",))
-        numbers = list(waiting.order_by("pk").values_list("pk", flat=True))
-        about = _about(project, numbers=numbers, base=0.0)
+        places as are wanted now. Whoever sits keeps their place; what is ranked out stays so. A portion at a
+        time, unless the caller is in a transaction: who claims meanwhile waits for no more than that."""
         with connection.cursor() as cursor:
-            cursor.execute(PLANNED + ORDER_QUINTETS, about)
-            cursor.execute(ORDER_PLACES, about)
+            if connection.in_atomic_block:
+                cursor.execute(ONE_AT_A_TIME.format("pg_advisory_xact_lock"), [project.pk])
+                return self._reorder(Project.objects.get(pk=project.pk), cursor)
+            cursor.execute(ONE_AT_A_TIME.format("pg_advisory_lock"), [project.pk])
+            try:
+                self._reorder(Project.objects.get(pk=project.pk), cursor)
+            finally:
+                cursor.execute(ONE_AT_A_TIME.format("pg_advisory_unlock"), [project.pk])
+
+    def _reorder(self, project: Project, cursor) -> None:
+        waiting = self.filter(project=project).waiting()
+        numbers = list(waiting.order_by("pk").values_list("pk", flat=True))
+        cursor.execute(PLANNED + CHANGES, _about(project, numbers=numbers, base=0.0))
+        for changes in _portions(cursor.fetchall()):
+            changed = [list(column) for column in zip(*changes, strict=True)]
+            with transaction.atomic():
+                cursor.execute(CHANGE_QUINTETS, changed)
+                cursor.execute(CHANGE_PLACES, changed[:1])
         self.filter(pk__in=numbers).fit(project)
         # What they have come past may be before them now.
         project.desks.update(priority=None)
+
+
+def _portions(rows: list) -> Iterator[list]:
+    return (rows[begin : begin + A_PORTION] for begin in range(0, len(rows), A_PORTION))
 
 
 def _about(project: Project, numbers: Iterable[int], base: float) -> dict:
