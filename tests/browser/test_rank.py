@@ -214,7 +214,7 @@ def test_the_guidelines_stand_beside_and_stay_as_they_were(desk, project, compos
     for key in "1234":
         desk.keyboard.press(key)
     desk.keyboard.press("Escape")
-    desk.locator(".go").click()
+    desk.locator(".desk .go").click()
     expect(desk.locator(".asked .say")).to_have_text("Joke number 2, please.")
     expect(desk.get_by_text("Funniest first.")).to_be_hidden()
 
