@@ -56,6 +56,10 @@ def test_one_wild_step_is_smoothed_away():
     assert crop(run(kl, [0.4] * 50, entropy), LIMITS) is None
 
 
+def test_a_start_is_the_mean_of_its_first_steps_and_not_the_first_alone():
+    assert crop(run([9.0] * 50, [0.4] * 50, [4.0] + [1.5] * 49), LIMITS) is None
+
+
 def test_later_steps_never_change_an_earlier_suggestion():
     steps = run([3.0] * 50, [0.4] * 50, [2.0] * 20 + [0.0] * 30)
     assert crop(steps[:23], LIMITS) == crop(steps, LIMITS)

@@ -103,6 +103,9 @@ def test_another_tokenizer_gets_the_text(judge):
 def test_the_same_tokens_are_known_as_such():
     assert same_tokens(WORDS, tiny.tokenizer())
     assert not same_tokens(WORDS, tiny.tokenizer(chat=False))
+    ended = tiny.tokenizer()
+    ended.eos_token = "<|user|>"  # the same vocabulary, another end
+    assert not same_tokens(WORDS, ended)
     larger = tiny.tokenizer()
     larger.add_tokens(["pelican"])
     assert not same_tokens(WORDS, larger)
