@@ -151,6 +151,31 @@ def test_what_waited_is_sent_though_its_place_was_given_away(desk, labeler, proj
     assert Ranking.objects.get().quintet == first.quintet and Ranking.objects.get().surplus
 
 
+def test_a_ranking_that_waits_is_not_forgotten_for_the_next_one(desk, labeler, project, compose):
+    compose(2)
+    look(desk, project)
+    desk.route("**/submit/", lambda route: route.fulfill(status=503, body="busy"))
+    press(desk, "1234⏎")
+    expect(desk.locator("#trouble")).to_contain_text("(503)")
+    desk.close()
+    first = Place.objects.get(labeler=labeler)
+    Place.objects.filter(pk=first.pk).update(labeler=None, done=True)
+    desk = desk.context.new_page()
+    desk.route("**/submit/", lambda route: route.fulfill(status=503, body="busy"), times=1)
+    with desk.expect_response("**/submit/"):
+        look(desk, project)
+    second_prompt(desk)
+    press(desk, "1234⏎")
+    expect(desk.get_by_role("heading", name="You have ranked everything")).to_be_focused()
+    assert Ranking.objects.count() == 1
+    desk.reload()
+    expect(desk.locator(".tally")).to_contain_text("2 today")
+    assert set(Ranking.objects.values_list("quintet", "surplus")) == {
+        (first.quintet_id, True),
+        (first.quintet_id + 1, False),
+    }
+
+
 def test_a_change_while_it_waits_stops_the_sending(desk, project, compose):
     compose(2)
     look(desk, project)
