@@ -208,7 +208,8 @@ def nothing_because(request: HttpRequest, project: Project) -> str:
     if last and last.state in Run.LIVE:
         return "writing"
     kept_filled = project.judge == Project.Judge.PEOPLE and project.start_id and project.keep_waiting
-    if kept_filled and Quintet.objects.waiting().filter(project=project).count() < project.keep_waiting:
+    waiting = Quintet.objects.waiting().filter(project=project)[: project.keep_waiting]
+    if kept_filled and waiting.count() < project.keep_waiting:
         if last and last.state in (Run.State.FAILED, Run.State.CANCELLED):
             return "failed"
         if project.prompts.exists():
