@@ -64,6 +64,16 @@ def test_shared_rows_and_padded_rows_agree(kind):
     assert torch.allclose(one.entropies, other.entropies, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", tiny.UNSHARED)
+def test_a_model_that_cannot_share_a_row_is_found_out_by_trying(kind):
+    examples = [Example(prompt, [[50, 51, 52, 4], [60, 61, 4], [70, 71, 72, 73, 4]]) for prompt in PROMPTS]
+    model = tiny.model(kind)
+    tried, padded = Reader(model), Reader(model)
+    tried.worth_sharing, padded.worth_sharing = lambda example: True, lambda example: False
+    assert torch.equal(tried.read(examples).log_probs, padded.read(examples).log_probs)
+    assert tried._settled and tried._masks is None
+
+
 def test_forgetting_the_temperature_would_be_seen():
     model = tiny.model()
     examples, expected = sampled(model, temperature=0.6)
