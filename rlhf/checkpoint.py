@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlhf import card
+from rlhf import adapters, card
 from rlhf.config import Refused
 from rlhf.data import Prompt, prompt_text
 
@@ -329,13 +329,13 @@ def save(
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    model.save_pretrained(part)
+    model.save_pretrained(part, state_dict=adapters.merged(model))
     tokenizer.save_pretrained(part)
     write_json(part / LINEAGE, lineage | {"versions": versions()})
     (part / "README.md").write_text(card.write(lineage, metrics), encoding="utf-8")
     if trainer is not None:
         (part / TRAINER).mkdir()
-        save_file(trainer.tensors, part / TRAINER / "state.safetensors")
+        save_file(trainer.tensors | adapters.state(model), part / TRAINER / "state.safetensors")
         write_json(part / TRAINER / "state.json", trainer.values)
     for each in [*part.rglob("*"), part]:
         sync(each)

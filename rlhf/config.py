@@ -170,6 +170,12 @@ class RewardConfig(_Training):
         choices=("listwise", "pairs"), advanced=True)
     centering: float = _setting(
         0.01, "Centring", "Keeps the mean reward of a quintet near zero.", 0, 10, advanced=True)
+    lora_rank: int = _setting(
+        0, "LoRA rank", "Train adapters of this rank, at a rate of 0.0001 or more; 0 trains all weights.",
+        0, 1024, advanced=True)
+    gradient_checkpointing: bool = _setting(
+        False, "Compute twice", "Keep less in memory and compute it again: slower, for long or large models.",
+        advanced=True)
     precision: str = _setting(
         "auto", "Precision", "Auto takes bf16 where a try at the start finds it faster, else fp32.",
         choices=("auto", "fp32", "bf16"), advanced=True)

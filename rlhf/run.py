@@ -19,7 +19,7 @@ from rlhf import config as configs
 from rlhf import data
 
 LINE_FILES = ("steps.jsonl", "samples.jsonl", "rollouts.jsonl.zst")
-OUTPUTS = (*LINE_FILES, "result.json", "status.json", "log.txt", "checkpoints")
+OUTPUTS = (*LINE_FILES, "evaluation.json", "result.json", "status.json", "log.txt", "checkpoints")
 
 
 class Failed(Exception):
@@ -161,6 +161,10 @@ class RunDirectory:
         """Lines of rollouts.jsonl.zst, one frame per call."""
         self.lines["rollouts.jsonl.zst"].append(lines)
 
+    def leave(self, name: str, value: dict[str, Any]) -> None:
+        """A whole file of the run that is there at once or not at all."""
+        _replace(self.path / name, value, durable=True)
+
     def tell(self, phase: str, step: int | None = None, total: int | None = None, device: str = "") -> None:
         """Keep status.json up to date: what the run is at."""
         self.phase, self.device = phase, device or self.device
@@ -205,6 +209,12 @@ class RunDirectory:
         if self.ending is not None:
             self._may_end_after = step
         return step % every == 0 or step == self.total or self.ending is not None
+
+    def heed(self) -> None:
+        """End here, between two things that need no checkpoint, if someone asked the run to end."""
+        self._heed_cancel()
+        if self.ending:
+            raise self.ending
 
     def _heed_cancel(self) -> None:
         if self.ending is None and (self.path / "cancel").exists():
@@ -337,11 +347,15 @@ class Resumed:
     def state(self) -> dict[str, Any]:
         return self.values["state"]
 
+    @property
+    def tensors(self) -> dict[str, Any]:
+        return self._trainer.tensors
+
     def restore(self, optimizer: Any) -> None:
         """Put the optimizer and the random generators back where they were."""
         import torch
 
-        tensors = self._trainer.tensors
+        tensors = self.tensors
         optimizer.restore(tensors)
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():

@@ -1,8 +1,8 @@
 """Training a reward model: a simulator of the people who ranked.
 
 Reads top to bottom. One quintet is one example, scored in one forward pass; its loss is the listwise one (or
-all pairs) and a small centring. What is held out is held out by prompt. Leaves out weights per labeler,
-ensembles and adapters.
+all pairs) and a small centring. What is held out is held out by prompt. Leaves out weights per labeler
+and ensembles.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rlhf import batch, checkpoint, data, evaluate, losses
+from rlhf import adapters, batch, checkpoint, data, evaluate, losses
 from rlhf.batch import Example
 from rlhf.config import RewardConfig
 from rlhf.data import Ranking
@@ -50,14 +50,20 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
     run.tell("loading", device=checkpoint.describe(device))
     base = run.input(config.policy)
     resumed = run.resume()
-    model, tokenizer = checkpoint.start_reward_model(resumed.path if resumed else base, config.seed, device)
+    # Adapters are put on the starting weights again: what was merged with them cannot be taken apart.
+    start = resumed.path if resumed and not config.lora_rank else base
+    model, tokenizer = checkpoint.start_reward_model(start, config.seed, device)
+    if config.lora_rank:
+        adapters.add(model, config.lora_rank)
+    if config.gradient_checkpointing:
+        adapters.compute_twice(model)
     judge = RewardModel(model, tokenizer, max_tokens=config.max_tokens)
 
     # 2. The rankings as tokens, split by prompt, and whether the model can take a quintet as one row.
     given = data.rankings(run.input(config.dataset))
     taught, held = _split(judge, given, config)
     judge.settle(taught.examples + held.examples)
-    references = _references(run, base, judge, taught, config)
+    references: list[Example] = []  # asked for when first measured, so that training begins at once
 
     # 3. The optimizer.
     total = batch.steps_of(len(taught), config.batch, config.epochs)
@@ -68,6 +74,8 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
     done, last = 0, None
     if resumed:
         resumed.restore(optimizer)
+        if config.lora_rank:
+            adapters.restore(model, resumed.tensors)
         done, metrics, last = resumed.step, resumed.metrics, str(resumed.path.relative_to(run.path))
     # What was faster once is kept, so that a resumed run ends with the same bits.
     judge.choose_precision(metrics.get("precision") or config.precision, taught.examples)
@@ -100,6 +108,7 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
         measured: dict[str, Any] = {}
         due = run.checkpoint_due(step, config.checkpoint_every)
         if due or step == 1 or step % config.evaluate_every == 0:
+            references = references or _references(run, base, judge, taught, config)
             measured = _measure(run, step, judge, held if due else held.first(MEASURED), references, config)
             metrics |= {"loss": loss, **measured}
             run.log(f"step {step} of {total}: loss {loss:.4f}, {_in_words(measured)}")
@@ -134,12 +143,15 @@ def _references(
     random.Random(config.seed).shuffle(prompts)
     if not checkpoint.is_policy(base):
         return taught.examples
+    phase = run.phase
     run.tell("sampling")
-    policy, tokenizer = checkpoint.load_policy(base, judge.model.device)
+    with torch.random.fork_rng():  # whenever this happens, it changes nothing else
+        policy, tokenizer = checkpoint.load_policy(base, judge.model.device)
     longest = max(len(rollout) for example in taught.examples for rollout in example.rollouts)
     asked = [list(prompts[number % len(prompts)]) for number in range(REFERENCES)]
     chances = torch.Generator().manual_seed(config.seed)
     rollouts = sample(policy, tokenizer, asked, 1, longest, 1.0, chances)
+    run.tell(phase)
     return [Example(prompt, [rollout.tokens]) for prompt, rollout in zip(asked, rollouts, strict=True)]
 
 

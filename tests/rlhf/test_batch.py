@@ -18,6 +18,13 @@ def test_a_shared_row_holds_the_prompt_once_and_restarts_positions():
     assert rows.ends.tolist() == [[4, 5, 0], [1, 2, 4]]
 
 
+def test_a_packed_row_holds_quintets_behind_each_other_without_padding():
+    row = batch.packed_row([ONE, TWO])
+    assert row.ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]]
+    assert row.positions.tolist() == [[0, 1, 2, 3, 4, 3, 0, 1, 1, 1, 2]]
+    assert row.ends.tolist() == [[4, 5, 0], [7, 8, 10]]
+
+
 def test_padded_rows_repeat_the_prompt_for_every_rollout():
     rows = batch.padded_rows([ONE, TWO], pad=0)
     assert rows.ids.tolist() == [
@@ -97,3 +104,11 @@ def test_the_seed_alone_decides_the_order():
 def test_portions_hold_every_example_once_and_similar_lengths_together():
     examples = [Example([0] * length, [[1]]) for length in (9, 1, 8, 2, 7)]
     assert batch.portions(examples, 2) == [[1, 3], [4, 2], [0]]
+
+
+def test_a_portion_holds_no_more_tokens_than_it_may_save_one_example_alone():
+    examples = [Example([0] * length, [[1]]) for length in (9, 1, 8, 2, 7)]
+    assert batch.portions(examples, 8, tokens=12) == [[1, 3], [4], [2], [0]]
+    assert batch.portions(examples, 8, tokens=5) == [[1, 3], [4], [2], [0]]
+    assert batch.portions(examples, 8, tokens=1000) == [[1, 3, 4, 2, 0]]
+    assert batch.portions([], 8) == []

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rlhf import batch, checkpoint
+from rlhf import batch, checkpoint, reward_model
 from rlhf.batch import Example
 from rlhf.reward_model import RewardModel
 from tests.rlhf import tiny
@@ -78,6 +78,78 @@ def test_plain_transformers_gives_the_same_scores_on_the_same_ids(kind, pad, tmp
             with torch.no_grad():
                 theirs = plain(input_ids=ids, attention_mask=there, position_ids=positions).logits[:, 0]
             assert (ours - theirs).abs().max() < 1e-5, side
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_packed_quintets_of_like_and_unlike_shapes_equal_rows_of_their_own(kind, tmp_path):
+    judge = made(tmp_path, kind)
+    prompt = "word " * 40
+    asked = [(prompt, ["a", "bcd"]), (prompt, ["bc", "ade"]), (prompt, ["abc", "d"]), *QUINTETS]
+    examples = [judge.encode(*quintet) for quintet in asked]
+    packed, packed_gradient = rewards_and_gradients(judge, judge.rewards, examples)
+    assert judge.layout == PACKED
+    apart, apart_gradient = rewards_and_gradients(judge, judge._padded, examples)
+    assert (packed - apart).abs().max() < 1e-5
+    assert (packed_gradient - apart_gradient).norm() < 1e-5 * apart_gradient.norm()
+    alone = torch.stack(
+        [torch.tensor([*row, *[0] * (5 - len(row))]) for row in judge.rewards_of(examples, 1)]
+    )
+    assert (packed - alone).abs().max() < 1e-5
+
+
+def test_windows_are_left_to_masks_and_the_model_is_as_it_was(tmp_path):
+    for kind in ("mistral", "gemma3_text"):
+        judge = made(tmp_path, kind)
+        judge.settle([judge.encode(*QUINTETS[0])])
+        assert judge.layout == "one row per quintet"
+        assert judge.model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("kind", tiny.CONFIGS)
+def test_half_precision_gives_nearly_the_same_rewards_and_gradients(kind, tmp_path):
+    """Longer than one chunk of the prompt, so that every way through attention is taken."""
+    judge = made(tmp_path, kind)
+    long = judge.encode("word " * 40, ["one", "another one", "x"])
+    examples = [long, *(judge.encode(*quintet) for quintet in QUINTETS)]
+    exact, gradient = rewards_and_gradients(judge, judge.rewards, examples)
+    judge.choose_precision("bf16", examples)
+    half, half_gradient = rewards_and_gradients(judge, judge.rewards, examples)
+    assert half.dtype == torch.float32 and not torch.equal(half, exact)
+    assert (half - exact).abs().max() < 0.03 * (1 + exact.abs().max())
+    assert (half_gradient - gradient).norm() < 0.1 * gradient.norm()
+
+
+def test_what_is_scored_is_scored_in_full_precision(tmp_path):
+    judge = made(tmp_path, "llama")
+    examples = [judge.encode(*quintet) for quintet in QUINTETS]
+    before = judge.rewards_of(examples)
+    judge.choose_precision("bf16", examples)
+    assert judge.precision == "bf16" and judge.rewards_of(examples) == before
+
+
+@pytest.mark.parametrize(("half", "chosen"), [(0.5, "bf16"), (0.95, "fp32"), (2.0, "fp32")])
+def test_half_precision_is_chosen_where_it_is_clearly_faster(half, chosen, tmp_path, monkeypatch):
+    judge = made(tmp_path, "llama")
+    examples = [judge.encode(*quintet) for quintet in QUINTETS]
+    monkeypatch.setattr(reward_model, "WEIGHTS_WORTH_TRYING", 0)
+    monkeypatch.setattr(judge, "_seconds", lambda precision, _: half if precision == "bf16" else 1.0)
+    judge.choose_precision("auto", examples)
+    assert judge.precision == chosen
+
+
+def test_the_try_costs_little_and_leaves_no_gradient(tmp_path, monkeypatch):
+    judge = made(tmp_path, "llama")
+    monkeypatch.setattr(reward_model, "WEIGHTS_WORTH_TRYING", 0)
+    monkeypatch.setattr(reward_model, "TRYING_SECONDS", 0.02)
+    judge.choose_precision("auto", [judge.encode(*quintet) for quintet in QUINTETS])
+    assert judge.precision in ("fp32", "bf16")
+    assert all(weight.grad is None for weight in judge.model.parameters())
+
+
+def test_a_tiny_model_stays_in_full_precision(tmp_path):
+    judge = made(tmp_path, "llama")
+    judge.choose_precision("auto", [judge.encode(*QUINTETS[0])])
+    assert judge.precision == "fp32"
 
 
 def test_a_rollouts_end_counts(tmp_path):
