@@ -141,3 +141,39 @@ def test_one_step_raises_the_undervalued_second_most_and_lowers_the_overvalued_l
 def test_centering_is_the_squared_mean_of_the_rollouts_that_are_there():
     found = losses.centering(row(1.0, 3.0, 99.0), row(1, 2, 0, dtype=torch.long))
     assert found.item() == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "rewards", "ranks", "expected"),
+    [
+        # Equal rewards, but the better one has to be ahead by ln 3: 1 of 1 + 3.
+        (losses.listwise, (0.0, 0.0), (1, 2), math.log(4)),
+        (losses.pairs, (0.0, 0.0), (1, 2), math.log(4)),
+        # The winner against two that are each given ln 3: 1 of 7; those two are equals and owe nothing.
+        (losses.listwise, (0.0, 0.0, 0.0), (1, 2, 2), math.log(7)),
+        # Ahead by just the margin: a coin's toss.
+        (losses.pairs, (math.log(3), 0.0), (1, 2), math.log(2)),
+    ],
+)
+def test_a_margin_is_what_the_better_one_has_to_be_ahead(loss, rewards, ranks, expected):
+    found = loss(row(*rewards), row(*ranks, dtype=torch.long), math.log(3))
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([1.2, 1.1, 1.0], 0),
+        ([1.2, 1.1, 1.0, 5.6], 1),  # five times 1.1 is 5.5
+        ([1.2, 1.1, 1.0, 5.4], 0),
+        ([1.2, 1.1, 1.0, 5.6, 5.7], 2),
+        ([1.2, 1.1, 1.0, 5.6, 5.7, 90.0], 3),
+        ([1.2, 1.1, 1.0, 5.6, 1.0, 90.0], 1),
+        ([0.01, 0.01, 0.01, 0.6], 0),  # learnt by heart: what a coin loses is no explosion
+        ([0.01, 0.01, 0.01, 3.5], 1),  # five times ln 2 is 3.466
+        ([90.0], 0),
+        ([], 0),
+    ],
+)
+def test_losses_far_above_what_was_usual_are_counted(told, expected):
+    assert losses.exploding(told) == expected
