@@ -43,7 +43,8 @@ def _front(export: "Export", source: Source, parts: Mapping[str, str]) -> Iterat
         yield "- synthetic"
     lines = source.manifest["lines"]
     yield f"size_categories:\n- {next((name for size, name in SIZES if lines < size), 'n>10M')}"
-    yield "configs:\n- config_name: default\n  data_files:"
+    if parts:
+        yield "configs:\n- config_name: default\n  data_files:"
     for name, path in parts.items():
         yield f"  - split: {name}\n    path: {path}"
     yield "dataset_info:\n  config_name: default\n  features:"

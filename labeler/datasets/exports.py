@@ -12,7 +12,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -151,9 +151,10 @@ class Export:
             command = [sys.executable, "-I", str(PARQUET), columns]
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file) as child:
                 assert child.stdin
-                for row in self.rows(source, part):
-                    child.stdin.write(f"{json.dumps(row)}\n".encode())
-                child.stdin.close()
+                with suppress(BrokenPipeError):  # it has ended, and says how
+                    for row in self.rows(source, part):
+                        child.stdin.write(f"{json.dumps(row)}\n".encode())
+                    child.stdin.close()
                 if child.wait():
                     raise OSError(f"the program that makes Parquet ended with {child.returncode}")
             file.seek(0)
@@ -188,7 +189,7 @@ def _in_csv(columns: dict[str, str]) -> dict[str, str]:
             one = "text" if kind == "texts" else "real"
             found |= {f"{NUMBERED[name]}_{n}": one for n in range(1, data.MOST + 1)}
         elif name in TOLD:
-            found[name] = "real" if kind == "whole" else "text"
+            found[name] = "real" if kind in ("real", "whole") else "text"
         else:
             found[name] = kind if kind in ("real", "whole", "flag") else "text"
     return found

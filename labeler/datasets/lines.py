@@ -63,20 +63,9 @@ def ranking_lines(rows: RankingQuerySet) -> Iterator[dict[str, Any]]:
 
 
 READ = (
-    *(
-        "ranks",
-        "shown",
-        "seconds",
-        "nonsense",
-        "unsafe",
-        "acceptable",
-        "arm",
-        "purpose",
-        "surplus",
-        "simulated",
-    ),
-    *("extra", "guidelines__number", "labeler__username", "rollouts", "name", "quintet__decided_ranks"),
-    *("quintet__round__number", "quintet__prompt", "quintet__prompt__content"),
+    *("ranks", "shown", "seconds", "focus_seconds", "nonsense", "unsafe", "acceptable", "arm", "purpose"),
+    *("surplus", "simulated", "extra", "guidelines__number", "labeler__username", "rollouts", "name"),
+    *("quintet__decided_ranks", "quintet__round__number", "quintet__prompt", "quintet__prompt__content"),
 )
 
 
@@ -118,8 +107,8 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
         "surplus": row["surplus"],
         "unsafe": sorted(row["unsafe"]),
     }
-    found = {key: value for key, value in told.items() if value}
-    return found if row["acceptable"] is None else found | {"acceptable": row["acceptable"]}
+    measured = {name: row[name] for name in ("acceptable", "focus_seconds") if row[name] is not None}
+    return {key: value for key, value in told.items() if value} | measured
 
 
 def demonstration_lines(rows: DemonstrationQuerySet) -> Iterator[dict[str, Any]]:

@@ -72,7 +72,7 @@ def dataset(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
         context["take_out"] = TakeOutForm(found.project, dataset=found)
         context |= _previewed(context["take_out"])
     return render(
-        request, "datasets/dataset.html#lines" if request.htmx else "datasets/dataset.html", context
+        request, "datasets/dataset.html#lines" if lines_only else "datasets/dataset.html", context
     )
 
 
@@ -167,8 +167,10 @@ def _chosen(project: Project, number: str | None) -> Dataset | None:
 def _page(
     request: HttpRequest, project: Project, form: FreezeForm | None = None, status: int = 200
 ) -> HttpResponse:
-    form, take_out, people = form or FreezeForm(project), TakeOutForm(project), Query().counts(project)
+    form, people = form or FreezeForm(project), Query().counts(project)
     simulated = Query(simulated=True).rows(project).filter(simulated=True).count()
+    only_simulated = {"format": "ranked", "file": "jsonl", "simulated": "on"}
+    take_out = TakeOutForm(project, only_simulated if simulated and not people["lines"] else None)
     context = {
         "project": project,
         "counts": people | {"simulated": simulated},

@@ -66,6 +66,24 @@ def compose(project):
 
 
 @pytest.fixture
+def new_ranking(project, labeler):
+    """`new_ranking(ranks, prompt=…, by=…, round=…, texts=…, **fields)`: of a quintet of its own, or of
+    `quintet`."""
+    from labeler.models import Quintet, Ranking, Round
+
+    def made(ranks=(1, 2, 3, 4, 5), *, quintet=None, prompt=None, by=labeler, round=1, texts="abcde", **more):
+        if quintet is None:
+            of, _ = Round.objects.get_or_create(project=project, number=round)
+            prompt = prompt or f"Joke {project.quintets.count()}"
+            content, _ = project.prompts.get_or_create(content=prompt)
+            quintet = Quintet.objects.compose(project, of, content, list(texts)[: len(ranks)], places=0)
+        said = {"ranks": list(ranks), "simulated": by.simulated, **more}
+        return Ranking.objects.create(quintet=quintet, labeler=by, **said)
+
+    return made
+
+
+@pytest.fixture
 def as_admin(admin) -> Client:
     client = Client()
     client.force_login(admin)

@@ -12,6 +12,10 @@ import pytest
 import yaml
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.db import transaction
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
 from labeler import datasets, intake
 from labeler.datasets.exports import Export
@@ -45,6 +49,10 @@ def out(
 
 def rows(project: Project, form: str, **options) -> list[dict]:
     return [json.loads(each) for each in out(project, form, **options).splitlines()]
+
+
+def by_quintet(each: dict) -> str:
+    return each["quintet"]
 
 
 # The formats
@@ -365,3 +373,42 @@ def test_any_rankings_give_the_pairs_that_counting_gives(project):
     assert sorted((one["chosen"], one["rejected"]) for one in rows(project, "pairs")) == sorted(
         (chosen, rejected) for _, chosen, rejected in expected
     )
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=4,
+)
+prompts = texts.filter(str.strip) | st.just(CHAT)
+
+
+@st.composite
+def any_lines(draw) -> list[dict]:
+    made = []
+    for number in range(draw(st.integers(1, 6))):
+        rollouts = draw(st.lists(texts, min_size=2, max_size=5))
+        ranks = draw(st.lists(st.integers(1, 3), min_size=len(rollouts), max_size=len(rollouts)))
+        own = draw(st.dictionaries(st.sampled_from(["mood", "Note", "extra", "ünd so"]), values, max_size=2))
+        seconds = draw(st.none() | st.floats(0, 1e6))
+        known = {"prompt": draw(prompts), "quintet": f"q{number}", "seconds": seconds}
+        made.append(line(rollouts=rollouts, ranks=list(data.dense(ranks)), **known, **own))
+    return made
+
+
+@settings_of_hypothesis(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(lines=any_lines())
+def test_any_ranking_survives_every_kind_of_file(db, lines, tmp_path_factory):
+    with transaction.atomic():
+        bring_in(Project.objects.create(name="First", slug="first"), *lines)
+        before = out(Project.objects.get(slug="first"), "ranked")
+        assert sorted(map(json.loads, before.split(b"\n")[:-1]), key=by_quintet) == sorted(
+            lines, key=by_quintet
+        )
+        for file in ("jsonl", "csv", "parquet"):
+            path = tmp_path_factory.mktemp("export") / f"ranked.{file}"
+            call_command("export", "first", "--file-format", file, "--output", str(path))
+            call_command("import_rankings", path, "--project", f"copy-{file}")
+            assert out(Project.objects.get(slug=f"copy-{file}"), "ranked") == before, file
+        transaction.set_rollback(True)

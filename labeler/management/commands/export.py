@@ -40,6 +40,7 @@ class Command(BaseCommand):
             if not output:
                 self.to_stdout(wanted.stream())
             elif output.endswith("/") or Path(output).is_dir():
+                Path(output, "data").mkdir(parents=True, exist_ok=True)
                 with wanted.source() as source:
                     for name, chunks in wanted.folder(source):
                         write(Path(output) / name, chunks)
@@ -79,8 +80,6 @@ class Command(BaseCommand):
 def write(path: Path, chunks: Iterable[bytes]) -> None:
     """A file, whole or not at all."""
     part = path.with_name(f"{path.name}.part")
-    if path.parent.name == "data":
-        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with part.open("wb") as file:
             file.writelines(chunks)
