@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     measure = commands.add_parser("evaluate", help="how well a reward model agrees with rankings")
     measure.add_argument("checkpoint", type=Path)
     measure.add_argument("dataset", type=Path)
-    measure.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    measure.add_argument("--against", type=Path, metavar="CHECKPOINT", help="another one, by a paired test")
+    measure.add_argument("--probes", type=Path, metavar="FILE", help="answers that are known to be bad")
+    measure.add_argument("--json", action="store_true", help="no table, and every quintet in the JSON")
     score = commands.add_parser("score", help="rewards and scores of the lines on stdin")
     score.add_argument("checkpoint", type=Path)
     return parser
@@ -154,23 +156,26 @@ def _evaluate(given: argparse.Namespace) -> int:
     rankings = data.rankings(given.dataset)
     if not rankings:
         raise Refused("dataset", f"{given.dataset} holds no rankings.")
-    from rlhf import checkpoint, evaluate
+    if given.probes is not None:
+        data.probe_lines(given.probes)  # a file that is not there or is broken is told before any work
+    from rlhf import checkpoint, claims, evaluate, judgement, probes
     from rlhf.reward_model import RewardModel
 
-    try:
-        model = RewardModel.load(given.checkpoint, checkpoint.choose_device())
-    except checkpoint.Unloadable as error:
-        return complain(f"{error.reason} {error.remedy}")
-    found = evaluate.evaluate(model, rankings)
-    if given.json:
-        print(json.dumps(found))
-    else:
-        for name, value in found.items():
-            if isinstance(value, dict):  # pairs by name, of which the JSON form tells the counts
-                told = (f"{each} {count['right'] / count['pairs']:.1%}" for each, count in value.items())
-                print(f"{name.replace('_', ' '):14} {', '.join(told) or '–'}")
-            else:
-                print(f"{name.replace('_', ' '):14} {'–' if value is None else f'{value:.4g}'}")
+    bank, told = probes.bank(rankings, given.probes), []
+    for path in filter(None, (given.checkpoint, given.against)):
+        try:
+            model = RewardModel.load(path, checkpoint.choose_device())
+        except checkpoint.Unloadable as error:
+            return complain(f"{path}: {error.reason} {error.remedy}")
+        seen = evaluate.trained_on(path, given.dataset)
+        told.append(evaluate.evaluate(model, rankings, bank, trained_on=seen))
+    found = told[0]
+    if given.against:
+        found["against"] = judgement.compare(*(each["quintets"] for each in told))
+    if not given.json:
+        print(claims.table(found), end="\n\n")
+        found = {name: value for name, value in found.items() if name != "quintets"}
+    print(json.dumps(found, ensure_ascii=False))
     return FINISHED
 
 

@@ -77,6 +77,16 @@ class Demonstration:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ProbeLine:
+    """An answer that people found out to be bad, whatever a reward model says of it."""
+
+    prompt: Prompt
+    rollout: str
+    kind: str = "nonsense"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
 def read_lines(source: str | Path | BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
     """Every line of a file as `(number, object)`; empty lines are passed over. Raises BadLine."""
     if isinstance(source, (str, Path)):
@@ -166,6 +176,13 @@ def demonstration(line: dict[str, Any]) -> Demonstration:
     return Demonstration(prompt(line), completion, _extra(line, "prompt", "completion"))
 
 
+def probe_line(line: dict[str, Any]) -> ProbeLine:
+    """A probe line, checked. Raises ValueError with the reason."""
+    kind = _filled(_text(line.get("kind", "nonsense"), "“kind”"), "“kind”")
+    rollout = _text(line.get("rollout"), "“rollout”")
+    return ProbeLine(prompt(line), rollout, kind, _extra(line, "prompt", "rollout", "kind"))
+
+
 def rankings(path: str | Path) -> list[Ranking]:
     """Every ranking of a file. Raises BadLine."""
     return list(_each(path, ranking))
@@ -179,6 +196,11 @@ def prompt_lines(path: str | Path) -> list[PromptLine]:
 def demonstrations(path: str | Path) -> list[Demonstration]:
     """Every demonstration of a file. Raises BadLine."""
     return list(_each(path, demonstration))
+
+
+def probe_lines(path: str | Path) -> list[ProbeLine]:
+    """Every probe of a file. Raises BadLine."""
+    return list(_each(path, probe_line))
 
 
 def scorable(source: str | Path | BinaryIO) -> Iterator[tuple[Prompt, list[str], tuple[bool, ...]]]:

@@ -2,19 +2,22 @@
 
 Every two rollouts that a labeler did not tie are a pair; its margin is the reward of the better minus that of
 the worse. Accuracy counts positive margins; τ, NLL and calibration error ask how far to believe σ(margin/τ).
-Leaves out who disagrees with whom: agreement between people is counted where their rankings live.
+A τ that was fitted on the very pairs it is judged on would flatter itself, so half the prompts are judged
+with the τ of the other half. What else can be counted is in `rlhf.judgement`, in words in `rlhf.claims`.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rlhf import checkpoint, data, losses
+from rlhf import checkpoint, claims, data, judgement, losses, probes
 from rlhf.config import EvaluationConfig
 from rlhf.data import Ranking
 from rlhf.reward_model import RewardModel
@@ -23,6 +26,7 @@ from rlhf.run import Failed, Outcome, RunDirectory
 TAU_BOUNDS = (0.1, 10.0)  # where few pairs are held out, the best τ may be no τ at all
 BINS = 10
 AT_ONCE = 8
+FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,16 @@ class Measured:
         each = zip(self.rewards, self.rankings, strict=True)
         found = [margin for rewards, ranking in each for margin in _margins(rewards, ranking)]
         return torch.tensor(found, dtype=torch.float64)
+
+    @property
+    def prompts(self) -> list[str]:
+        """The digest of every pair's prompt, in the order of `margins`."""
+        each = zip(self.rewards, self.rankings, strict=True)
+        return [
+            data.prompt_digest(ranking.prompt)
+            for rewards, ranking in each
+            for _ in _margins(rewards, ranking)
+        ]
 
     def right_by(self, name: Callable[[Ranking], str]) -> dict[str, dict[str, float]]:
         """For each name: of how many pairs its rankings tell, how many of them the model orders likewise
@@ -123,39 +137,120 @@ def fit_tau(margins: Tensor) -> float:
     return 2 / (low + high)
 
 
+def reliability(margins: Tensor, tau: float) -> list[dict[str, float]]:
+    """Of the pairs that the model is about as sure of, in ten equal steps from .5 to 1: how sure, how often
+    right, how many. Steps without a pair are left out."""
+    sure, right = torch.sigmoid(margins.abs() / tau), _right(margins)
+    bins = ((sure - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
+    return [
+        {
+            "sure": float(sure[bins == each].mean()),
+            "right": float(right[bins == each].mean()),
+            "pairs": int((bins == each).sum()),
+        }
+        for each in bins.unique()
+    ]
+
+
 def calibration_error(margins: Tensor, tau: float) -> float | None:
     """How far, on average, what the model is sure of differs from how often it is right (10 bins)."""
     if not len(margins):
         return None
-    sure = torch.sigmoid(margins.abs() / tau)
-    right = _right(margins)
-    bins = ((sure - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
-    gaps = [(right[bins == each] - sure[bins == each]).sum().abs() for each in bins.unique()]
-    return float(sum(gaps) / len(margins))
+    gaps = [abs(each["right"] - each["sure"]) * each["pairs"] for each in reliability(margins, tau)]
+    return sum(gaps) / len(margins)
 
 
-def evaluate(model: RewardModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """Everything measured of a trained reward model on these rankings."""
+def taus_of_others(measured: Measured) -> Tensor | None:
+    """For every pair the τ that the other half of the prompts asks for: the prompts in the order of their
+    digests, every second one a half. None where there is no half with pairs on either side."""
+    prompts = measured.prompts
+    order = {each: number % 2 for number, each in enumerate(sorted(set(prompts)))}
+    if len(order) < 2:
+        return None
+    half = torch.tensor([order[each] for each in prompts])
+    margins = measured.margins
+    other = [fit_tau(margins[half == 1]), fit_tau(margins[half == 0])]
+    return torch.tensor(other, dtype=torch.float64)[half]
+
+
+def calibration(measured: Measured, tau: float, fitted_here: bool) -> dict[str, Any]:
+    """How far to believe the margins: as they are (“raw”, τ = 1) and with τ. A τ that was `fitted_here`, on
+    these pairs, is judged by that of the other half of the prompts; `tau_of` says which it was."""
+    margins = measured.margins
+    others = taus_of_others(measured) if fitted_here else None
+    scaled = margins / (tau if others is None else others)
+    tau_of = "nothing" if not len(margins) else "elsewhere" if not fitted_here else "the same pairs"
+    return {
+        "nll": nll(scaled, 1.0),
+        "ece": calibration_error(scaled, 1.0),
+        "nll_raw": nll(margins, 1.0),
+        "ece_raw": calibration_error(margins, 1.0),
+        "tau": tau,
+        "tau_of": tau_of if others is None else "other prompts",
+        "taus": [] if others is None else sorted(set(others.tolist())),
+        "reliability": reliability(scaled, 1.0),
+        "reliability_raw": reliability(margins, 1.0),
+    }
+
+
+def evaluate(
+    model: RewardModel,
+    rankings: Sequence[Ranking],
+    bank: Sequence[probes.Probe] | None = None,
+    fitted_here: bool = False,
+    **more: Any,
+) -> dict[str, Any]:
+    """Everything measured of a reward model on these rankings, as evaluation.json holds it. `fitted_here`:
+    its τ comes from these very rankings. `more` goes in as it is, before the claims are made."""
     examples = [model.encode(each.prompt, each.rollouts, each.finished) for each in rankings]
     if examples:
         model.settle(examples)
     measured = Measured(model.rewards_of(examples, AT_ONCE), rankings)
-    margins = measured.margins
+    found = judgement.judge(measured.rewards, rankings, model.score)
+    for named, name in (("by_labeler", by_labeler), ("by_arm", by_arm)):
+        for each, told in measured.right_by(name).items():
+            found[named][each] |= told
+    found |= calibration(measured, model.tau, fitted_here) | {"mu": model.mu, "loss": measured.loss()}
+    found["prompts_cut"] = sum(example.prompt_cut for example in examples)
+    found["rollouts_cut"] = sum(example.rollouts_cut for example in examples)
+    if bank:
+        found["probes"] = probes.judge(model, bank, rankings, measured.rewards)
+    found |= more
+    return found | {"claims": claims.of(found)}
+
+
+def compare(first: RewardModel, second: RewardModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
+    """Two reward models on the same rankings, with a paired test over prompts."""
+    told = []
+    for model in (first, second):
+        examples = [model.encode(each.prompt, each.rollouts, each.finished) for each in rankings]
+        rewards = model.rewards_of(examples, AT_ONCE)
+        told.append(judgement.quintets(rewards, rankings, model.score))
+    return judgement.compare(*told)
+
+
+def trained_on(path: Path, dataset: Path) -> bool:
+    """Whether a reward model says that it learnt from this very file."""
+    known = checkpoint.lineage(path).get("sha256", {}).get("dataset")
+    return known is not None and known == hashlib.sha256(dataset.read_bytes()).hexdigest()
+
+
+def numbers(found: dict[str, Any]) -> dict[str, Any]:
+    """The plain numbers of an evaluation, as a run's result tells them."""
+    plain = {
+        name: value for name, value in found.items() if value is None or isinstance(value, int | float | str)
+    }
+    counted = {
+        by: {
+            name: {key: told[key] for key in ("right", "pairs", "error")} for name, told in found[by].items()
+        }
+        for by in ("by_labeler", "by_arm")
+    }
     return {
-        "accuracy": accuracy(margins),
-        "pairs": len(margins),
-        "loss": measured.loss(),
-        "nll": nll(margins, model.tau),
-        "ece": calibration_error(margins, model.tau),
-        "mu": model.mu,
-        "tau": model.tau,
-        "rankings": len(rankings),
-        "labelers": len({ranking.labeler for ranking in rankings}),
-        "simulated": sum(ranking.simulated for ranking in rankings),
-        "prompts_cut": sum(example.prompt_cut for example in examples),
-        "rollouts_cut": sum(example.rollouts_cut for example in examples),
-        "by_labeler": measured.right_by(by_labeler),
-        "by_arm": measured.right_by(by_arm),
+        "accuracy": found["accuracy"]["value"],
+        "pairs": found["accuracy"]["pairs"],
+        **plain,
+        **counted,
     }
 
 
@@ -163,8 +258,12 @@ def measure(run: RunDirectory, config: EvaluationConfig) -> Outcome:
     """A run of kind evaluation."""
     device = checkpoint.choose_device(config.device)
     run.tell("measuring", device=checkpoint.describe(device))
-    rankings = data.rankings(run.input(config.dataset))
+    dataset, reward = run.input(config.dataset), run.input(config.reward)
+    rankings = data.rankings(dataset)
     if not rankings:
         raise Failed("There are no rankings to measure on.", "Add some to the dataset.", "dataset")
-    model = RewardModel.load(run.input(config.reward), device, config.max_tokens)
-    return Outcome(metrics=evaluate(model, rankings))
+    model = RewardModel.load(reward, device, config.max_tokens)
+    bank = probes.bank(rankings, run.path / probes.FILE)
+    found = evaluate(model, rankings, bank, trained_on=trained_on(reward, dataset))
+    run.leave(FILE, found)
+    return Outcome(metrics=numbers(found))

@@ -112,13 +112,14 @@ def _sign(number: float) -> int:
 
 
 def _by_prompt(values: Sequence[float], prompts: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of each prompt's values and how many there are, in the order in which prompts first come."""
+    """The sum of each prompt's values and how many there are, in an order that does not depend on theirs."""
     sums: dict[Hashable, list[float]] = {}
     for value, prompt in zip(values, prompts, strict=True):
         held = sums.setdefault(prompt, [0.0, 0.0])
         held[0] += value
         held[1] += 1
     table = np.array(list(sums.values()), dtype=float).reshape(-1, 2)
+    table = table[np.lexsort(table.T)]
     return table[:, 0], table[:, 1]
 
 

@@ -59,9 +59,9 @@ def test_nothing_and_one_prompt_alone_have_no_interval():
     assert alone == {"value": 0.75, "low": None, "high": None, "rankings": 2, "prompts": 1}
 
 
-def test_the_same_numbers_give_the_same_interval():
-    told = [1.0, 0.0, 1.0, 0.5], list("abcd")
-    assert intervals.share(*told) == intervals.share(*told)
+def test_the_same_numbers_in_any_order_give_the_same_interval():
+    right, prompts = [1.0, 0.0, 1.0, 0.5, 0.0], list("abcda")
+    assert intervals.share(right, prompts) == intervals.share(right[::-1], prompts[::-1])
 
 
 def test_wilsons_interval_is_scipys():

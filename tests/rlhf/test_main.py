@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rlhf import config
+from rlhf import checkpoint, config, data
 from rlhf.__main__ import main
 from rlhf.run import RunDirectory
 from rlhf.train_reward import train
@@ -66,6 +66,8 @@ def test_a_run_of_a_checkpoint_takes_its_weights_and_not_its_trainer(say, traine
     assert say(tmp_path / "run")[0] == 0
     metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     assert metrics["rankings"] == 40
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert (found["accuracy"]["value"], found["trained_on"]) == (metrics["accuracy"], True)
 
 
 def test_a_start_from_the_hub_is_only_named(say, tmp_path):
@@ -130,13 +132,47 @@ def test_help_tells_every_setting(say):
 
 
 def test_evaluate_prints_a_table_or_json(say, trained):
-    status, table, _ = say("evaluate", *trained)
+    status, printed, _ = say("evaluate", *trained)
     assert status == 0
-    assert table.startswith("accuracy")
+    *table, last = printed.splitlines()
+    assert table[0].startswith("accuracy") and any(line.startswith("by gap 1 ") for line in table)
+    assert any("trained on this very file" in line for line in table)
+    short = json.loads(last)
     status, printed, _ = say("evaluate", *trained, "--json")
     found = json.loads(printed)
-    assert found["accuracy"] > 0.6
+    assert found["accuracy"]["value"] > 0.6
     assert (found["rankings"], found["labelers"], found["simulated"]) == (40, 3, 20)
+    assert len(found["quintets"]) == 40 - found["all_tied"]
+    assert short == {name: value for name, value in found.items() if name != "quintets"}
+
+
+def test_evaluate_sets_a_reward_model_against_another(say, trained, policy_folder, tmp_path):
+    model, tokenizer = checkpoint.start_reward_model(policy_folder, 0)
+    checkpoint.save(tmp_path / "untrained", model, tokenizer, {"kind": "reward"}, {})
+    status, printed, _ = say("evaluate", *trained, "--against", tmp_path / "untrained")
+    assert status == 0
+    *table, last = printed.splitlines()
+    assert any(line.startswith("difference ") for line in table)
+    told = json.loads(last)
+    assert told["against"]["first"] == told["accuracy"]
+    assert told["against"]["difference"] > 0 and told["against"]["p"] < 0.05
+
+
+def test_evaluate_scores_the_probes_of_a_file(say, trained, tmp_path):
+    data.write_lines(tmp_path / "probes.jsonl", [{"prompt": "Joke 1, please.", "rollout": "pelican " * 9}])
+    status, printed, _ = say("evaluate", *trained, "--probes", tmp_path / "probes.jsonl", "--json")
+    assert status == 0
+    told = {probe["name"]: probe for probe in json.loads(printed)["probes"]["probes"]}
+    assert (told["marked 1"]["kind"], told["marked 1"]["text"]) == ("nonsense", "pelican " * 9)
+    assert len(told) == 9
+
+
+def test_evaluate_names_the_broken_line_of_a_probes_file(say, trained, tmp_path):
+    (tmp_path / "probes.jsonl").write_text('{"prompt": "p", "rollout": "r"}\n{"prompt": "p"}\n')
+    status, _, error = say("evaluate", *trained, "--probes", tmp_path / "probes.jsonl")
+    assert (status, error) == (1, "line 2: “rollout” must be a text.\n")
+    status, _, error = say("evaluate", *trained, "--probes", tmp_path / "nowhere.jsonl")
+    assert status == 1 and "nowhere.jsonl" in error and error.count("\n") == 1
 
 
 def test_a_policy_cannot_be_evaluated_as_a_reward_model(say, trained, policy_folder):
