@@ -170,6 +170,15 @@ class RewardConfig(_Training):
         choices=("listwise", "pairs"), advanced=True)
     centering: float = _setting(
         0.01, "Centring", "Keeps the mean reward of a quintet near zero.", 0, 10, advanced=True)
+    margin: float = _setting(
+        0.0, "Margin", "How far the reward of the better rollout has to be ahead before that costs little.",
+        0, 100, advanced=True)
+    labeler_weights: str = _setting(
+        "equal", "Weight of labelers", "By agreement, those count more with whom others agree.",
+        choices=("equal", "agreement"), advanced=True)
+    early_stop: int = _setting(
+        0, "Patience", "Stop when so many measurements in a row were no better, and propose the best.",
+        0, 10000, advanced=True, unit="measurements")
     lora_rank: int = _setting(
         0, "LoRA rank", "Train adapters of this rank, at a rate of 0.0001 or more; 0 trains all weights.",
         0, 1024, advanced=True)
@@ -185,6 +194,9 @@ class RewardConfig(_Training):
     sample_quintets: int = _setting(
         8, "Shown quintets", "Held-out quintets whose scores are kept at every measurement.",
         0, 256, advanced=True)
+    learning_curve: bool = _setting(
+        False, "Learning curve", "Train again on parts of the rankings, to see whether more would help.",
+        advanced=True)
 
 
 @dataclass(frozen=True, kw_only=True)

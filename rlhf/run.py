@@ -19,7 +19,7 @@ from rlhf import config as configs
 from rlhf import data
 
 LINE_FILES = ("steps.jsonl", "samples.jsonl", "rollouts.jsonl.zst")
-OUTPUTS = (*LINE_FILES, "evaluation.json", "result.json", "status.json", "log.txt", "checkpoints")
+OUTPUTS = (*LINE_FILES, "evaluation.json", "curve", "result.json", "status.json", "log.txt", "checkpoints")
 
 
 class Failed(Exception):
@@ -153,6 +153,15 @@ class RunDirectory:
             "learning_rate",
         )
 
+    def exploded(self, step: int, loss: float, where: str) -> Failed:
+        """The end of a run whose loss went up and stayed up."""
+        return Failed(
+            f"At step {step} the loss was {loss:.3g}, the third step in a row over five times what was usual"
+            f"; worst{where}.",
+            "The last checkpoint is from before that. Try a lower learning rate.",
+            "learning_rate",
+        )
+
     def samples(self, lines: Sequence[dict[str, Any]]) -> None:
         """Lines of samples.jsonl: the fixed prompts at an evaluated step."""
         self.lines["samples.jsonl"].append(lines)
@@ -251,13 +260,18 @@ class RunDirectory:
             "state": state,
         }
         older = self._resumable()
-        path = self.path / "checkpoints" / f"step-{step:06d}"
+        path = self.path / self.checkpoint_at(step)
         trainer = checkpoint.TrainerState(tensors, values)
         checkpoint.save(path, model, tokenizer, lineage | {"step": step}, metrics, trainer)
         for other in older:
             if other != path:
                 shutil.rmtree(other / checkpoint.TRAINER)
-        return str(path.relative_to(self.path))
+        return self.checkpoint_at(step)
+
+    @staticmethod
+    def checkpoint_at(step: int) -> str:
+        """Where the checkpoint of a step lies in its run."""
+        return f"checkpoints/step-{step:06d}"
 
     def resume(self) -> "Resumed | None":
         """Go back to the newest checkpoint that can be resumed; without one None, and an empty slate."""

@@ -1,8 +1,8 @@
 """Training a reward model: a simulator of the people who ranked.
 
-Reads top to bottom. One quintet is one example, scored in one forward pass; its loss is the listwise one (or
-all pairs) and a small centring. What is held out is held out by prompt. Leaves out weights per labeler
-and ensembles.
+Reads top to bottom. One quintet is one example, scored in one forward pass for all who ranked it; the loss of
+a ranking is the listwise one (or all pairs) and a small centring. What is held out is held out by prompt.
+Leaves out ensembles.
 """
 
 import math
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from rlhf import adapters, batch, checkpoint, data, evaluate, losses
+from rlhf import adapters, batch, checkpoint, data, evaluate, losses, weights
 from rlhf.batch import Example
 from rlhf.config import RewardConfig
 from rlhf.data import Ranking
@@ -24,6 +25,7 @@ from rlhf.run import Failed, Outcome, RunDirectory
 from rlhf.sample import sample
 
 MEASURED = 128  # held-out rankings behind a measurement on the way; a checkpoint is measured on all of them
+BLAMED = 5  # quintets that are named when a loss explodes
 REFERENCES = 64  # rollouts of the starting model whose mean reward becomes the middle of the score
 
 
@@ -63,64 +65,89 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
     given = data.rankings(run.input(config.dataset))
     taught, held = _split(judge, given, config)
     judge.settle(taught.examples + held.examples)
+    quintets = weights.same_quintets(taught.lines)
     references: list[Example] = []  # asked for when first measured, so that training begins at once
 
     # 3. The optimizer.
-    total = batch.steps_of(len(taught), config.batch, config.epochs)
+    total = batch.steps_of(len(quintets), config.batch, config.epochs)
     warmup = round(config.warmup * total)
     optimizer = Optimizer(model, config.weight_decay, config.clip)
     lineage = run.lineage(config, base)
     metrics = _counts(given, taught, held)
+    counts = _weights(taught.lines, config, metrics).to(device)  # [rankings]
     done, last = 0, None
+    recent: list[float] = []  # losses, to tell what is usual
+    best: dict[str, Any] = {}  # measurement so far, where it decides when to stop
     if resumed:
         resumed.restore(optimizer)
         if config.lora_rank:
             adapters.restore(model, resumed.tensors)
         done, metrics, last = resumed.step, resumed.metrics, str(resumed.path.relative_to(run.path))
+        recent, best = resumed.state["losses"], resumed.state["best"]
     # What was faster once is kept, so that a resumed run ends with the same bits.
     judge.choose_precision(metrics.get("precision") or config.precision, taught.examples)
     metrics["precision"] = judge.precision
-    run.log(
-        f"{len(taught)} rankings, {len(held)} held out, {total} steps on {run.device} in {judge.precision}, "
-        f"{judge.layout}."
-    )
+    run.tell(run.phase, device=f"{checkpoint.describe(device)}, {judge.precision}")
+    run.log(f"{len(taught)} rankings, {len(held)} held out, {total} steps on {run.device}, {judge.layout}.")
 
     for step in run.steps(done, total):
-        # 4. One step: the mean loss of the batch's quintets, however they are cut into portions.
-        chosen = batch.drawn(len(taught), config.batch, step, config.seed)
+        # 4. One step: the mean loss of the batch's rankings, however its quintets are cut into portions.
+        chosen = [quintets[number] for number in batch.drawn(len(quintets), config.batch, step, config.seed)]
+        size = sum(map(len, chosen))
+        surprise: dict[int, float] = {}  # by ranking
         loss = 0.0
-        drawn = [taught.examples[number] for number in chosen]
+        drawn = [taught.examples[rankings[0]] for rankings in chosen]
         for portion in batch.portions(drawn, config.micro_batch, config.tokens_per_row):
-            numbers = [chosen[place] for place in portion]
-            rewards = judge.rewards([taught.examples[number] for number in numbers])  # [quintets, places]
-            ranks = evaluate.ranks_of([taught.lines[number] for number in numbers], rewards.shape[1]).to(
-                device
-            )
-            each = losses.KINDS[config.loss](rewards, ranks)
-            part = (each + config.centering * losses.centering(rewards, ranks)).sum() / len(chosen)
+            rewards = judge.rewards([drawn[place] for place in portion])  # [quintets, places]
+            numbers, rewards = _by_ranking(
+                [chosen[place] for place in portion], rewards
+            )  # [rankings, places]
+            ranks = evaluate.ranks_of([taught.lines[each] for each in numbers], rewards.shape[1]).to(device)
+            each = counts[numbers] * losses.KINDS[config.loss](rewards, ranks, config.margin)
+            part = (each + config.centering * losses.centering(rewards, ranks)).sum() / size
             part.backward()
-            loss += float(each.detach().sum()) / len(chosen)
+            surprise |= zip(numbers, each.tolist(), strict=True)
+            loss += float(each.detach().sum()) / size
         learning_rate = rate(step, total, config.learning_rate, warmup)
+        recent = [*recent, loss][-losses.MEMORY :]
+        exploding = losses.exploding(recent)
+        if exploding == losses.EXPLODED_STEPS:
+            raise run.exploded(step, loss, _named(_worst(taught.lines, surprise)))
         if not math.isfinite(optimizer.step(learning_rate)):
-            raise run.lost(step, _named([taught.lines[number] for number in chosen]))
+            raise run.lost(step, _named(_worst(taught.lines, surprise)))
 
         # 5. Every so often: how it does on what was held out. The scale of the score is fitted anew.
         measured: dict[str, Any] = {}
         due = run.checkpoint_due(step, config.checkpoint_every)
         if due or step == 1 or step % config.evaluate_every == 0:
             references = references or _references(run, base, judge, taught, config)
-            measured = _measure(run, step, judge, held if due else held.first(MEASURED), references, config)
+            enough = held if due or config.early_stop else held.first(MEASURED)
+            measured = _measure(run, step, judge, enough, references, config)
             metrics |= {"loss": loss, **measured}
             run.log(f"step {step} of {total}: loss {loss:.4f}, {_in_words(measured)}")
+        if config.early_stop and measured.get("held_out_loss") is not None:
+            best = _better(best, step, metrics)
+            due = due or best["step"] == step
         told = {name: measured.get(name) for name in ("held_out_loss", "held_out_accuracy", "held_out_pairs")}
         run.step(step, loss=loss, learning_rate=learning_rate, **told)
 
-        # 6. A checkpoint, at its time, at the end, and before the run has to stop.
-        if due:
+        # 6. A checkpoint, at its time, at the end, and before the run has to stop; none of a model that
+        # explodes.
+        if due and (step == total or not exploding):
             scale = {"mu": judge.mu, "tau": judge.tau}
-            last = run.save(step, model, tokenizer, optimizer, lineage | scale, metrics)
+            last = run.save(
+                step, model, tokenizer, optimizer, lineage | scale, metrics, losses=recent, best=best
+            )
+        if config.early_stop and best.get("waited") == config.early_stop:
+            run.log(f"Stopped early: {config.early_stop} measurements in a row were no better.")
+            break
 
-    return Outcome(last, metrics)
+    # 7. What to use: the last checkpoint, or with patience the one that did best on what was held out.
+    if not best:
+        return Outcome(last, metrics)
+    return Outcome(
+        last, best["metrics"], {"suggested": run.checkpoint_at(best["step"]), "why": _why(best, step)}
+    )
 
 
 def _split(judge: RewardModel, given: Sequence[Ranking], config: RewardConfig) -> tuple[Rankings, Rankings]:
@@ -133,6 +160,38 @@ def _split(judge: RewardModel, given: Sequence[Ranking], config: RewardConfig) -
     random.Random(config.seed).shuffle(parts[1])
     taught, held = (Rankings([telling[n] for n in part], [examples[n] for n in part]) for part in parts)
     return taught, held
+
+
+def _weights(rankings: Sequence[Ranking], config: RewardConfig, metrics: dict[str, Any]) -> Tensor:
+    """What each ranking counts, [rankings]; where labelers differ in it, the metrics tell."""
+    if config.labeler_weights == "equal":
+        return torch.ones(len(rankings))
+    found = weights.by_agreement(rankings)
+    metrics["labeler_weights"] = {name: vars(each) for name, each in found.items()}
+    return torch.tensor([found[ranking.labeler].weight for ranking in rankings])
+
+
+def _by_ranking(quintets: Sequence[Sequence[int]], rewards: Tensor) -> tuple[list[int], Tensor]:
+    """The numbers of these quintets' rankings, and a row of rewards for each of them."""
+    rows = [row for row, rankings in enumerate(quintets) for _ in rankings]
+    return [number for rankings in quintets for number in rankings], rewards[rows]
+
+
+def _better(best: dict[str, Any], step: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The best measurement so far, and how many after it were no better."""
+    loss = metrics["held_out_loss"]
+    if not best or loss < best["metrics"]["held_out_loss"]:
+        return {"step": step, "waited": 0, "metrics": dict(metrics)}
+    return best | {"waited": best["waited"] + 1}
+
+
+def _why(best: dict[str, Any], step: int) -> str:
+    found = (
+        f"Step {best['step']} has the least loss on what was held out, {best['metrics']['held_out_loss']:.4f}"
+    )
+    if step == best["step"]:
+        return f"{found}; it is the last."
+    return f"{found}; the {best['waited']} measurements up to step {step} were no better."
 
 
 def _references(
@@ -211,10 +270,18 @@ def _counts(given: Sequence[Ranking], taught: Rankings, held: Rankings) -> dict[
     }
 
 
+def _worst(rankings: Sequence[Ranking], surprise: dict[int, float]) -> list[Ranking]:
+    """Those of a step whose loss is no number, or else the ones with the greatest."""
+    lost = [number for number in surprise if not math.isfinite(surprise[number])]
+    return [
+        rankings[number] for number in lost or sorted(surprise, key=surprise.__getitem__)[: -BLAMED - 1 : -1]
+    ]
+
+
 def _named(rankings: Sequence[Ranking]) -> str:
     """The quintets of a step, for whoever has to look for the one at fault."""
     names = [ranking.quintet or data.prompt_text(ranking.prompt)[:40] for ranking in rankings]
-    return f" on the quintets {', '.join(names)}"
+    return f" on the quintets {', '.join(dict.fromkeys(names))}"
 
 
 def _in_words(measured: dict[str, Any]) -> str:

@@ -2,13 +2,15 @@
 
 import json
 import math
+import random
 import shutil
 
 import pytest
+import safetensors.torch
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rlhf import batch, checkpoint, config, data, losses, train_reward
+from rlhf import batch, checkpoint, config, data, losses, train_reward, weights
 from rlhf.evaluate import Measured, fit_tau, ranks_of
 from rlhf.optimizer import Optimizer
 from rlhf.reward_model import RewardModel
@@ -18,23 +20,6 @@ from rlhf.train_reward import train
 from tests.rlhf import tiny
 
 FAST = {"learning_rate": 3e-3, "batch": 8, "evaluate_every": 3, "checkpoint_every": 4, "sample_quintets": 2}
-
-
-class Killed(BaseException):
-    """Stands for the process's sudden end."""
-
-
-class Doomed(RunDirectory):
-    """A run directory whose process dies right after a step was told, before it is saved."""
-
-    def __init__(self, path, last):
-        super().__init__(path)
-        self.last = last
-
-    def step(self, step, **metrics):
-        super().step(step, **metrics)
-        if step == self.last:
-            raise Killed
 
 
 @pytest.fixture
@@ -59,12 +44,6 @@ def read(path):
 def saved(path, outcome):
     folder = path / outcome.checkpoint
     return [(folder / name).read_bytes() for name in ("model.safetensors", "trainer/state.safetensors")]
-
-
-def without_time(path):
-    return [
-        {key: value for key, value in line.items() if key != "seconds"} for line in read(path / "steps.jsonl")
-    ]
 
 
 def test_it_learns_what_people_like(directory):
@@ -219,31 +198,26 @@ def test_a_copied_directory_reruns_to_the_same_end(directory, tmp_path):
     assert saved(path, run(path)) == saved(copy, run(copy))
 
 
-def test_killed_after_any_step_it_ends_with_the_same_bits(directory):
-    whole = directory("whole", epochs=3)
-    end = saved(whole, run(whole))
-    total = len(read(whole / "steps.jsonl"))
-    for last in range(1, total + 1):
-        path = directory(f"killed after {last}", epochs=3)
-        with pytest.raises(Killed):
-            train(Doomed(path, last), config.read(path))
-        assert saved(path, run(path)) == end, last
-        assert without_time(path) == without_time(whole), last
-        assert (path / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes(), last
-
-
-def test_killed_twice_it_still_ends_with_the_same_bits(directory):
-    whole, path = directory("whole", epochs=3), directory("killed", epochs=3)
-    for last in (6, 5, 7):
-        with pytest.raises(Killed):
-            train(Doomed(path, last), config.read(path))
-    assert saved(path, run(path)) == saved(whole, run(whole))
-
-
 def test_a_batch_may_be_cut_into_any_portions(directory):
-    paths = [directory("whole", micro_batch=8), directory("cut", micro_batch=3)]
-    first, second = ([line["loss"] for line in (run(path), read(path / "steps.jsonl"))[1]] for path in paths)
-    assert first == pytest.approx(second, abs=1e-4)
+    ways = {"whole": {}, "cut": {"micro_batch": 3}, "short rows": {"tokens_per_row": 200}}
+    paths = [directory(name, **values) for name, values in ways.items()]
+    whole, *cut = ([line["loss"] for line in (run(path), read(path / "steps.jsonl"))[1]] for path in paths)
+    assert all(each == pytest.approx(whole, abs=1e-4) for each in cut)
+
+
+def test_the_precision_is_told_and_kept_by_a_resumed_run(directory):
+    """Whatever a resumed run would find faster by then."""
+    told = {"precision": "bf16", "epochs": 3}
+    whole = directory("whole", **told)
+    end = saved(whole, run(whole))
+    path = directory("killed", **told)
+    with pytest.raises(tiny.Killed):
+        train(tiny.Doomed(path, 5), config.read(path))
+    config.write(path, config.make("reward", config.as_dict(config.read(path)) | {"precision": "auto"}))
+    outcome = run(path)
+    assert outcome.metrics["precision"] == "bf16"
+    assert saved(path, outcome) == end
+    assert "bf16" in (path / "log.txt").read_text() and "bf16" in (path / "status.json").read_text()
 
 
 def test_the_gradient_of_a_batch_is_the_same_in_any_portions(policy_folder, tmp_path):
@@ -301,6 +275,85 @@ def test_a_loss_that_is_no_number_names_its_quintets(directory):
     with pytest.raises(Failed, match=r"At step 1 .* on the quintets \d+, \d+"):
         run(path)
     assert not list((path / "checkpoints").iterdir())
+
+
+def test_a_loss_that_explodes_stops_the_run_at_its_last_good_checkpoint(directory, monkeypatch):
+    path = directory("run", epochs=8, checkpoint_every=1)
+    monkeypatch.setattr(train_reward, "rate", lambda step, *_: 3e-3 if step < 8 else 30.0)
+    with pytest.raises(Failed, match=r"At step \d+ the loss was .* worst on the quintets \d+, ") as failed:
+        run(path)
+    told = [line["loss"] for line in read(path / "steps.jsonl")]
+    step = int(failed.value.reason.split()[2])
+    assert len(told) == step - 1  # the third step in a row was not even taken
+    assert losses.exploding(told) == 2
+    newest = max(folder.name for folder in (path / "checkpoints").iterdir())
+    assert newest == f"step-{step - 3:06d}"
+
+
+def test_it_stops_when_it_gets_no_better_and_proposes_the_best(directory):
+    path = directory("run", epochs=30, early_stop=3, evaluate_every=2, checkpoint_every=1000)
+    lines = [line for _, line in data.read_lines(path / "dataset.jsonl")]
+    dice = random.Random(0)  # people who throw dice: there is nothing to learn but by heart
+    for line in lines:
+        dice.shuffle(line["ranks"])
+    data.write_lines(path / "dataset.jsonl", lines)
+    outcome = run(path)
+    steps = read(path / "steps.jsonl")
+    measured = [(line["held_out_loss"], line["step"]) for line in steps if "held_out_loss" in line]
+    least, best = min(measured)
+    assert [step for _, step in measured][-4] == best and steps[-1]["step"] == measured[-1][1]
+    assert outcome.extra["suggested"] == f"checkpoints/step-{best:06d}"
+    assert (
+        f"Step {best} has the least loss" in outcome.extra["why"] and "3 measurements" in outcome.extra["why"]
+    )
+    assert outcome.metrics["held_out_loss"] == least
+    judge = RewardModel.load(path / outcome.extra["suggested"])
+    assert judge.tau == outcome.metrics["tau"]
+
+
+def test_rankings_of_one_quintet_share_its_row_and_teach_as_if_apart(directory, monkeypatch):
+    path = directory("run", epochs=1, held_out=0, batch=64, centering=0.5)
+    lines = [line for _, line in data.read_lines(path / "dataset.jsonl")][:4]
+    turned = [line | {"labeler": "another", "ranks": line["ranks"][::-1]} for line in lines[:2]]
+    data.write_lines(path / "dataset.jsonl", [*lines, *turned])
+    rows = []
+    compute = RewardModel.rewards
+    monkeypatch.setattr(
+        RewardModel, "rewards", lambda self, given: rows.append(len(given)) or compute(self, given)
+    )
+    together = saved(path, run(path))
+    first = read(path / "steps.jsonl")[0]["loss"]
+    assert sum(rows) == 4
+    monkeypatch.setattr(weights, "same_quintets", lambda rankings: [[each] for each in range(len(rankings))])
+    path.joinpath("result.json").unlink(missing_ok=True)
+    shutil.rmtree(path / "checkpoints")
+    assert sum(rows) == 4 and rows.clear() is None
+    apart = saved(path, run(path))
+    assert sum(rows) == 6
+    assert read(path / "steps.jsonl")[0]["loss"] == pytest.approx(first, abs=1e-6)
+    one, other = (safetensors.torch.load(each[0]) for each in (together, apart))
+    assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
+
+
+def test_the_agreement_of_labelers_weighs_their_losses(directory):
+    path = directory("run", epochs=1, held_out=0, batch=64, labeler_weights="agreement")
+    lines = [line for _, line in data.read_lines(path / "dataset.jsonl")][:9]
+    lines = [line for line in lines if len(set(line["ranks"])) > 1]
+    told = [line | {"labeler": name} for line in lines for name in ("ann", "ben", "cat")]
+    for line in told[2::3]:
+        line["ranks"] = list(data.dense([-rank for rank in line["ranks"]]))
+    data.write_lines(path / "dataset.jsonl", told)
+    metrics = run(path).metrics
+    expected = weights.by_agreement(data.rankings(path / "dataset.jsonl"))
+    assert metrics["labeler_weights"] == {name: vars(each) for name, each in expected.items()}
+    judge = RewardModel(*checkpoint.start_reward_model(path / "inputs/policy", seed=0))
+    given = data.rankings(path / "dataset.jsonl")
+    each = [
+        expected[one.labeler].weight
+        * Measured(judge.rewards_of([judge.encode(one.prompt, one.rollouts)]), [one]).loss()
+        for one in given
+    ]
+    assert read(path / "steps.jsonl")[0]["loss"] == pytest.approx(sum(each) / len(each), abs=1e-5)
 
 
 def test_one_prompt_alone_is_trained_on_and_not_held_out():

@@ -1,5 +1,5 @@
 """Tiny models and data made on the spot: a byte-level tokenizer, random weights of several architectures,
-people who love pelicans."""
+people who love pelicans, runs that die."""
 
 import random
 import shutil
@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rlhf import config, data
+from rlhf.run import RunDirectory
 
 SPECIAL = ["<pad>", "<bos>", "<|user|>", "<|assistant|>", "<|end|>"]
 CHAT = "{% for message in messages %}<|user|>{{ message['content'] }}{% endfor %}<|assistant|>"
@@ -116,3 +117,26 @@ def run_directory(path: Path, kind: str, start: Path, dataset: Path, **values) -
     shutil.copytree(start, path / "inputs" / "policy")
     shutil.copyfile(dataset, path / "dataset.jsonl")
     return path
+
+
+class Killed(BaseException):
+    """Stands for the process's sudden end."""
+
+
+class Doomed(RunDirectory):
+    """A run directory whose process dies around a step: when it was told, or as soon as it was saved."""
+
+    def __init__(self, path, last, saved=False):
+        super().__init__(path)
+        self.last, self.saved = last, saved
+
+    def step(self, step, **metrics):
+        super().step(step, **metrics)
+        if step == self.last and not self.saved:
+            raise Killed
+
+    def steps(self, done, total, phase="training"):
+        for step in super().steps(done, total, phase):
+            yield step
+            if step == self.last:
+                raise Killed
