@@ -196,15 +196,15 @@ def calibration(measured: Measured, tau: float, fitted_here: bool) -> dict[str, 
 def evaluate(
     model: RewardModel,
     rankings: Sequence[Ranking],
-    bank: Sequence[probes.Probe] | None = None,
+    bank: Sequence[probes.Probe] = (),
+    beside: Sequence[Ranking] = (),
     fitted_here: bool = False,
     **more: Any,
 ) -> dict[str, Any]:
     """Everything measured of a reward model on these rankings, as evaluation.json holds it. `fitted_here`:
-    its τ comes from these very rankings. `more` goes in as it is, before the claims are made."""
+    its τ comes from these very rankings. Probes stand beside these rankings, or where there are none beside
+    those of `beside`. `more` goes in as it is, before the claims are made."""
     examples = [model.encode(each.prompt, each.rollouts, each.finished) for each in rankings]
-    if examples:
-        model.settle(examples)
     measured = Measured(model.rewards_of(examples, AT_ONCE), rankings)
     found = judgement.judge(measured.rewards, rankings, model.score)
     for named, name in (("by_labeler", by_labeler), ("by_arm", by_arm)):
@@ -213,20 +213,23 @@ def evaluate(
     found |= calibration(measured, model.tau, fitted_here) | {"mu": model.mu, "loss": measured.loss()}
     found["prompts_cut"] = sum(example.prompt_cut for example in examples)
     found["rollouts_cut"] = sum(example.rollouts_cut for example in examples)
-    if bank:
-        found["probes"] = probes.judge(model, bank, rankings, measured.rewards)
+    if bank and (rankings or beside):
+        real = measured.rewards if rankings else _rewards(model, beside)
+        found["probes"] = probes.judge(model, bank, rankings or beside, real)
     found |= more
     return found | {"claims": claims.of(found)}
 
 
 def compare(first: RewardModel, second: RewardModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
     """Two reward models on the same rankings, with a paired test over prompts."""
-    told = []
-    for model in (first, second):
-        examples = [model.encode(each.prompt, each.rollouts, each.finished) for each in rankings]
-        rewards = model.rewards_of(examples, AT_ONCE)
-        told.append(judgement.quintets(rewards, rankings, model.score))
-    return judgement.compare(*told)
+    return judgement.compare(
+        *(judgement.quintets(_rewards(each, rankings), rankings, each.score) for each in (first, second))
+    )
+
+
+def _rewards(model: RewardModel, rankings: Sequence[Ranking]) -> list[list[float]]:
+    examples = [model.encode(each.prompt, each.rollouts, each.finished) for each in rankings]
+    return model.rewards_of(examples, AT_ONCE)
 
 
 def trained_on(path: Path, dataset: Path) -> bool:

@@ -22,7 +22,7 @@ from rlhf.run import Cancelled, Failed, Outcome, RunDirectory, Stopped
 FINISHED, FAILED, TRY_AGAIN = 0, 1, 75
 TRAINERS = {
     "sft": "rlhf.train_sft:train",
-    "reward": "rlhf.train_reward:train",
+    "reward": "rlhf.reward_run:train",
     "policy": "rlhf.train_policy:train",
     "rollouts": "rlhf.rollouts:write",
     "evaluation": "rlhf.evaluate:measure",

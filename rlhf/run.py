@@ -219,12 +219,6 @@ class RunDirectory:
             self._may_end_after = step
         return step % every == 0 or step == self.total or self.ending is not None
 
-    def heed(self) -> None:
-        """End here, between two things that need no checkpoint, if someone asked the run to end."""
-        self._heed_cancel()
-        if self.ending:
-            raise self.ending
-
     def _heed_cancel(self) -> None:
         if self.ending is None and (self.path / "cancel").exists():
             self.ending = Cancelled

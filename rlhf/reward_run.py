@@ -1,0 +1,61 @@
+"""A run of kind reward, whole: train a reward model, then leave what it is worth in evaluation.json.
+
+What is judged is the checkpoint that the run proposes, read from the disk as anyone else would, on what was
+held out. How it is trained is the matter of `rlhf.train_reward`, how judged that of `rlhf.evaluate`.
+"""
+
+import gc
+import random
+from collections.abc import Sequence
+
+from rlhf import checkpoint, data, evaluate, learning_curve, probes, train_reward
+from rlhf.config import RewardConfig
+from rlhf.data import Ranking
+from rlhf.reward_model import RewardModel
+from rlhf.run import Outcome, RunDirectory
+
+BESIDE = 64  # rankings that were trained on, beside which probes stand where nothing was held out
+
+
+def train(run: RunDirectory, config: RewardConfig) -> Outcome:
+    """Train, or go on training, and judge."""
+    outcome = train_reward.train(run, config)
+    gc.collect()  # the model that was trained, before it is loaded again
+    judge(run, config, outcome)
+    return outcome
+
+
+def judge(run: RunDirectory, config: RewardConfig, outcome: Outcome) -> None:
+    """Leave evaluation.json, and once more with the learning curve if that is wished for."""
+    run.tell("measuring")
+    path = run.path / str(outcome.extra.get("suggested") or outcome.checkpoint)
+    model = RewardModel.load(path, checkpoint.choose_device(config.device), config.max_tokens)
+    given = data.rankings(run.input(config.dataset))
+    taught, held = parts(given, config)
+    dataset = {
+        "rankings": len(given),
+        "all_tied": sum(not ranking.teaches for ranking in given),
+        "labelers": len({ranking.labeler for ranking in given}),
+        "simulated": sum(ranking.simulated for ranking in given),
+        "trained_on": len(taught),
+        "held_out": len(held),
+    }
+    bank = probes.bank(given, run.path / probes.FILE)
+    about = {"checkpoint": str(path.relative_to(run.path)), "dataset": dataset}
+    found = evaluate.evaluate(model, held, bank, taught[:BESIDE], fitted_here=True, **about)
+    run.leave(evaluate.FILE, found)
+    run.log(" ".join(found["claims"]))
+    if config.learning_curve and held:
+        del model
+        curve = learning_curve.points(run, config, train_reward.train, taught, held)
+        curve.append({"rankings": len(taught), "accuracy": found["accuracy"]})
+        run.leave(evaluate.FILE, found | {"learning_curve": curve})
+        learning_curve.forget(run)
+
+
+def parts(given: Sequence[Ranking], config: RewardConfig) -> tuple[list[Ranking], list[Ranking]]:
+    """What was trained on and what was held out, in the orders in which training has them."""
+    telling = [ranking for ranking in given if ranking.teaches]
+    taught, held = data.split_by_prompt([ranking.prompt for ranking in telling], config.held_out, config.seed)
+    random.Random(config.seed).shuffle(held)
+    return [telling[number] for number in taught], [telling[number] for number in held]
