@@ -10,8 +10,8 @@ from rlhf.run import RunDirectory
 from rlhf.train_reward import train
 from tests.rlhf import tiny
 from tests.rlhf.test_reward_model import QUINTETS, rewards_and_gradients
-from tests.rlhf.test_train_reward import FAST, Doomed, Killed, saved
 
+FAST = {"learning_rate": 3e-3, "batch": 8, "evaluate_every": 3, "checkpoint_every": 4}
 KINDS = ["llama", "qwen3", "gpt2", "gemma3_text"]
 
 
@@ -22,6 +22,11 @@ def judge_of(folder, kind):
 def directory(folder, name, **values):
     start, dataset = tiny.policy(folder / "start"), tiny.rankings(folder / "rankings.jsonl", 24)
     return tiny.run_directory(folder / name, "reward", start, dataset, **FAST | values)
+
+
+def saved(path, outcome):
+    folder = path / outcome.checkpoint
+    return [(folder / name).read_bytes() for name in ("model.safetensors", "trainer/state.safetensors")]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,8 +68,8 @@ def test_killed_after_any_step_an_adapted_run_ends_with_the_same_bits(tmp_path):
     end = saved(whole, train(RunDirectory(whole), config.read(whole)))
     for last in (1, 5, 6):
         path = directory(tmp_path, f"killed after {last}", lora_rank=2, epochs=3)
-        with pytest.raises(Killed):
-            train(Doomed(path, last), config.read(path))
+        with pytest.raises(tiny.Killed):
+            train(tiny.Doomed(path, last), config.read(path))
         assert saved(path, train(RunDirectory(path), config.read(path))) == end, last
 
 
