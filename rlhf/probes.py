@@ -120,7 +120,7 @@ def judge(
 def _made(rankings: Sequence[Ranking]) -> list[Probe]:
     """The probes that every dataset has, at the first few of its prompts in the order of their digests."""
     first: dict[str, Ranking] = {}
-    for ranking in rankings:
+    for ranking in sorted(rankings, key=lambda each: (each.rollouts, each.ranks)):
         first.setdefault(data.prompt_digest(ranking.prompt), ranking)
     chosen = [first[digest] for digest in sorted(first)[:PROMPTS]]
     if not chosen:

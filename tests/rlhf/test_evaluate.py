@@ -1,15 +1,18 @@
 """Agreement with people: margins, accuracy, τ and calibration by hand."""
 
 import itertools
+import json
 import math
 import random
 
 import pytest
 import torch
 
-from rlhf import evaluate
+from rlhf import checkpoint, data, evaluate
 from rlhf.data import Ranking
 from rlhf.evaluate import Measured, accuracy, calibration_error, fit_tau, nll
+from rlhf.reward_model import RewardModel
+from tests.rlhf import tiny
 
 
 def margins(*values):
@@ -120,3 +123,92 @@ def test_the_arms_are_told_apart_where_lines_name_them():
 def test_empty_places_are_rank_zero():
     rankings = [Ranking("p", ("a", "b"), (2, 1)), Ranking("p", ("a", "b", "c"), (1, 1, 2))]
     assert evaluate.ranks_of(rankings, 3).tolist() == [[2, 1, 0], [1, 1, 2]]
+
+
+def split(*halves):
+    """Two-rollout rankings whose margins are given by half; the prompts' digests tell which half they are."""
+    prompts = sorted((f"prompt {number}" for number in range(8)), key=data.prompt_digest)
+    told = [
+        (margin, Ranking(prompts[number % 4 * 2 + half], ("a", "b"), (1, 2)))
+        for half, margins in enumerate(halves)
+        for number, margin in enumerate(margins)
+    ]
+    return Measured([[margin, 0.0] for margin, _ in told], [ranking for _, ranking in told])
+
+
+def test_each_half_of_the_prompts_is_judged_with_the_tau_of_the_other():
+    # By themselves the halves ask for 1 / ln 3 and for 2 / ln 3.
+    measured = split([1, 1, 1, -1], [2, 2, 2, -2])
+    others = evaluate.taus_of_others(measured)
+    assert others.tolist() == pytest.approx([2 / math.log(3)] * 4 + [1 / math.log(3)] * 4, rel=1e-6)
+    found = evaluate.calibration(measured, 1.5, fitted_here=True)
+    scaled = [margin * math.log(3) / 2 for margin in (1, 1, 1, -1)] + [
+        margin * math.log(3) for margin in (2, 2, 2, -2)
+    ]
+    by_hand = sum(math.log(1 + math.exp(-each)) for each in scaled) / 8
+    assert (found["nll"], found["tau"], found["tau_of"]) == (pytest.approx(by_hand), 1.5, "other prompts")
+    own = evaluate.nll(measured.margins, fit_tau(measured.margins))
+    assert found["nll"] > own  # what it was fitted on would flatter it
+
+
+def test_one_prompt_has_no_other_half_and_that_is_told():
+    measured = Measured([[1.0, 0.0]] * 3, [Ranking("p", ("a", "b"), (1, 2))] * 3)
+    assert evaluate.taus_of_others(measured) is None
+    found = evaluate.calibration(measured, 2.0, fitted_here=True)
+    assert (found["tau_of"], found["nll"]) == ("the same pairs", pytest.approx(math.log(1 + math.exp(-0.5))))
+
+
+def test_a_tau_from_elsewhere_is_taken_as_it_is():
+    measured = split([1, 1, 1, -1], [2, 2, 2, -2])
+    found = evaluate.calibration(measured, 2.0, fitted_here=False)
+    assert (found["tau_of"], found["nll"]) == ("elsewhere", pytest.approx(nll(measured.margins, 2.0)))
+    assert (found["nll_raw"], found["ece_raw"]) == (
+        nll(measured.margins, 1.0), calibration_error(measured.margins, 1.0)
+    )  # fmt: skip
+    assert evaluate.calibration(Measured([], []), 1.0, True)["tau_of"] == "nothing"
+
+
+def test_reliability_is_how_often_right_by_how_sure():
+    low, high = math.log(1.2), math.log(9)  # σ = 6/11 and .9
+    found = evaluate.reliability(margins(low, -low, low, high, high, high, -high), 1.0)
+    assert found == [
+        {"sure": pytest.approx(6 / 11), "right": pytest.approx(2 / 3), "pairs": 3},
+        {"sure": pytest.approx(0.9), "right": 0.75, "pairs": 4},
+    ]
+    assert evaluate.reliability(margins(), 1.0) == []
+
+
+@pytest.fixture
+def judge(policy_folder):
+    return RewardModel(*checkpoint.start_reward_model(policy_folder, 0), mu=0.1, tau=0.7)
+
+
+def test_an_evaluation_is_plain_numbers_of_the_models_own_rewards(judge, tmp_path):
+    rankings = data.rankings(tiny.rankings(tmp_path / "r.jsonl", 12))
+    found = evaluate.evaluate(judge, rankings, trained_on=False)
+    rewards = [
+        [judge.rewards_of([judge.encode(each.prompt, [text])])[0][0] for text in each.rollouts]
+        for each in rankings
+    ]
+    assert found["accuracy"]["value"] == pytest.approx(accuracy(Measured(rewards, rankings).margins))
+    assert found["nll"] == pytest.approx(nll(Measured(rewards, rankings).margins, 0.7), abs=1e-4)
+    for told in found["quintets"]:
+        assert told["rewards"] == pytest.approx(rewards[told["index"]], abs=1e-4)
+        assert told["scores"] == pytest.approx([judge.score(each) for each in told["rewards"]])
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    numbers = evaluate.numbers(found)
+    assert numbers["accuracy"] == found["accuracy"]["value"] and "quintets" not in numbers
+    assert numbers["by_labeler"] == Measured(rewards, rankings).right_by(evaluate.by_labeler)
+
+
+def test_two_models_are_compared_on_the_same_rankings(judge, policy_folder, tmp_path):
+    rankings = data.rankings(tiny.rankings(tmp_path / "r.jsonl", 12))
+    model, words = checkpoint.start_reward_model(policy_folder, 0)
+    model.score.weight.data.neg_()
+    turned = RewardModel(model, words)
+    found = evaluate.compare(judge, turned, rankings)
+    alone = evaluate.evaluate(judge, rankings)["accuracy"]
+    assert found["first"] == alone
+    assert found["second"]["value"] == pytest.approx(1 - alone["value"])
+    assert found["difference"] == pytest.approx(2 * alone["value"] - 1)
+    assert evaluate.compare(judge, judge, rankings)["p"] == 1

@@ -1,0 +1,141 @@
+"""What a reward model may say of itself, sentence by sentence, and the table beside it."""
+
+import pytest
+
+from rlhf import claims, evaluate, judgement
+from rlhf.data import Ranking
+from rlhf.evaluate import Measured, calibration
+
+BETTER, WORSE = [1.0, 0.0], [0.0, 1.0]
+
+
+def found(rewards, rankings, fitted_here=False, **more):
+    """An evaluation of these rewards, without a model."""
+    told = judgement.judge(rewards, rankings, lambda reward: 0.5)
+    told |= calibration(Measured(rewards, rankings), 1.0, fitted_here)
+    told |= {"mu": 0.0, "loss": None, "prompts_cut": 0, "rollouts_cut": 0} | more
+    return told | {"claims": claims.of(told)}
+
+
+def rankings(count, labelers=2, prompts=None, **more):
+    return [
+        Ranking(f"prompt {n % (prompts or count)}", ("a", "b"), (1, 2), f"labeler {n % labelers}", **more)
+        for n in range(count)
+    ]
+
+
+def said(*arguments, **more):
+    return " ".join(found(*arguments, **more)["claims"])
+
+
+def test_a_sound_model_on_many_rankings_has_one_thing_to_say():
+    told = found([BETTER] * 36 + [WORSE] * 4, rankings(40))["claims"]
+    assert len(told) == 1
+    assert told[0].startswith(
+        "It orders 90.0% of 40 pairs as the rankings do; at 95 % the share lies between"
+    )
+    assert told[0].endswith("better than a coin.")
+
+
+@pytest.mark.parametrize(
+    ("right", "words"),
+    [(21, "cannot be told from a coin"), (4, "worse than a coin"), (36, "better than a coin")],
+)
+def test_it_says_whether_it_can_be_told_from_a_coin(right, words):
+    assert words in said([BETTER] * right + [WORSE] * (40 - right), rankings(40))
+
+
+def test_with_nothing_held_out_it_claims_nothing():
+    assert said([], []).startswith("Nothing was held out")
+    assert "Nothing was held out" not in said([BETTER] * 40, rankings(40))
+
+
+def test_with_only_equals_held_out_it_claims_nothing():
+    told = said([BETTER], [Ranking("p", ("a", "b"), (1, 1), "ann")])
+    assert told.startswith("No ranking held out says that one rollout is better than another")
+    assert "kept and counted but not used: 1." in told
+
+
+def test_one_prompt_alone_has_no_interval_to_claim():
+    assert "all of one prompt" in said([BETTER] * 40, rankings(40, prompts=1))
+
+
+def test_one_labeler_is_no_people():
+    assert "All rankings are by one labeler" in said([BETTER] * 40, rankings(40, labelers=1))
+    assert "one labeler" not in said([BETTER] * 40, rankings(40))
+
+
+def test_the_labelers_are_those_of_the_whole_dataset_where_a_run_tells_it():
+    dataset = {"rankings": 200, "all_tied": 3, "labelers": 2, "simulated": 0}
+    told = said([BETTER] * 12, rankings(12, labelers=1), dataset=dataset)
+    assert "one labeler" not in told
+    assert "kept and counted but not used: 3." in told
+    assert "Only 12 rankings were held out" in told and "too few to claim" not in told
+
+
+def test_fewer_than_twenty_rankings_are_too_few():
+    assert "Only 19 rankings say anything, fewer than 20" in said([BETTER] * 19, rankings(19))
+    assert "Only" not in said([BETTER] * 20, rankings(20))
+
+
+def test_few_prompts_are_told():
+    assert "rests on 9 prompts" in said([BETTER] * 36, rankings(36, prompts=9))
+    assert "rests on" not in said([BETTER] * 40, rankings(40, prompts=10))
+
+
+def test_simulated_rankings_are_never_people():
+    assert "All rankings are simulated" in said([BETTER] * 40, rankings(40, simulated=True))
+    mixed = rankings(20, simulated=True) + rankings(20)
+    assert "20 of 40 rankings are simulated." in said([BETTER] * 40, mixed)
+
+
+def test_it_tells_on_which_pairs_tau_was_fitted():
+    assert "other half of the held-out prompts" in said([BETTER] * 40, rankings(40), True)
+    assert "fitted on the pairs it is judged on" in said([BETTER] * 40, rankings(40, prompts=1), True)
+    assert "fitted" not in said([BETTER] * 40, rankings(40))
+
+
+def test_what_it_learnt_from_is_memory():
+    assert "trained on this very file" in said([BETTER] * 40, rankings(40), trained_on=True)
+    assert "trained on" not in said([BETTER] * 40, rankings(40), trained_on=False)
+
+
+def test_a_model_that_rewards_length_is_told_so():
+    short_won = [Ranking(f"p{n}", ("a", "bbb"), (1, 2), f"labeler {n % 2}") for n in range(40)]
+    long_won = [Ranking(f"p{n}", ("aaa", "b"), (1, 2), f"labeler {n % 2}") for n in range(40)]
+    by_length = said([WORSE] * 40 + [BETTER] * 40, [*short_won, *long_won])
+    assert "Where the shorter one won it is right on only 0.0%: it rewards length." in by_length
+    assert "length" not in said([BETTER] * 80, [*short_won, *long_won])
+
+
+def test_cut_rollouts_and_holes_are_told():
+    assert "judged by their beginning: 3." in said([BETTER] * 40, rankings(40), rollouts_cut=3)
+    hole = {"above": 1, "worst": "empty", "probes": [{}] * 8, "median_real": 0.5}
+    assert "1 of 8 probes above the median real rollout, “empty” the highest" in said(
+        [BETTER] * 40, rankings(40), probes=hole
+    )
+    assert "probes" not in said([BETTER] * 40, rankings(40), probes=hole | {"above": 0})
+
+
+def test_the_table_shows_every_number_and_every_claim():
+    told = found([BETTER] * 30 + [WORSE] * 10, rankings(40))
+    told["against"] = judgement.compare(told["quintets"], told["quintets"])
+    told["probes"] = {
+        "median_real": 0.5, "worst": "empty", "above": 1,
+        "probes": [{"name": "empty", "score": 0.7, "above_median": True}],
+    }  # fmt: skip
+    lines = claims.table(told).splitlines()
+    shown = {line[:26].strip(): line[26:].strip() for line in lines}
+    assert shown["accuracy"].startswith("75.0%  (") and shown["accuracy"].endswith("40 pairs")
+    assert shown["by labeler labeler 0"].startswith("75.0%") and shown["by gap 1"] == shown["accuracy"]
+    assert (
+        shown["nll"] == f"{evaluate.nll(Measured([BETTER] * 30 + [WORSE] * 10, rankings(40)).margins, 1):.4g}"
+    )
+    assert shown["probe empty"] == "score 0.7 ABOVE"
+    assert shown["difference"].startswith("+0.000") and shown["p (flips, sign test)"] == "1, 1"
+    assert shown["shorter won"] == "–"
+    assert all(claim in lines for claim in told["claims"])
+
+
+def test_the_table_of_nothing_is_a_table():
+    assert claims.table(found([], [])).startswith("accuracy                   –\n")
