@@ -29,7 +29,7 @@ FROM base AS worker
 COPY requirements/worker.txt requirements/torch.txt requirements/
 # Another index's build of torch, such as the one for CPUs alone: --build-arg PIP_EXTRA_INDEX_URL=…
 ARG PIP_EXTRA_INDEX_URL
-RUN pip install --require-hashes --only-binary :all: --requirement requirements/worker.txt \
+RUN pip install --require-hashes --no-deps --only-binary :all: --requirement requirements/worker.txt \
     && pip install --only-binary :all: --requirement requirements/torch.txt
 COPY manage.py ./
 COPY labeler labeler
