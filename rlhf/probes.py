@@ -91,7 +91,7 @@ def judge(
         model.encode(prompt, [text], [probe.finished]) for probe in probes for prompt, text in probe.answers
     ]
     scored = iter(row[0] for row in model.rewards_of(examples))
-    told = []
+    told: list[dict[str, Any]] = []
     for probe in probes:
         each = [next(scored) for _ in probe.answers]
         prompt, text = probe.answers[0]
