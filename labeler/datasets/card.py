@@ -133,18 +133,24 @@ def _agreement(manifest: dict[str, Any]) -> Iterator[str]:
 
 
 def _biases(manifest: dict[str, Any]) -> Iterator[str]:
-    bias = manifest["bias"]
-    best, decided = bias["best_at"], bias["decided"]
     yield "\n## Known biases\n"
-    if decided:
-        yield (
-            f"Of two rollouts of different length, the longer one is ranked higher in "
-            f"{bias['longer_first'] / decided:.1%} of {decided:,} pairs."
-        )
-    if sum(best):
-        shares = ", ".join(f"{each / sum(best):.1%}" for each in best)
-        yield f"Ranked best, by the place at which it was shown, from the first to the fifth: {shares}."
-    if not decided and not sum(best):
+    measured = False
+    for whose, bias in manifest["bias"].items():
+        best, decided = bias["best_at"], bias["decided"]
+        who = "people" if whose == "people" else "simulated labelers"
+        measured = measured or bool(decided or sum(best))
+        if decided:
+            yield (
+                f"Of two rollouts of different length, {who} rank the longer one higher in "
+                f"{bias['longer_first'] / decided:.1%} of {decided:,} pairs."
+            )
+        if sum(best):
+            shares = ", ".join(f"{each / sum(best):.1%}" for each in best)
+            yield (
+                f"Ranked best by {who}, by the place at which it was shown, from the first to the fifth: "
+                f"{shares}."
+            )
+    if not measured:
         yield "Neither length nor the place on the page could be compared with the ranks."
     if manifest["simulated"]:
         yield "Simulated rankings are a program's, and are marked by `simulated`."

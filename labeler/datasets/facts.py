@@ -45,8 +45,8 @@ class Facts:
         }
         self.lengths, self.characters, self.longest = [0] * len(LENGTHS), 0, 0
         self.agreement: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
-        self.longer: Counter[str] = Counter()
-        self.best_at = [0] * data.MOST
+        self.longer: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
+        self.best_at = {False: [0] * data.MOST, True: [0] * data.MOST}
         self.prompt: str | None = None
         self.quintet: tuple | None = None
         self.ranks: list[tuple[bool, list[int]]] = []
@@ -105,11 +105,11 @@ class Facts:
             if ranks[i] != ranks[j] and rollouts[i] != rollouts[j]:
                 counts["pairs"] += 1
                 further = (len(rollouts[i]) - len(rollouts[j])) * (ranks[j] - ranks[i])
-                self.longer["decided"] += further != 0
-                self.longer["longer_first"] += further > 0
+                self.longer[simulated]["decided"] += further != 0
+                self.longer[simulated]["longer_first"] += further > 0
         shown = line.get("shown")
         if isinstance(shown, list) and sorted(shown) == [*range(data.MOST)] and ranks.count(1) == 1:
-            self.best_at[shown.index(ranks.index(1))] += 1
+            self.best_at[simulated][shown.index(ranks.index(1))] += 1
 
     def _length(self, text: str) -> None:
         self.lengths[bisect_right(LENGTHS, len(text)) - 1] += 1
@@ -155,15 +155,18 @@ class Facts:
                 "mean": self.characters / texts if texts else 0.0,
                 "longest": self.longest,
             },
-            "bias": {
-                "decided": self.longer["decided"],
-                "longer_first": self.longer["longer_first"],
-                "best_at": self.best_at,
-            },
+            "bias": {"people": self._bias(False), "simulated": self._bias(True)},
             "split": self._split(),
             "marks": list(self.marks),
             "early": self.early,
             "versions": {"quintet": __version__, "python": platform.python_version()},
+        }
+
+    def _bias(self, simulated: bool) -> dict[str, Any]:
+        longer = self.longer[simulated]
+        return {
+            **{name: longer[name] for name in ("decided", "longer_first")},
+            "best_at": self.best_at[simulated],
         }
 
     def _split(self) -> dict[str, Any]:

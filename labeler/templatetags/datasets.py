@@ -41,8 +41,7 @@ def bars(lengths: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 @register.filter
-def longer(facts: Mapping[str, Any]) -> str:
-    bias = facts["bias"]
+def longer(bias: Mapping[str, Any]) -> str:
     return f"{100 * bias['longer_first'] / bias['decided']:.0f} %"
 
 

@@ -234,8 +234,10 @@ def test_the_manifest_counts_what_is_in_the_file(project, new_ranking, others):
     assert facts["agreement"]["simulated"]["agreement"] is None
     assert facts["lengths"]["counts"][:2] == [9, 1]
     assert facts["lengths"]["longest"] == 30
-    assert facts["bias"]["best_at"] == [1, 0, 0, 1, 0]
-    assert (facts["bias"]["longer_first"], facts["bias"]["decided"]) == (19, 20)
+    people = facts["bias"]["people"]
+    assert people["best_at"] == [1, 0, 0, 1, 0]
+    assert (people["longer_first"], people["decided"]) == (19, 20)
+    assert facts["bias"]["simulated"]["decided"] == 0
 
 
 def test_the_split_of_the_manifest_is_the_one_that_a_run_makes(project, new_ranking):

@@ -278,7 +278,7 @@ def test_a_card_says_what_was_measured(project):
         card = dict(Export(project, dataset=frozen).folder(source))["README.md"]
         card = b"".join(card).decode()
     assert "order 33.3% of the pairs that both decide the same way (3 comparisons in 1 quintets)" in card
-    assert "the longer one is ranked higher in 66.7% of 3 pairs" in card
+    assert "people rank the longer one higher in 66.7% of 3 pairs" in card
     assert f"sha256 `{frozen.sha256}`" in card
     assert "| simulated, not by people | 1 |" in card
     assert "synthetic" in front(card)["tags"]
