@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlhf import adapters, card
+from rlhf import adapters, card, ensemble
 from rlhf.config import Refused
 from rlhf.data import Prompt, prompt_text
 
@@ -329,7 +329,8 @@ def save(
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    model.save_pretrained(part, state_dict=adapters.merged(model))
+    model.save_pretrained(part, state_dict=ensemble.with_mean_head(model, adapters.merged(model)))
+    ensemble.save(model, part)
     tokenizer.save_pretrained(part)
     write_json(part / LINEAGE, lineage | {"versions": versions()})
     (part / "README.md").write_text(card.write(lineage, metrics), encoding="utf-8")

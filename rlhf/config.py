@@ -170,6 +170,12 @@ class RewardConfig(_Training):
         choices=("listwise", "pairs"), advanced=True)
     centering: float = _setting(
         0.01, "Centring", "Keeps the mean reward of a quintet near zero.", 0, 10, advanced=True)
+    members: int = _setting(
+        1, "Members", "Heads on one backbone, each with its own sample of prompts; their spread is doubt.",
+        1, 64, advanced=True)
+    ensemble_penalty: float = _setting(
+        0.0, "Price of doubt", "An ensemble’s reward is its members’ mean less so many times their spread.",
+        0, 100, advanced=True)
     margin: float = _setting(
         0.0, "Margin", "How far the reward of the better rollout has to be ahead before that costs little.",
         0, 100, advanced=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf import attention, batch, checkpoint
+from rlhf import attention, batch, checkpoint, ensemble
 from rlhf.batch import Example
 from rlhf.data import Prompt
 
@@ -25,16 +25,23 @@ FASTER = 1.15  # what half precision must gain on a processor to be worth its ro
 WEIGHTS_WORTH_TRYING = 1_000_000  # below, no step takes long enough
 TRYING_SECONDS = 0.4  # for either precision, after its first pass
 
-Way = Callable[[Sequence[Example]], Tensor]  # quintets in, their rewards out
+Way = Callable[[Sequence[Example]], Tensor]  # quintets in, [members, quintets, places] out
 
 
 class RewardModel:
     """Model, tokenizer and scale. `layout` says how it takes quintets, once that has been tried."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, mu: float = 0.0, tau: float = 1.0, max_tokens: int | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        mu: float = 0.0,
+        tau: float = 1.0,
+        max_tokens: int | None = None,
+        penalty: float = 0.0,
     ):
         self.model, self.tokenizer, self.mu, self.tau = model, tokenizer, mu, tau
+        self.penalty = penalty  # λ of an ensemble, whose reward is its mean − λ · spread
         limits = [limit for limit in (max_tokens, checkpoint.longest(model)) if limit]
         self.limit = min(limits, default=None)
         self.layout = ""
@@ -48,7 +55,14 @@ class RewardModel:
         """A trained reward model with the scale that its quintet.json tells. Raises Unloadable."""
         known = checkpoint.lineage(path)
         model, tokenizer = checkpoint.load_reward_model(path, device)
-        return cls(model, tokenizer, known.get("mu", 0.0), known.get("tau", 1.0), max_tokens)
+        ensemble.restore(model, path)
+        scale = (known.get("mu", 0.0), known.get("tau", 1.0))
+        return cls(model, tokenizer, *scale, max_tokens, known.get("penalty", 0.0))
+
+    @property
+    def count(self) -> int:
+        """How many members it has: 1 where it is no ensemble."""
+        return ensemble.count(self.model)
 
     def encode(
         self, prompt: Prompt, rollouts: Sequence[str], finished: Sequence[bool] | None = None
@@ -61,22 +75,37 @@ class RewardModel:
         return batch.fit(checkpoint.encode_prompt(self.tokenizer, prompt), ids, self.limit)
 
     def rewards(self, examples: Sequence[Example]) -> Tensor:
-        """[quintets, places], fp32, as training takes them: with gradients, computed in `precision`."""
+        """[quintets, places], fp32, with gradients, computed in `precision`."""
+        return self.together(self.members(examples))
+
+    def members(self, examples: Sequence[Example]) -> Tensor:
+        """[members, quintets, places], fp32, as training takes them; one member where it is no ensemble."""
         if not self.layout:
             self.settle(examples)
         with self._computing(self.precision):
             return self._way(examples)
 
-    @torch.no_grad()
+    def together(self, members: Tensor) -> Tensor:
+        """What the members' rewards come to, [members, …] in and […] out: the mean − λ · spread."""
+        if len(members) == 1:
+            return members[0]
+        mean = members.mean(0)
+        return mean - self.penalty * spread(members) if self.penalty else mean
+
     def rewards_of(self, examples: Sequence[Example], at_once: int = 8) -> list[list[float]]:
         """The rewards of any number of quintets as plain numbers, in their order, computed in fp32."""
+        return [self.together(each).tolist() for each in self.members_of(examples, at_once)]
+
+    @torch.no_grad()
+    def members_of(self, examples: Sequence[Example], at_once: int = 8) -> list[Tensor]:
+        """The rewards by each member, [members, places], of any number of quintets, computed in fp32."""
         if examples and not self.layout:
             self.settle(examples)
-        found: list[list[float]] = [[] for _ in examples]
+        found: list[Tensor] = [torch.empty(0)] * len(examples)
         for portion in batch.portions(examples, at_once):
-            rewards = self._way([examples[number] for number in portion]).tolist()
-            for number, row in zip(portion, rewards, strict=True):
-                found[number] = row[: len(examples[number].rollouts)]
+            rewards = self._way([examples[number] for number in portion]).cpu()
+            for place, number in enumerate(portion):
+                found[number] = rewards[:, place, : len(examples[number].rollouts)]
         return found
 
     def score(self, reward: float) -> float:
@@ -186,12 +215,18 @@ class RewardModel:
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
 
     def _of_places(self, at_ends: Tensor, examples: Sequence[Example]) -> Tensor:
-        """Rewards in fp32 of the hidden states at the ends, [quintets, places, width]; zero where a partial
-        quintet has no rollout. The head is never rounded: the loss sees differences of its numbers."""
+        """Rewards in fp32, [members, quintets, places], of the hidden states at the ends, [quintets, places,
+        width]; zero where a partial quintet has no rollout. The head is never rounded: the loss sees
+        differences of its numbers."""
         with torch.autocast(at_ends.device.type, enabled=False):
-            found = self.model.score(at_ends.to(self.model.dtype))[..., 0].float()
-        there = [[place < len(each.rollouts) for place in range(found.shape[1])] for each in examples]
+            found = self.model.score(at_ends.to(self.model.dtype)).float().movedim(-1, 0)
+        there = [[place < len(each.rollouts) for place in range(found.shape[2])] for each in examples]
         return found.masked_fill(~torch.tensor(there, device=found.device), 0)
+
+
+def spread(members: Tensor) -> Tensor:
+    """How far the members are apart, [members, …] in and […] out: their standard deviation."""
+    return members.std(0, correction=0)
 
 
 def _close(found: Tensor, expected: Tensor, rounding: float) -> bool:

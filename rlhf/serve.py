@@ -3,7 +3,7 @@
     {"id", "op": "sample", "checkpoint", "prompts": […], "count", "temperature", "max_new_tokens", "seed"}
         -> {"id", "rollouts": [[{"text", "tokens", "finished"}]]}
     {"id", "op": "score", "checkpoint", "items": [{"prompt", "rollouts": […]}]}
-        -> {"id", "rewards": [[…]], "scores": [[…]]}
+        -> {"id", "rewards": [[…]], "scores": [[…]]}, and of an ensemble "spreads": [[…]]
     {"id", "op": "unload"} -> {"id", "unloaded": n}
     anything else, and whatever goes wrong -> {"id", "error", "remedy"}
 
@@ -28,7 +28,7 @@ import torch
 
 from rlhf import checkpoint, data
 from rlhf.config import Refused
-from rlhf.reward_model import RewardModel
+from rlhf.reward_model import RewardModel, spread
 from rlhf.sample import fitted, sample
 
 KEPT = 2  # models in memory
@@ -143,8 +143,10 @@ def _score(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
         raise Bad("“rollouts” must hold texts.")
     model = shelf.reward_model(_text(request, "checkpoint"))
     examples = [model.encode(prompt, row) for prompt, row in zip(prompts, rollouts, strict=True)]
-    rewards = model.rewards_of(examples)
-    return {"rewards": rewards, "scores": [[model.score(each) for each in row] for row in rewards]}
+    members = model.members_of(examples)
+    rewards = [model.together(each).tolist() for each in members]
+    told = {"rewards": rewards, "scores": [[model.score(each) for each in row] for row in rewards]}
+    return told | {"spreads": [spread(each).tolist() for each in members]} if model.count > 1 else told
 
 
 def _unload(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:

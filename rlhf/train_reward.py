@@ -2,7 +2,7 @@
 
 Reads top to bottom. One quintet is one example, scored in one forward pass for all who ranked it; the loss of
 a ranking is the listwise one (or all pairs) and a small centring. What is held out is held out by prompt.
-Leaves out ensembles.
+The members of an ensemble learn side by side, each from its own sample of the prompts.
 """
 
 import math
@@ -15,17 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf import adapters, batch, checkpoint, data, evaluate, losses, weights
+from rlhf import adapters, batch, checkpoint, data, ensemble, evaluate, losses, weights
 from rlhf.batch import Example
 from rlhf.config import RewardConfig
 from rlhf.data import Ranking
 from rlhf.optimizer import Optimizer, rate
-from rlhf.reward_model import RewardModel
+from rlhf.reward_model import RewardModel, spread
 from rlhf.run import Failed, Outcome, RunDirectory
 from rlhf.sample import sample
 
 MEASURED = 128  # held-out rankings behind a measurement on the way; a checkpoint is measured on all of them
 BLAMED = 5  # quintets that are named when a loss explodes
+TOLD = ("held_out_loss", "held_out_accuracy", "held_out_pairs", "spread")  # of a measurement, with its step
 REFERENCES = 64  # rollouts of the starting model whose mean reward becomes the middle of the score
 
 
@@ -55,11 +56,13 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
     # Adapters are put on the starting weights again: what was merged with them cannot be taken apart.
     start = resumed.path if resumed and not config.lora_rank else base
     model, tokenizer = checkpoint.start_reward_model(start, config.seed, device)
+    if config.members > 1:
+        ensemble.add(model, start, config.members, config.seed)
     if config.lora_rank:
         adapters.add(model, config.lora_rank)
     if config.gradient_checkpointing:
         adapters.compute_twice(model)
-    judge = RewardModel(model, tokenizer, max_tokens=config.max_tokens)
+    judge = RewardModel(model, tokenizer, max_tokens=config.max_tokens, penalty=config.ensemble_penalty)
 
     # 2. The rankings as tokens, split by prompt, and whether the model can take a quintet as one row.
     given = data.rankings(run.input(config.dataset))
@@ -74,7 +77,7 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
     optimizer = Optimizer(model, config.weight_decay, config.clip)
     lineage = run.lineage(config, base)
     metrics = _counts(given, taught, held)
-    counts = _weights(taught.lines, config, metrics).to(device)  # [rankings]
+    counts = _weights(taught.lines, config, metrics).to(device)  # [members, rankings]
     done, last = 0, None
     recent: list[float] = []  # losses, to tell what is usual
     best: dict[str, Any] = {}  # measurement so far, where it decides when to stop
@@ -98,16 +101,16 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
         loss = 0.0
         drawn = [taught.examples[rankings[0]] for rankings in chosen]
         for portion in batch.portions(drawn, config.micro_batch, config.tokens_per_row):
-            rewards = judge.rewards([drawn[place] for place in portion])  # [quintets, places]
-            numbers, rewards = _by_ranking(
-                [chosen[place] for place in portion], rewards
-            )  # [rankings, places]
-            ranks = evaluate.ranks_of([taught.lines[each] for each in numbers], rewards.shape[1]).to(device)
-            each = counts[numbers] * losses.KINDS[config.loss](rewards, ranks, config.margin)
-            part = (each + config.centering * losses.centering(rewards, ranks)).sum() / size
+            rewards = judge.members([drawn[place] for place in portion])  # [members, quintets, places]
+            numbers, rewards = _by_ranking([chosen[place] for place in portion], rewards)
+            several, _, places = rewards.shape  # [members, rankings, places]
+            ranks = evaluate.ranks_of([taught.lines[each] for each in numbers], places).to(device)
+            given = rewards.flatten(0, 1), ranks.repeat(several, 1)  # [members × rankings, places]
+            each = counts[:, numbers] * losses.KINDS[config.loss](*given, config.margin).view(several, -1)
+            part = (each.sum() + config.centering * losses.centering(*given).sum()) / (several * size)
             part.backward()
-            surprise |= zip(numbers, each.tolist(), strict=True)
-            loss += float(each.detach().sum()) / size
+            surprise |= zip(numbers, each.mean(0).tolist(), strict=True)
+            loss += float(each.detach().mean(0).sum()) / size
         learning_rate = rate(step, total, config.learning_rate, warmup)
         recent = [*recent, loss][-losses.MEMORY :]
         exploding = losses.exploding(recent)
@@ -128,13 +131,15 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
         if config.early_stop and measured.get("held_out_loss") is not None:
             best = _better(best, step, metrics)
             due = due or best["step"] == step
-        told = {name: measured.get(name) for name in ("held_out_loss", "held_out_accuracy", "held_out_pairs")}
+        told = {name: measured.get(name) for name in TOLD}
         run.step(step, loss=loss, learning_rate=learning_rate, **told)
 
         # 6. A checkpoint, at its time, at the end, and before the run has to stop; none of a model that
         # explodes.
         if due and (step == total or not exploding):
             scale = {"mu": judge.mu, "tau": judge.tau}
+            if judge.count > 1:
+                scale |= {"members": judge.count, "penalty": judge.penalty}
             last = run.save(
                 step, model, tokenizer, optimizer, lineage | scale, metrics, losses=recent, best=best
             )
@@ -163,18 +168,25 @@ def _split(judge: RewardModel, given: Sequence[Ranking], config: RewardConfig) -
 
 
 def _weights(rankings: Sequence[Ranking], config: RewardConfig, metrics: dict[str, Any]) -> Tensor:
-    """What each ranking counts, [rankings]; where labelers differ in it, the metrics tell."""
-    if config.labeler_weights == "equal":
-        return torch.ones(len(rankings))
-    found = weights.by_agreement(rankings)
-    metrics["labeler_weights"] = {name: vars(each) for name, each in found.items()}
-    return torch.tensor([found[ranking.labeler].weight for ranking in rankings])
+    """What each ranking counts for each member, [members, rankings]; the metrics tell by which labelers."""
+    counts = torch.ones(config.members, len(rankings))
+    if config.members > 1:
+        times = [
+            [weights.times_drawn(each.prompt, member, config.seed) for each in rankings]
+            for member in range(config.members)
+        ]
+        counts *= torch.tensor(times)
+    if config.labeler_weights == "agreement":
+        found = weights.by_agreement(rankings)
+        metrics["labeler_weights"] = {name: vars(each) for name, each in found.items()}
+        counts *= torch.tensor([found[ranking.labeler].weight for ranking in rankings])
+    return counts
 
 
 def _by_ranking(quintets: Sequence[Sequence[int]], rewards: Tensor) -> tuple[list[int], Tensor]:
-    """The numbers of these quintets' rankings, and a row of rewards for each of them."""
+    """The numbers of these quintets' rankings, and for each of them its quintet's rewards."""
     rows = [row for row, rankings in enumerate(quintets) for _ in rankings]
-    return [number for rankings in quintets for number in rankings], rewards[rows]
+    return [number for rankings in quintets for number in rankings], rewards[:, rows]
 
 
 def _better(best: dict[str, Any], step: int, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +236,8 @@ def _measure(
 ) -> dict[str, Any]:
     """The numbers of a step on what was held out; fits μ and τ, and keeps the shown quintets' scores."""
     typical = [reward for row in judge.rewards_of(references, config.micro_batch) for reward in row]
-    found = evaluate.Measured(judge.rewards_of(held.examples, config.micro_batch), held.lines)
+    members = judge.members_of(held.examples, config.micro_batch)
+    found = evaluate.Measured([judge.together(each).tolist() for each in members], held.lines)
     margins = found.margins
     judge.mu, judge.tau = sum(typical) / len(typical), evaluate.fit_tau(margins)
     shown = zip(held.lines, found.rewards, strict=True)
@@ -251,9 +264,16 @@ def _measure(
         "ece": evaluate.calibration_error(margins, judge.tau),
         "mu": judge.mu,
         "tau": judge.tau,
+        **_spread(members),
         "by_labeler": found.right_by(evaluate.by_labeler),
         "by_arm": found.right_by(evaluate.by_arm),
     }
+
+
+def _spread(members: Sequence[Tensor]) -> dict[str, float]:
+    """How far the members of an ensemble are apart, on average over all rollouts."""
+    apart = [spread(each) for each in members if len(each) > 1]
+    return {"spread": float(torch.cat(apart).mean())} if apart else {}
 
 
 def _counts(given: Sequence[Ranking], taught: Rankings, held: Rankings) -> dict[str, Any]:

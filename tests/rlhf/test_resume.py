@@ -12,7 +12,7 @@ from tests.rlhf import tiny
 STEPS = 9
 EVERYTHING = {
     "learning_rate": 3e-2, "batch": 8, "epochs": 3.6, "evaluate_every": 2, "checkpoint_every": 4,
-    "sample_quintets": 2, "early_stop": 3, "labeler_weights": "agreement", "margin": 0.1,
+    "sample_quintets": 2, "early_stop": 3, "labeler_weights": "agreement", "margin": 0.1, "members": 2,
 }  # fmt: skip
 
 
@@ -34,7 +34,13 @@ def left(path, outcome):
     steps = [json.loads(line) for line in (path / "steps.jsonl").read_text().splitlines()]
     for line in steps:
         line.pop("seconds")
-    files = ("model.safetensors", "trainer/state.safetensors", "quintet.json", "README.md")
+    files = (
+        "model.safetensors",
+        "heads.safetensors",
+        "trainer/state.safetensors",
+        "quintet.json",
+        "README.md",
+    )
     return (
         steps,
         (path / "samples.jsonl").read_bytes(),

@@ -317,9 +317,9 @@ def test_rankings_of_one_quintet_share_its_row_and_teach_as_if_apart(directory, 
     turned = [line | {"labeler": "another", "ranks": line["ranks"][::-1]} for line in lines[:2]]
     data.write_lines(path / "dataset.jsonl", [*lines, *turned])
     rows = []
-    compute = RewardModel.rewards
+    compute = RewardModel.members
     monkeypatch.setattr(
-        RewardModel, "rewards", lambda self, given: rows.append(len(given)) or compute(self, given)
+        RewardModel, "members", lambda self, given: rows.append(len(given)) or compute(self, given)
     )
     together = saved(path, run(path))
     first = read(path / "steps.jsonl")[0]["loss"]
