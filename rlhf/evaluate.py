@@ -205,8 +205,10 @@ def evaluate(
     its τ comes from these very rankings. Probes stand beside these rankings, or where there are none beside
     those of `beside`. `more` goes in as it is, before the claims are made."""
     examples = [model.encode(each.prompt, each.rollouts, each.finished) for each in rankings]
-    measured = Measured(model.rewards_of(examples, AT_ONCE), rankings)
-    found = judgement.judge(measured.rewards, rankings, model.score)
+    members = model.members_of(examples, AT_ONCE)
+    measured = Measured([model.together(each).tolist() for each in members], rankings)
+    apart = [each.tolist() for each in members] if model.count > 1 else None
+    found = judgement.judge(measured.rewards, rankings, model.score, apart)
     for named, name in (("by_labeler", by_labeler), ("by_arm", by_arm)):
         for each, told in measured.right_by(name).items():
             found[named][each] |= told

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from rlhf import checkpoint, data, evaluate
+from rlhf import checkpoint, data, ensemble, evaluate
 from rlhf.data import Ranking
 from rlhf.evaluate import Measured, accuracy, calibration_error, fit_tau, nll
 from rlhf.reward_model import RewardModel
@@ -212,3 +212,14 @@ def test_two_models_are_compared_on_the_same_rankings(judge, policy_folder, tmp_
     assert found["second"]["value"] == pytest.approx(1 - alone["value"])
     assert found["difference"] == pytest.approx(2 * alone["value"] - 1)
     assert evaluate.compare(judge, judge, rankings)["p"] == 1
+
+
+def test_what_the_members_of_an_ensemble_say_stands_beside_what_they_say_together(policy_folder, tmp_path):
+    model, words = checkpoint.start_reward_model(policy_folder, 0)
+    ensemble.add(model, policy_folder, 3, 0)
+    rankings = data.rankings(tiny.rankings(tmp_path / "r.jsonl", 6))
+    for told in evaluate.evaluate(RewardModel(model, words, penalty=0.5), rankings)["quintets"]:
+        members = torch.tensor(told["members"])
+        assert members.shape == (3, len(told["rollouts"]))
+        expected = members.mean(0) - 0.5 * members.std(0, correction=0)
+        assert told["rewards"] == pytest.approx(expected.tolist(), abs=1e-5)
