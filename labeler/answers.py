@@ -21,7 +21,7 @@ from django.db import DatabaseError, connection
 from labeler.celery import is_stopping
 from labeler.models import Checkpoint, Purpose, Quintet, Request, Run
 from labeler.trainer import MEMORY, kill_group, spawn
-from labeler.uncertainty import uncertainty
+from labeler.uncertainty import disagreement, uncertainty
 
 IDLE = 300.0  # seconds
 LONGEST = 900.0
@@ -225,9 +225,10 @@ def _read(quintets: list[Quintet], judge: Checkpoint, folder: Path) -> None:
     items = [
         {"prompt": each.prompt.content, "rollouts": row} for each, row in zip(quintets, texts, strict=True)
     ]
-    rewards = warm.ask("score", checkpoint=str(folder), items=items)["rewards"]
-    for quintet, row, its_rewards in zip(quintets, texts, rewards, strict=True):
-        quintet.uncertainty = uncertainty(its_rewards, row, judge.lineage.get("tau") or 1.0)
+    said = warm.ask("score", checkpoint=str(folder), items=items)
+    measure, told = (disagreement, "spreads") if "spreads" in said else (uncertainty, "rewards")
+    for quintet, row, numbers in zip(quintets, texts, said[told], strict=True):
+        quintet.uncertainty = measure(numbers, row, judge.lineage.get("tau") or 1.0)
         quintet.scored_by = judge
     Quintet.objects.bulk_update(quintets, ["uncertainty", "scored_by"])
 

@@ -6,7 +6,8 @@ the share of the pairs that the model expects to get wrong by its own account. T
 is the best would ask about one place of five only, while a labeler orders all of them. Two rollouts with the
 same text are no pair: nobody learns anything from their order.
 
-Left out: the spread of an ensemble, which also tells what one model alone is wrongly sure of."""
+An ensemble tells more: where its members are apart, labels would bring them together, however sure each one
+is for itself. There the measure is s/(1 + s), with s the mean spread of the rollouts over τ."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -23,3 +24,11 @@ def uncertainty(rewards: Sequence[float], texts: Sequence[str], tau: float) -> f
     ]
     # 1 − |2σ(x) − 1| is 2σ(−|x|).
     return sum(2 / (1 + exp(min(each, 700.0))) for each in apart) / len(apart) if apart else 0.0
+
+
+def disagreement(spreads: Sequence[float], texts: Sequence[str], tau: float) -> float:
+    """Towards 1: the members of an ensemble are far apart; 0: they are one, or there is nothing to ask."""
+    if len(set(texts)) < 2:
+        return 0.0
+    mean = sum(spreads) / len(spreads) / tau
+    return mean / (1 + mean)

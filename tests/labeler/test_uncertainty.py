@@ -11,7 +11,7 @@ from django.core.management import call_command
 
 from labeler import answers, tasks
 from labeler.models import Checkpoint, Project, Request, Run
-from labeler.uncertainty import uncertainty
+from labeler.uncertainty import disagreement, uncertainty
 
 CHILD = """
 import json, sys
@@ -40,6 +40,13 @@ def test_the_measure_lies_between_none_and_one_and_knows_twins():
     assert uncertainty([2.0, 2.0, 9.0], ["same", "same", "other"], 1.0) == uncertainty(
         [2.0, 9.0], ["s", "o"], 1.0
     )
+
+
+def test_the_measure_of_an_ensemble_grows_with_its_spread():
+    assert disagreement([1.0, 3.0], ["a", "b"], 2.0) == pytest.approx(0.5)  # a mean spread of τ
+    assert disagreement([9.0, 27.0], ["a", "b"], 2.0) == pytest.approx(0.9)
+    assert disagreement([0.0, 0.0], ["a", "b"], 2.0) == 0
+    assert disagreement([5.0, 5.0], ["same", "same"], 2.0) == 0
 
 
 @pytest.fixture
@@ -72,6 +79,19 @@ def test_what_the_reward_model_is_least_sure_of_is_ranked_first(judge, project, 
         assert quintet.scored_by == judge
     assert sure[0].uncertainty < 0.01 < 0.5 < unsure[0].uncertainty <= 1
     assert Place.objects.next_for(labeler, project).quintet in unsure
+
+
+@pytest.mark.django_db(transaction=True)
+def test_where_the_members_of_an_ensemble_are_apart_is_ranked_first(judge, project, compose, monkeypatch):
+    ensemble = CHILD.replace(
+        "scores=rewards", "scores=rewards, spreads=[[each / 9 for each in row] for row in rewards]"
+    )
+    monkeypatch.setattr(answers.Warm, "COMMAND", (sys.executable, "-c", ensemble))
+    sure, unsure = compose(1, SURE), compose(1, UNSURE)
+    tasks.answer(Request.objects.ask_to_order(project, judge).pk)
+    for quintet in (*sure, *unsure):
+        quintet.refresh_from_db()
+    assert unsure[0].uncertainty < 0.1 < sure[0].uncertainty < 1
 
 
 @pytest.mark.django_db(transaction=True)

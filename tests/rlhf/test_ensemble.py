@@ -1,4 +1,4 @@
-"""Ensembles: one checkpoint that plain transformers opens, members that learn apart, what their doubt costs."""
+"""Ensembles: one checkpoint that plain transformers opens, members that learn apart, the price of doubt."""
 
 import json
 
