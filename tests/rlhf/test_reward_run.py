@@ -4,10 +4,12 @@ import json
 import math
 
 import pytest
+import torch
 
-from rlhf import checkpoint, config, data, learning_curve, reward_run, train_reward
+from rlhf import checkpoint, config, data, learning_curve, losses, reward_run, train_reward
 from rlhf.evaluate import Measured, accuracy, fit_tau
 from rlhf.execute import execute
+from rlhf.optimizer import Optimizer
 from rlhf.reward_model import RewardModel
 from rlhf.reward_run import parts, train
 from rlhf.run import Cancelled, Failed, RunDirectory, Stopped
@@ -180,3 +182,21 @@ def test_a_part_that_cannot_be_trained_is_told_and_costs_nothing_else(directory)
     found = learning_curve.points(run, settings, failing, taught, held)
     assert [point["failed"] for point in found] == ["The loss stopped being a number."] * 3
     assert {point["accuracy"]["value"] for point in found} == {None}
+
+
+def test_one_update_raises_the_second_best_that_was_scored_low_and_lowers_the_worst(policy_folder):
+    """As the table of disagreements shows it: the best stays up, the second best was seen last."""
+    model, words = checkpoint.start_reward_model(policy_folder, 0)
+    judge = RewardModel(model, words)
+    example = judge.encode("A joke?", ["pelican fish", "why", "a bird", "road road road", "big beak"])
+    before = judge.rewards_of([example])[0]
+    seen = sorted(range(5), key=lambda place: -before[place])  # the model's own order
+    ranks = torch.zeros(1, 5, dtype=torch.long)
+    ranks[0, [seen[0], seen[4], seen[3], seen[2], seen[1]]] = torch.tensor([1, 2, 3, 4, 5])
+    found = losses.listwise(judge.rewards([example]), ranks)
+    found.mean().backward()
+    Optimizer(model, 0.0, 1.0).step(1e-4)
+    after = judge.rewards_of([example])[0]
+    assert judge.score(after[seen[4]]) > judge.score(before[seen[4]])
+    assert judge.score(after[seen[1]]) < judge.score(before[seen[1]])
+    assert losses.listwise(torch.tensor([after]), ranks) < found
