@@ -18,7 +18,7 @@ from labeler.reading import rendered
 LETTERS = "abcde"
 RANKS = {str(rank): rank for rank in range(1, len(LETTERS) + 1)}
 MARKS = ("nonsense", "unsafe")
-DRAFT = (*MARKS, "acceptable", "focus_seconds", "at")
+DRAFT = (*(f"rank-{letter}" for letter in LETTERS), *MARKS, "acceptable", "focus_seconds", "at")
 # A form, or a draft of one: the values under each name.
 Filled = Mapping[str, Sequence[str]]
 
@@ -132,7 +132,7 @@ def seconds(filled: Filled) -> float | None:
 
 def draft_of(filled: Filled) -> dict[str, list[str]] | None:
     """The part of a form that a draft keeps; None where nothing was done yet."""
-    kept = {name: list(filled[name]) for name in filled if name.startswith("rank-") or name in DRAFT}
+    kept = {name: [value.replace("\0", "") for value in filled[name]] for name in filled if name in DRAFT}
     return kept if kept.keys() - {"focus_seconds", "at"} else None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from django.apps import apps
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
 from django.db.models import Count, Exists, F, OuterRef, Q, Sum
@@ -203,11 +204,16 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
 
     def recent(self, labeler: User, project: Project) -> "RankingQuerySet":
         """Their last ones, newest first, which they may still revise or take back. A quintet that came again
-        is here once."""
+        is here once. What was a check goes with the work around it (`Ranking.in_a_closed_round`)."""
         since = timezone.now() - REVISABLE
         mine = self.filter(labeler=labeler, quintet__project=project, current=True, created_at__gt=since)
         later = mine.filter(quintet=OuterRef("quintet"), pk__gt=OuterRef("pk"))
-        open_ones = mine.filter(~Exists(later), quintet__round__closed_at=None)
+        closed = {"project": OuterRef("quintet__project"), "closed_at__gte": OuterRef("created_at")}
+        settled = Q(purpose=Purpose.WORK, quintet__round__closed_at__isnull=False)
+        settled |= ~Q(purpose=Purpose.WORK) & Exists(
+            apps.get_model("labeler", "Round").objects.filter(**closed)
+        )
+        open_ones = mine.filter(~Exists(later)).exclude(settled)
         work = open_ones.exclude(purpose=Purpose.PRACTICE).order_by("-created_at", "-pk")
         return work.select_related("quintet__prompt").prefetch_related("quintet__rollouts")[:RECENT]
 
@@ -389,10 +395,18 @@ class Ranking(models.Model):
         self.quintet.locked()
         return Ranking.objects.select_related("quintet__project", "quintet__round").get(pk=self.pk)
 
+    @property
+    def in_a_closed_round(self) -> bool:
+        """A check is served in later rounds than its quintet's: it is of the round in which it was ranked, or
+        it could be told from work by what can be changed."""
+        if self.purpose == Purpose.WORK:
+            return self.quintet.round.closed_at is not None
+        return self.quintet.project.rounds.filter(closed_at__gte=self.created_at).exists()
+
     def _refuse_if_settled(self) -> None:
         if self.returned_at:
             return
-        if self.quintet.round.closed_at:
+        if self.in_a_closed_round:
             raise RankingRefused("Its round is closed. This ranking stands.")
         if self.created_at < timezone.now() - REVISABLE:
             raise RankingRefused("A ranking can be changed for a day. This one stands.")

@@ -93,7 +93,8 @@ def skip(request: HttpRequest, slug: str) -> HttpResponse:
     skipped, note = None, ""
     try:
         left = Place.objects.redeem(request.POST.get("ticket", ""), request.user, project).place
-        skipped = left.skip(request.user, request.POST.get("reason", ""), request.POST.get("note", ""))
+        why = request.POST.get("note", "").replace("\0", "")
+        skipped = left.skip(request.user, request.POST.get("reason", ""), why)
     except RankingRefused as refused:
         note = str(refused)
     if not request.htmx and not note:
@@ -165,7 +166,7 @@ def revise(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
             messages.success(request, words)
             there = reverse("rank_mine", args=[slug])
             return HttpResponse(headers={"HX-Redirect": there}) if request.htmx else redirect(there)
-    context = about(request, project, ranking.quintet.round) | {"error": error, "ranking": ranking}
+    context = about(request, project, round_of(project, ranking)) | {"error": error, "ranking": ranking}
     context |= desk(ranking.quintet, shown, filled if error else filled_by(ranking, shown))
     context |= {"to": request.path, "says": "Keep this order", "key": f"ranking {pk}"}
     return page(request, context, status=422 if error else 200)
@@ -229,8 +230,7 @@ def answer(
     undo: Ranking | Skip | None = None,
 ) -> HttpResponse:
     """The quintet at this place, with what the labeler did so far; without a place, why there is none."""
-    round = place.quintet.round if place else Round.objects.filter(project=project).last()
-    context = about(request, project, round) | {"error": error, "note": note}
+    context = about(request, project, round_of(project, place)) | {"error": error, "note": note}
     if undo:
         context["undo"] = {
             "says": "Take the skip back" if isinstance(undo, Skip) else "Undo",
@@ -274,6 +274,14 @@ def practice(request: HttpRequest, project: Project) -> dict[str, Any]:
         "share": result.share,
     }
     return {"practice": progress | {"passed": bool(membership.practised_at), "needed": project.practice_pass}}
+
+
+def round_of(project: Project, shown: Place | Ranking | None) -> Round | None:
+    """The round that stands on the page: for a hidden check the newest one, as for the work around it,
+    because the round that it was made in, or first ranked in, would give it away."""
+    if shown and shown.purpose == Purpose.WORK:
+        return shown.quintet.round
+    return Round.objects.filter(project=project).last()
 
 
 def about(request: HttpRequest, project: Project, round: Round | None) -> dict[str, Any]:

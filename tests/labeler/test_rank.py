@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from labeler import review
 from labeler.models import (
     Checkpoint,
     Membership,
@@ -296,6 +297,30 @@ def test_a_draft_renews_the_lease_and_one_for_a_place_of_others_is_dropped(
     assert as_labeler.post(url(project, "rank_draft"), sent).status_code == 204
     assert Place.objects.get().draft is None and Place.objects.get().labeler == second
     assert as_labeler.post(url(project, "rank_draft"), {"ticket": "x"}).status_code == 422
+
+
+def test_a_nul_in_a_draft_or_a_note_is_no_fault_of_ours(as_labeler, project, compose):
+    compose(1)
+    sent = form(as_labeler, project) | {"rank-a": "\0", "at": "1\0", "rank-\0": "1"}
+    assert as_labeler.post(url(project, "rank_draft"), sent).status_code == 204
+    assert set(Place.objects.get().draft) == {*(f"rank-{letter}" for letter in "abcde"), "at"}
+    why = {"ticket": sent["ticket"], "reason": "broken", "note": "a\0b"}
+    as_labeler.post(url(project, "rank_skip"), why)
+    assert Skip.objects.get().note == "ab"
+
+
+def test_a_check_made_in_an_earlier_round_says_what_work_says(as_labeler, labeler, admin, project, compose):
+    [work] = compose(1)
+    check = review.make_check(work, admin, "gold", [1, 2, 3, 4, 5], "")
+    Round.objects.get().close(admin)
+    compose(1)
+    Place.objects.create(project=project, quintet=check, purpose="gold", labeler=labeler).seat(labeler)
+    page = as_labeler.get(url(project)).content.decode()
+    assert work.prompt.content in page and "Round 2" in page and "Round 1" not in page
+    as_labeler.post(url(project, "rank_submit"), form(as_labeler, project))
+    [ranking] = Ranking.objects.all()
+    again = as_labeler.get(reverse("rank_revise", args=[project.slug, ranking.pk])).content.decode()
+    assert "Round 2" in again and "Round 1" not in again
 
 
 def test_a_skip_goes_on_and_can_be_taken_back(as_labeler, project, labeler, compose):

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from labeler import review
 from labeler.models import AuditEntry, Membership, Place, Project, Ranking, Round, User
 from labeler.models.rankings import AlreadyRanked, RankingRefused, TakenBack
 from tests.labeler.fixtures import JOKES
@@ -206,3 +207,20 @@ def test_what_came_twice_is_among_the_recent_ones_once(project, labeler, compose
     repeat = Ranking.objects.filter(purpose="repeat").latest("pk")
     recent = list(Ranking.objects.recent(labeler, project))
     assert repeat in recent and len({each.quintet_id for each in recent}) == len(recent)
+
+
+def test_a_check_goes_with_the_round_in_which_it_was_ranked(project, labeler, admin, compose):
+    """It was made in an earlier one: staying where work can be changed, it could be told from it."""
+    [work] = compose(1)
+    check = review.make_check(work, admin, "gold", RANKS, "")
+    Round.objects.get().close(admin)
+    place = Place.objects.create(project=project, quintet=check, purpose="gold", labeler=labeler)
+    place.seat(labeler)
+    ranking = check.record_ranking(labeler, place, RANKS, place.key)
+    assert list(Ranking.objects.recent(labeler, project)) == [ranking]
+    ranking = ranking.revise(labeler, OTHER)
+    compose(1)
+    Round.objects.current(project).close(admin)
+    assert not Ranking.objects.recent(labeler, project)
+    with pytest.raises(RankingRefused, match="round is closed"):
+        ranking.take_back(labeler)
