@@ -31,7 +31,7 @@ def seen_by(request: HttpRequest) -> QuerySet[Run]:
 
 
 def whole(text: str | None, otherwise: int) -> int:
-    return int(text) if text and text.lstrip("-").isdecimal() and len(text) < 10 else otherwise
+    return int(text) if text and text.removeprefix("-").isdecimal() and len(text) < 10 else otherwise
 
 
 @admin_required
