@@ -35,12 +35,18 @@ from labeler.models import (
 )
 from labeler.models.rankings import RankingRefused
 
-LABELERS, QUINTETS, ROLLOUTS = 4, 3, 3
-people, orders = st.integers(0, LABELERS - 1), st.permutations(range(1, ROLLOUTS + 1))
+LABELERS, QUINTETS, ROLLOUTS = 3, 3, 3
+orders, any_of = st.permutations(range(1, ROLLOUTS + 1)), st.integers(0, 59)
+
+
+def one(several, number: int):
+    """One of them, whichever the number says; None of none."""
+    found = list(several)
+    return found[number % len(found)] if found else None
 
 
 class Queue(RuleBasedStateMachine):
-    """Each labeler has a browser that remembers the last form it was shown, and may send it at any time."""
+    """Each labeler has a browser that remembers the forms it was shown, and may send one at any time."""
 
     @initialize(overlap=st.integers(1, 3))
     def begin(self, overlap: int) -> None:
@@ -50,10 +56,10 @@ class Queue(RuleBasedStateMachine):
             name=name, slug=name, overlap=overlap, gold_rate=0, repeat_rate=0
         )
         self.people = [User.objects.create(username=f"{name} {number}") for number in range(LABELERS)]
-        self.memberships = [Membership.objects.create(project=self.project, user=who) for who in self.people]
+        Membership.objects.bulk_create(Membership(project=self.project, user=who) for who in self.people)
         self.round = Round.objects.current(self.project)
-        self.forms: dict[int, list[str]] = {number: [] for number in range(LABELERS)}
-        self.sent: dict[uuid.UUID, tuple[int, list[int]]] = {}  # acknowledged: by whom, saying what
+        self.forms: list[tuple[User, str]] = []
+        self.sent: dict[uuid.UUID | None, Ranking] = {}  # what was acknowledged
         for number in range(QUINTETS):
             self.add(number)
 
@@ -62,94 +68,115 @@ class Queue(RuleBasedStateMachine):
         texts = [f"rollout {each}" for each in range(ROLLOUTS)]
         Quintet.objects.compose(self.project, self.round, prompt, texts)
 
+    def rankings(self):
+        return Ranking.objects.filter(quintet__project=self.project, current=True).order_by("pk")
+
+    def free_places(self, quintet: Quintet):
+        return quintet.places.waiting().vacant()
+
     # What people do.
 
-    @rule(number=people)
+    @rule(number=any_of)
     def claim(self, number: int) -> None:
-        who = self.people[number]
-        could = Quintet.objects.filter(project=self.project).awaiting(who).exists()
+        who = self.people[number % LABELERS]
+        could = set(Quintet.objects.filter(project=self.project).awaiting(who))
         place = Place.objects.next_for(who, self.project)
-        assert (place is not None) == could, "whoever can be served is served, and nobody else"
+        assert bool(place) == bool(could), "whoever can be served is served, and nobody else"
         if place:
+            assert place.quintet in could
             assert place.labeler_id == who.pk and not place.done
             assert Place.objects.next_for(who, self.project).pk == place.pk
-            self.forms[number].append(place.ticket())
+            self.forms.append((who, place.ticket()))
 
-    @rule(number=people, ranks=orders, back=st.integers(1, 3))
-    def submit(self, number: int, ranks: list[int], back: int) -> None:
-        """A form that was shown, the last one or one of an older tab; perhaps once more."""
-        who, forms = self.people[number], self.forms[number]
-        if len(forms) < back:
+    @rule(ranks=orders, back=any_of)
+    def submit(self, ranks: list[int], back: int) -> None:
+        """The form shown last, or one of an older tab; and once more."""
+        if not self.forms:
             return
-        ticket = Place.objects.redeem(forms[-back], who, self.project)
+        who, form = self.forms[-1 - back % 4 % len(self.forms)]
+        ticket = Place.objects.redeem(form, who, self.project)
+        quintet = ticket.place.quintet
         try:
-            ranking = ticket.place.quintet.record_ranking(who, ticket.place, ranks, ticket.key)
+            ranking = quintet.record_ranking(who, ticket.place, ranks, ticket.key)
         except RankingRefused:
-            mine = Ranking.objects.filter(quintet=ticket.place.quintet, labeler=who)
-            assert mine.exists(), "refused only because something of theirs is stored"
+            assert quintet.rankings.filter(labeler=who).exists(), "only because something of theirs is kept"
             return
         assert ranking.ranks == ranks
-        self.sent[ticket.key] = (number, list(ranks))
-        again = Place.objects.redeem(forms[-back], who, self.project)
-        assert again.place.quintet.record_ranking(who, again.place, ranks, again.key) == ranking
+        self.sent[ticket.key] = ranking
+        again = Place.objects.redeem(form, who, self.project)
+        assert quintet.record_ranking(who, again.place, ranks, again.key) == ranking
+        if ranking.current and ranking.surplus and not self.excluded(who):
+            assert not self.free_places(quintet).exists()
 
-    @rule(number=people)
-    def leave(self, number: int) -> None:
-        Place.objects.release(self.people[number])
+    def excluded(self, who: User) -> bool:
+        return self.project.memberships.filter(user=who, excluded_at__isnull=False).exists()
 
-    @rule(number=people)
-    def stay(self, number: int) -> None:
-        Place.objects.hold(self.people[number], self.project)
+    @rule(number=any_of, leaves=st.booleans())
+    def leave_or_stay(self, number: int, leaves: bool) -> None:
+        who = self.people[number % LABELERS]
+        if leaves:
+            Place.objects.release(who)
+            assert not self.project.places.filter(labeler=who, done=False).exists()
+        else:
+            Place.objects.hold(who, self.project)
 
     @rule()
     def leases_run_out(self) -> None:
         held = self.project.places.filter(done=False, labeler__isnull=False)
         held.update(leased_until=timezone.now() - timedelta(seconds=1))
 
-    @rule(number=people, reason=st.sampled_from(Skip.Reason.values))
+    @rule(number=any_of, reason=st.sampled_from(Skip.Reason.values))
     def skip(self, number: int, reason: str) -> None:
-        held = self.project.places.filter(labeler=self.people[number], done=False).first()
-        if held:
-            held.skip(self.people[number], reason)
-            assert not self.project.places.filter(labeler=self.people[number], pk=held.pk).exists()
+        held = self.project.places.filter(done=False, labeler__isnull=False).select_related("labeler")
+        if place := one(held, number):
+            who = place.labeler
+            place.skip(who, reason)
+            assert not self.project.places.filter(labeler=who, pk=place.pk).exists()
+            assert place.quintet not in Quintet.objects.awaiting(who)
 
-    @rule(number=people)
+    @rule(number=any_of)
     def take_back_a_skip(self, number: int) -> None:
-        if skip := self.people[number].skips.first():
+        if skip := one(Skip.objects.filter(quintet__project=self.project), number):
             place = skip.take_back()
-            assert place is None or place.labeler_id == self.people[number].pk
+            assert place is None or place.labeler_id == skip.labeler_id
+            assert place or not self.free_places(skip.quintet).served_to(skip.labeler).exists()
             assert not Skip.objects.filter(pk=skip.pk).exists()
 
-    @rule(number=people, ranks=orders)
+    @rule(number=any_of, ranks=orders)
     def revise(self, number: int, ranks: list[int]) -> None:
-        who = self.people[number]
-        if ranking := Ranking.objects.recent(who, self.project).first():
+        if ranking := one(self.rankings(), number):
+            who = ranking.labeler
             assert ranking.revise(who, ranks).ranks == ranks
             assert ranking.quintet.rankings.filter(labeler=who, current=True).count() == 1
 
-    @rule(number=people)
+    @rule(number=any_of)
     def take_back(self, number: int) -> None:
-        who = self.people[number]
-        if ranking := Ranking.objects.recent(who, self.project).first():
+        if ranking := one(self.rankings(), number):
+            who = ranking.labeler
             place = ranking.take_back(who)
             assert not Ranking.objects.get(pk=ranking.pk).current
+            assert bool(place) == (not ranking.surplus and not ranking.quintet.set_aside_at)
             if place:
                 assert Place.objects.next_for(who, self.project).pk == place.pk
-                self.forms[number].append(place.ticket())
+                self.forms.append((who, place.ticket()))
 
     # What admins do.
 
-    @rule(number=people)
+    @rule(number=any_of)
     def exclude_or_count_again(self, number: int) -> None:
-        membership = Membership.objects.get(pk=self.memberships[number].pk)
+        membership = one(self.project.memberships.order_by("pk"), number)
+        who = membership.user
         if membership.excluded_at:
             membership.take_back(self.admin)
+            for ranking in self.rankings().filter(labeler=who, surplus=True):
+                assert not self.free_places(ranking.quintet).exists()
         else:
             membership.exclude("It looks like chance.", self.admin)
+            assert not self.project.places.filter(labeler=who).exists()
 
-    @rule(number=st.integers(0, QUINTETS - 1))
+    @rule(number=any_of)
     def set_aside_or_bring_back(self, number: int) -> None:
-        quintet = self.project.quintets.order_by("pk")[number]
+        quintet = one(self.project.quintets.order_by("pk"), number)
         if quintet.set_aside_at:
             quintet.bring_back(self.admin)
         else:
@@ -160,6 +187,10 @@ class Queue(RuleBasedStateMachine):
         self.project.overlap, self.project.queue, self.most = overlap, queue, max(overlap, self.most)
         self.project.save(update_fields=["overlap", "queue"])
         Quintet.objects.reorder(self.project)
+        for quintet in self.project.quintets.waiting():
+            places = quintet.places.filter(purpose="work")
+            taken = places.filter(labeler__isnull=False).count()
+            assert places.filter(done=False, labeler=None).count() == max(0, overlap - taken)
 
     @precondition(lambda self: self.project.quintets.count() < 2 * QUINTETS)
     @rule()
@@ -179,8 +210,9 @@ class Queue(RuleBasedStateMachine):
         self.the_counts_are_right(places, [each for each in stored if each.current])
 
     def no_ranking_is_lost(self, stored: dict[uuid.UUID | None, Ranking]) -> None:
-        for key, (number, ranks) in self.sent.items():
-            assert (stored[key].labeler_id, stored[key].ranks) == (self.people[number].pk, ranks)
+        for key, was in self.sent.items():
+            now = stored[key]
+            assert (now.pk, now.labeler_id, now.ranks) == (was.pk, was.labeler_id, was.ranks)
 
     def places_and_rankings_agree(self, places: list[Place], rankings: list[Ranking]) -> None:
         """A filled place has its labeler's ranking, and a ranking that is not surplus has its place."""
@@ -217,7 +249,7 @@ class Queue(RuleBasedStateMachine):
 @pytest.mark.django_db
 def test_the_queue_keeps_its_promises_whatever_people_do():
     calm = settings(
-        max_examples=15,
+        max_examples=12,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,
