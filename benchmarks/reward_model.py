@@ -102,7 +102,9 @@ def measure(names: tuple[str, ...]) -> tuple[Figures, Rows]:
 
 def beside_each_other(row: Row) -> dict[str, dict[str, float]]:
     """Every trial on one model and one prompt length, in turns; the medians of their steps."""
-    ours = {"quintet auto": {}} | ({"quintet fp32": {"precision": "fp32"}} if row.fp32 else {})
+    ours: dict[str, dict[str, Any]] = {"quintet auto": {}} | (
+        {"quintet fp32": {"precision": "fp32"}} if row.fp32 else {}
+    )
     told: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), row.size, row.prompt, row.steps * A_STEP)

@@ -100,8 +100,9 @@ def in_two_parts(
     if (shared := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
     sizes = [group.tokens for group in groups]
-    parts = zip(groups, *(each.transpose(1, 2).split(sizes, 1) for each in (query, key, value)), strict=True)
-    return torch.cat([_of_a_group(*part, scaling) for part in parts], 1), None
+    queries, keys, values = (each.transpose(1, 2).split(sizes, 1) for each in (query, key, value))
+    parts = zip(groups, queries, keys, values, strict=True)
+    return torch.cat([_of_a_group(group, q, k, v, scaling) for group, q, k, v in parts], 1), None
 
 
 def _of_a_group(group: Group, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
