@@ -8,7 +8,7 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -93,7 +93,7 @@ class Source:
         self.first = list(islice(self.rows(), A_FEW))
         if not self.columns:
             seen = (row for _, row in self.first if isinstance(row, dict))
-            self.columns = list(dict.fromkeys(key for row in seen for key in row))
+            self.columns = _names(dict.fromkeys(key for row in seen for key in row))
 
     def rows(self) -> Rows:
         """All rows with their numbers, from the first: those of their lines, or of the rows of a table."""
@@ -185,7 +185,7 @@ class Source:
         assert child.stdout and child.stderr
         try:
             begin = json.loads(child.stdout.readline() or "{}")
-            self.columns = begin.get("columns", [])
+            self.columns = _names(begin.get("columns", []))
             for number, raw in enumerate(child.stdout, start=1):
                 self.position = self.size * number // max(begin["rows"], 1)
                 row = json.loads(raw)
@@ -198,6 +198,16 @@ class Source:
             child.wait()
             child.stdout.close()
             child.stderr.close()
+
+
+def _names(columns: Iterable[str]) -> list[str]:
+    """Those that can be shown and kept. A line that uses another one is refused when it is read."""
+    return [name for name in columns if "\0" not in name and name == in_utf8(name)]
+
+
+def in_utf8(text: str) -> str:
+    """With a question mark for each half of a character, which JSON can write and a page cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def sniffed(head: bytes, name: str) -> str:

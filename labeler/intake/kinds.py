@@ -72,7 +72,8 @@ def rollouts(row: dict[str, Any]) -> Line:
         if row.get(key):
             raise ValueError(f"it says “{key}”: import it as rankings.")
     known = {key: row[key] for key in ("prompt", "rollouts") if key in row}
-    read = data.ranking(known | {"ranks": [1] * len(row["rollouts"]), "quintet": row.get("quintet")})
+    unranked = [1] * len(row["rollouts"]) if isinstance(row.get("rollouts"), list) else []
+    read = data.ranking(known | {"ranks": unranked, "quintet": row.get("quintet")})
     rest = {key: value for key, value in row.items() if key not in (*known, "quintet", "answer", *_UNRANKED)}
     asked = data.prompt_line({"prompt": row["prompt"], "answer": row.get("answer"), **rest})
     return _checked(

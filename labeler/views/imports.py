@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from labeler.access import admin_required
 from labeler.intake.columns import FIELDS, KEPT, LEFT
-from labeler.intake.files import Source, Unreadable
+from labeler.intake.files import Source, Unreadable, in_utf8
 from labeler.intake.kinds import Line
 from labeler.intake.uploads import LARGEST, TOO_LARGE
 from labeler.intake.work import lines, opened, plan, refusal
@@ -202,7 +202,7 @@ def _shown(number: int, line: Line | BadLine | None) -> Shown:
 def _column(found: Import, source: Source, name: str) -> Column:
     rows = [row for _, row in source.first if isinstance(row, dict)]
     found_here = [row[name] for row in rows if row.get(name) not in (None, "")][:2]
-    values = [each if isinstance(each, str) else data.dumps(each) for each in found_here]
+    values = [in_utf8(each if isinstance(each, str) else data.dumps(each)) for each in found_here]
     fields = FIELDS[found.kind]
     choices = [(field, field) for field in fields]
     if name not in fields:

@@ -145,6 +145,23 @@ def test_whatever_is_uploaded_there_is_an_answer_in_words(as_admin, project, run
         assert as_admin.post(response.url, {"do": "import"}).status_code in (302, 422)
 
 
+@pytest.mark.parametrize(
+    "content", [b'{"prompt": "\\ud800"}', b'{"prompt": "a", "k\\u0000": 1, "k\\udfff": 2}']
+)
+def test_what_no_page_can_show_is_shown_otherwise(as_admin, kept, content):
+    found = kept(content + b"\n", "prompts.jsonl")
+    address = f"{ADDRESS}{found.pk}/"
+    assert as_admin.get(address).status_code == 200
+    assert as_admin.post(address, {"do": "look", "column-0": "prompt", "column-1": ""}).status_code == 200
+
+
+def test_prompts_that_are_looked_at_as_rollouts_have_none(as_admin, kept):
+    """What somebody chose by mistake on the page is told, and can be chosen back."""
+    found = kept(b'{"prompt": "a"}\n{"prompt": "b", "rollouts": 5}\n', "prompts.jsonl")
+    page = as_admin.post(f"{ADDRESS}{found.pk}/", {"kind": "rollouts"})
+    assert page.status_code == 200 and "must be a list of 2 to 5 texts" in page.content.decode()
+
+
 def test_an_upload_that_is_too_large_is_dropped_and_said_to_be(as_admin, project, monkeypatch):
     monkeypatch.setattr(uploads, "LARGEST", 1000)
     monkeypatch.setattr(uploads, "A_FORM", 10_000)
