@@ -22,7 +22,10 @@ embedded_server = pytest.StashKey[Server]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Before Django reads its settings. The server itself starts with the first test that needs it."""
+    """Before Django reads its settings. The server itself starts with the first test that needs it. Of several
+    processes that share the tests (`-n 2`), each has a home and a server of its own."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # it only hands out tests; what it set, the processes would take for somebody's wish
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     home = Path(tempfile.mkdtemp(prefix="quintet-tests-")).resolve()
     home.chmod(0o711)
@@ -34,7 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ |= environment(home, server)
     # One name for the test database everywhere, so that a worker process and the broker find the same one.
     parts = urlsplit(os.environ["DATABASE_URL"])
-    os.environ["DATABASE_URL"] = parts._replace(path=f"/test_{parts.path.lstrip('/')}").geturl()
+    own = os.environ.get("PYTEST_XDIST_WORKER", "")
+    os.environ["DATABASE_URL"] = parts._replace(path=f"/test_{parts.path.lstrip('/')}{own}").geturl()
     os.environ["CELERY_BROKER_URL"] = ""
 
     from django.conf import settings
@@ -44,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    if temporary_home not in config.stash:
+        return
     if embedded_server in config.stash:
         config.stash[embedded_server].release()
     shutil.rmtree(config.stash[temporary_home])
