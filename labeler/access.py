@@ -1,8 +1,10 @@
 """Who may see what: the decorators of every view, and the header that keeps foreign scripts out.
 
-What a person may see is decided by the querysets (`Project.objects.visible_to(user)`, `reviewed_by`, `run_by`),
-so an id from elsewhere is a 404 and never a hint; here is only the question which kind of person is asking."""
+What a person may see is decided by the querysets (`Project.objects.visible_to(user)`, `reviewed_by`,
+`run_by`), so an id from elsewhere is a 404 and never a hint; here is only the question which kind of person
+is asking."""
 
+import codecs
 from collections.abc import Callable
 from functools import wraps
 
@@ -50,9 +52,13 @@ def _only(view: Callable[..., HttpResponse], may: Callable) -> Callable[..., Htt
 
 
 def no_nul(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Postgres holds no NUL, so one in a query can only be somebody trying: refused once, for every view."""
+    """Postgres holds no NUL, so one in a query can only be somebody trying: refused once, for every view. So
+    is every charset but UTF-8, in which browsers send all: others would spell a NUL, or half a character,
+    in ways of their own."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
+        if request.encoding and codecs.lookup(request.encoding).name != "utf-8":
+            raise SuspiciousOperation("The request is in another charset than UTF-8.")
         if "%00" in request.META["QUERY_STRING"]:
             raise SuspiciousOperation("There is a NUL in the query.")
         return get_response(request)

@@ -154,7 +154,23 @@ def test_no_address_breaks_on_odd_parameters(pattern, numbers, as_admin):
     """A NUL in a parameter, a page that is no number: refused or passed over, never a fault of ours."""
     names = ("project", "page", "words", "template", "next", "preset", "from", "look", "start", "after")
     names += ("action", "person", "against", "to", "show")
-    for odd in ("a\0b", "-1", "9" * 30, "﷽", "", "%", "\n"):
+    for odd in ("a\0b", "-1", "--5", "9" * 30, "﷽", "", "%", "\n"):
         answer = as_admin.get(address_of(pattern, numbers), dict.fromkeys(names, odd))
         read(answer)
         assert answer.status_code < 500
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "unicode_escape", "utf-16"])
+def test_a_request_in_another_charset_is_refused(as_admin, client, project, charset):
+    """It could spell a NUL, or half a character, in ways that nobody looks for."""
+    kind = f"application/x-www-form-urlencoded; charset={charset}"
+    odd = "%2BAAA-%5Cu0000"
+    for who, address in (
+        (as_admin, f"/audit/{project.slug}/?action={odd}"),
+        (client, "/account/sign-in/?next=a"),
+    ):
+        assert who.get(address, CONTENT_TYPE=kind).status_code == 400
+    sent = f"username={odd}&password=x"
+    assert client.generic("POST", "/account/sign-in/", sent, content_type=kind).status_code == 400
+    utf8 = kind.replace(charset, "UTF-8")
+    assert client.generic("POST", "/account/sign-in/", sent, content_type=utf8).status_code == 422
