@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf import config as configs
-from rlhf import data
+from rlhf import data, processes
 from rlhf.run import Cancelled, Failed, Outcome, RunDirectory, Stopped
 
 FINISHED, FAILED, TRY_AGAIN = 0, 1, 75
@@ -31,13 +31,15 @@ TRAINERS = {
 
 def execute(path: str | Path, afresh: bool = False) -> int:
     """Run or resume a directory to its end; the exit status."""
-    run = RunDirectory(path)
+    run = processes.directory(path)
     try:
         config = configs.read(run.path)
     except configs.Refused as refused:
         if run.path.is_dir():
             run.finish("failed", reason=refused.message, field=refused.field)
         return complain(refused.message)
+    if processes.rank():
+        return _follow(run, config, afresh)
     with _alone(run.path) as alone:
         if not alone:
             return complain("Another process is at work in this run directory.", TRY_AGAIN)
@@ -52,6 +54,13 @@ def execute(path: str | Path, afresh: bool = False) -> int:
         with _logged(run):
             status, words = _attempt(run, config)
         return complain(words, status) if words else status
+
+
+def _follow(run: RunDirectory, config: configs.Config, afresh: bool) -> int:
+    """Take part as one of several processes, of which the first tells how it ended."""
+    if config.kind not in processes.KINDS or (_state(run.path) == "finished" and not afresh):
+        return FINISHED
+    return _attempt(run, config)[0]
 
 
 def complain(text: str, status: int = FAILED) -> int:
@@ -109,6 +118,8 @@ def _train(run: RunDirectory, config: configs.Config) -> Outcome:
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             raise Failed("There is not enough memory.", "Compute fewer at once.", "micro_batch") from error
         raise Failed(f"{type(error).__name__}: {error}", "The log tells where it happened.") from error
+    finally:
+        processes.leave()
 
 
 def _state(path: Path) -> str | None:

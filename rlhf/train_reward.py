@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf import adapters, batch, checkpoint, data, ensemble, evaluate, losses, weights
+from rlhf import adapters, batch, checkpoint, data, ensemble, evaluate, losses, processes, weights
 from rlhf.batch import Example
 from rlhf.config import RewardConfig
 from rlhf.data import Ranking
@@ -50,6 +50,7 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
     # 1. The model: a policy's backbone with a new head, a reward model to train on, or where this run was.
     torch.manual_seed(config.seed)
     device = checkpoint.choose_device(config.device)
+    processes.join(device)
     run.tell("loading", device=checkpoint.describe(device))
     base = run.input(config.policy)
     resumed = run.resume()
@@ -89,7 +90,7 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
         recent, best = resumed.state["losses"], resumed.state["best"]
     # What was faster once is kept, so that a resumed run ends with the same bits.
     judge.choose_precision(metrics.get("precision") or config.precision, taught.examples)
-    metrics["precision"] = judge.precision
+    metrics["precision"] = judge.precision = processes.agree(judge.precision)
     run.tell(run.phase, device=f"{checkpoint.describe(device)}, {judge.precision}")
     run.log(f"{len(taught)} rankings, {len(held)} held out, {total} steps on {run.device}, {judge.layout}.")
 
@@ -100,35 +101,39 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
         surprise: dict[int, float] = {}  # by ranking
         loss = 0.0
         drawn = [taught.examples[rankings[0]] for rankings in chosen]
-        for portion in batch.portions(drawn, config.micro_batch, config.tokens_per_row):
+        size_of = processes.portion(config.micro_batch, len(drawn))
+        for portion in processes.share(batch.portions(drawn, size_of, config.tokens_per_row)):
             rewards = judge.members([drawn[place] for place in portion])  # [members, quintets, places]
             numbers, rewards = _by_ranking([chosen[place] for place in portion], rewards)
             several, _, places = rewards.shape  # [members, rankings, places]
             ranks = evaluate.ranks_of([taught.lines[each] for each in numbers], places).to(device)
-            given = rewards.flatten(0, 1), ranks.repeat(several, 1)  # [members × rankings, places]
-            each = counts[:, numbers] * losses.KINDS[config.loss](*given, config.margin).view(several, -1)
-            part = (each.sum() + config.centering * losses.centering(*given).sum()) / (several * size)
+            flat = rewards.flatten(0, 1), ranks.repeat(several, 1)  # [members × rankings, places]
+            each = counts[:, numbers] * losses.KINDS[config.loss](*flat, config.margin).view(several, -1)
+            part = (each.sum() + config.centering * losses.centering(*flat).sum()) / (several * size)
             part.backward()
             surprise |= zip(numbers, each.mean(0).tolist(), strict=True)
             loss += float(each.detach().mean(0).sum()) / size
+        loss = processes.sum_gradients(optimizer.names, loss)
         learning_rate = rate(step, total, config.learning_rate, warmup)
         recent = [*recent, loss][-losses.MEMORY :]
         exploding = losses.exploding(recent)
         if exploding == losses.EXPLODED_STEPS:
-            raise run.exploded(step, loss, _named(_worst(taught.lines, surprise)))
+            raise run.exploded(step, loss, _named(_worst(taught.lines, processes.gathered(surprise))))
         if not math.isfinite(optimizer.step(learning_rate)):
-            raise run.lost(step, _named(_worst(taught.lines, surprise)))
+            raise run.lost(step, _named(_worst(taught.lines, processes.gathered(surprise))))
 
         # 5. Every so often: how it does on what was held out. The scale of the score is fitted anew.
         measured: dict[str, Any] = {}
         due = run.checkpoint_due(step, config.checkpoint_every)
         if due or step == 1 or step % config.evaluate_every == 0:
-            references = references or _references(run, base, judge, taught, config)
-            enough = held if due or config.early_stop else held.first(MEASURED)
-            measured = _measure(run, step, judge, enough, references, config)
+            if processes.rank() == 0:
+                references = references or _references(run, base, judge, taught, config)
+                enough = held if due or config.early_stop else held.first(MEASURED)
+                measured = _measure(run, step, judge, enough, references, config)
+            measured = processes.agree(measured)
             metrics |= {"loss": loss, **measured}
             run.log(f"step {step} of {total}: loss {loss:.4f}, {_in_words(measured)}")
-        if config.early_stop and measured.get("held_out_loss") is not None:
+        if config.early_stop and not exploding and measured.get("held_out_loss") is not None:
             best = _better(best, step, metrics)
             due = due or best["step"] == step
         told = {name: measured.get(name) for name in TOLD}
