@@ -158,7 +158,8 @@
     }
 
     nothing() {
-      return Object.assign(document.createElement("p"), { className: "nothing", textContent: "Nothing measured yet." });
+      const textContent = attempt === null ? "Fetching the steps …" : "Nothing measured yet."; // not known before the first answer
+      return Object.assign(document.createElement("p"), { className: "nothing", textContent });
     }
 
     frame(left, right, first, last, width, room) {

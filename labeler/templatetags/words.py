@@ -69,7 +69,7 @@ def figure(value: Any, form: str = "number") -> str:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return "–"
     if form == "share":
-        return f"{value:.2f}"
+        return f"{value:.2f}".replace("-", "−")
     if form == "percent":
         return f"{100 * value:.0f} %"
     if form == "loss":
