@@ -125,6 +125,7 @@ class Labeler:
         self.host, self.port = urlsplit(url).hostname, urlsplit(url).port
         self.address, self.heard, self.ticket = f"/rank/{slug}/", heard, ""
         self.headers = f"Host: {self.host}:{self.port}\r\nCookie: sessionid={session}; csrftoken={CSRF}\r\n"
+        self.reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
         self.ranked, self.chances = 0, random.Random(session)
 
@@ -173,7 +174,7 @@ class Labeler:
 
     async def exchange(self, request: bytes) -> tuple[int, str]:
         for _ in range(3):
-            if self.writer is None or self.writer.is_closing() or self.reader.at_eof():
+            if self.reader is None or self.writer is None or self.writer.is_closing() or self.reader.at_eof():
                 self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
             try:
                 self.writer.write(request)

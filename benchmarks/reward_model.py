@@ -221,7 +221,7 @@ def make(folder: Path, size: str, prompt: int, count: int) -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-        max_position_embeddings=4096, **SIZES[size],
+        max_position_embeddings=4096, **dict[str, Any](SIZES[size]),
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
@@ -276,7 +276,7 @@ def quintet(trial: Trial, clocks: Clocks) -> float | None:
         clocks.tick()
         return norm
 
-    optimizer.Optimizer.step = ticking  # type: ignore[method-assign]
+    optimizer.Optimizer.step = ticking  # type: ignore[method-assign, assignment]
     folder = Path(trial.folder)
     directory = Path(tempfile.mkdtemp(dir=folder)) / "run"
     settings = {

@@ -77,7 +77,9 @@ urlpatterns = [
     path("review/<slug:slug>/", review.review, name="review"),
     path("review/<slug:slug>/<int:pk>/", review.quintet, name="review_quintet"),
     path("review/<slug:slug>/<int:pk>/settle/", review.settle, name="review_settle"),
-    path("review/<slug:slug>/<int:pk>/rankings/<int:ranking>/return/", review.send_back, name="review_return"),
+    path(
+        "review/<slug:slug>/<int:pk>/rankings/<int:ranking>/return/", review.send_back, name="review_return"
+    ),
     path("review/<slug:slug>/<int:pk>/another/", review.another, name="review_another"),
     path("review/<slug:slug>/<int:pk>/queue/", review.queue, name="review_queue"),
     path("review/<slug:slug>/<int:pk>/check/", review.make_check, name="review_check"),

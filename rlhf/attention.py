@@ -56,7 +56,7 @@ def layout(examples: Sequence[Example], dtype: torch.dtype, device: torch.device
     """
     carrier = torch.empty(1, 1, 1, 1, device=device)
     shapes = groupby(examples, key=lambda each: (len(each.prompt), sum(map(len, each.rollouts))))
-    carrier.groups = [  # type: ignore[attr-defined]
+    carrier.groups = [
         Group(len(masks), *shape, torch.stack(masks).to(device))
         for shape, alike in shapes
         if (masks := [_behind(len(each.prompt), tuple(map(len, each.rollouts)), dtype) for each in alike])

@@ -22,8 +22,8 @@ embedded_server = pytest.StashKey[Server]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Before Django reads its settings. The server itself starts with the first test that needs it. Of several
-    processes that share the tests (`-n 2`), each has a home and a server of its own."""
+    """Before Django reads its settings. The server itself starts with the first test that needs it. Where
+    several processes share the tests (`-n 2`), each has a home and a server of its own."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # it only hands out tests; what it set, the processes would take for somebody's wish
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connection
+from django.db.models.functions import Lower
 from django.utils import timezone
 
 from labeler.intake.copying import Copier
@@ -72,6 +73,9 @@ class Writer:
         self.guidelines = dict(project.guideline_versions.values_list("number", "pk"))
         self.added = self.known = 0
         self._seated: set[int] = set()
+        # Only who is trusted with every project may bring rankings of people whom this one does not know.
+        by = brought_by.created_by if brought_by else None
+        self.of_anybody = by is None or by.is_admin
         mark, mine = {"brought_by_id": brought_by and brought_by.pk}, {"project_id": project.pk}
         said = ["id", "content", "digest", "answer", "external_id", "extra"]
         self.prompts = Copier(Prompt, said, **mine, **mark)
@@ -135,16 +139,27 @@ class Writer:
 
     def _labelers(self, lines: list[tuple[int, Line]]) -> tuple[dict[str, int], list[BadLine]]:
         """The account of each labeler. Who is new here gets one that nobody can sign in with."""
-        known = User.objects.filter(username__in={line.labeler for _, line in lines})
-        found = {each.username: each for each in known}
+        names = {line.labeler for _, line in lines}
+        lowered = {name.lower() for name in names}
+        like = User.objects.alias(lower=Lower("username")).filter(lower__in=lowered)
+        found: dict[str, User] = {each.username: each for each in like}
+        spelled = {name.lower(): name for name in found}
+        strangers = self._strangers(list(found.values()))
         bad = []
         for number, line in lines:
-            if line.labeler not in found:
-                found[line.labeler] = User.objects.without_password(line.labeler, simulated=line.simulated)
-            if found[line.labeler].simulated != line.simulated:
-                there, here = ("a person", "simulated") if line.simulated else ("simulated", "a person")
-                words = f"the labeler {line.labeler} is {there} elsewhere, and {here} here."
+            name, simulated = line.labeler, line.simulated
+            if name not in found and spelled.setdefault(name.lower(), name) != name:
+                other = spelled[name.lower()]
+                bad.append(BadLine(number, f"the labeler {name} is called {other} here: spell both alike."))
+                continue
+            if name not in found:
+                found[name] = User.objects.without_password(name, simulated=simulated)
+            if name in strangers:
+                words = f"{name} has an account here and is not in this project: let them in first."
                 bad.append(BadLine(number, words))
+            elif found[name].simulated != simulated:
+                there, here = ("a person", "simulated") if simulated else ("simulated", "a person")
+                bad.append(BadLine(number, f"the labeler {name} is {there} elsewhere, and {here} here."))
         # Whoever cannot sign in may be a member without seeing anything: so their rankings can be excluded.
         seats = [each.pk for each in found.values() if not each.is_active and each.pk not in self._seated]
         Membership.objects.bulk_create(
@@ -152,6 +167,13 @@ class Writer:
         )
         self._seated.update(seats)
         return {name: each.pk for name, each in found.items()}, bad
+
+    def _strangers(self, people: list[User]) -> set[str]:
+        """Those whose rankings whoever imports cannot bring: they sign in, but not to this project."""
+        if self.of_anybody:
+            return set()
+        members = self.project.memberships.filter(user__in=people).values_list("user_id", flat=True)
+        return {each.username for each in people if each.is_active and each.pk not in set(members)}
 
     def _prompts(self, lines: list[Line]) -> tuple[dict[str, int], set[str]]:
         """The number of each prompt by its digest, and the digests of those that are new."""

@@ -15,7 +15,7 @@ from labeler.models.projects import Project
 
 class CheckpointQuerySet(models.QuerySet["Checkpoint"]):
     def judge_of(self, project: Project) -> "Checkpoint | None":
-        """The project's newest reward model: of its last run that wrote any, the one that the run proposes."""
+        """The project's newest reward model: of its last run that wrote any, the one that it proposes."""
         found = self.filter(project=project, kind=Checkpoint.Kind.REWARD)
         return found.order_by("-run_id", "-suggested", "-pk").first()
 

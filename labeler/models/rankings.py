@@ -210,9 +210,8 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
         later = mine.filter(quintet=OuterRef("quintet"), pk__gt=OuterRef("pk"))
         closed = {"project": OuterRef("quintet__project"), "closed_at__gte": OuterRef("created_at")}
         settled = Q(purpose=Purpose.WORK, quintet__round__closed_at__isnull=False)
-        settled |= ~Q(purpose=Purpose.WORK) & Exists(
-            apps.get_model("labeler", "Round").objects.filter(**closed)
-        )
+        closed_since = apps.get_model("labeler", "Round").objects.filter(**closed)
+        settled |= Q(~Q(purpose=Purpose.WORK), Exists(closed_since))
         open_ones = mine.filter(~Exists(later)).exclude(settled)
         work = open_ones.exclude(purpose=Purpose.PRACTICE).order_by("-created_at", "-pk")
         return work.select_related("quintet__prompt").prefetch_related("quintet__rollouts")[:RECENT]

@@ -1,5 +1,5 @@
-"""What leaves, in other people's hands: every export opens with the datasets library, and trainers of TRL take
-a step on it as it is. A program of its own reads the files: these libraries are loaded by no test process."""
+"""What leaves, in other people's hands: every export opens with the datasets library, and trainers of TRL
+take a step on it as it is. A program of its own reads the files: no test process loads these libraries."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def elsewhere(program: str, folder: Path, *arguments: object) -> dict:
 
 
 def ranked(project: Project, people, chats: bool = False, count: int = 12) -> Project:
-    """Rankings with ties, marks, an acceptable line, a chat, a partial quintet, equal texts; demonstrations."""
+    """Rankings with ties, marks, an acceptable line, a chat, four rollouts, equal texts; demonstrations."""
     round = Round.objects.current(project)
     for number in range(count):
         prompt = project.prompts.create(content=CHAT if chats and number == 3 else f"Joke {number}, please.")
@@ -134,7 +134,9 @@ for path in sys.argv[2:]:
     found[path] = {
         "columns": {name: str(of) for name, of in data["train"].features.items()},
         "rows": {name: len(part) for name, part in data.items()},
-        "prompts": {name: sorted({json.dumps(prompt) for prompt in part["prompt"]}) for name, part in data.items()},
+        "prompts": {
+            name: sorted({json.dumps(prompt) for prompt in part["prompt"]}) for name, part in data.items()
+        },
     }
 print(json.dumps(found))
 """
@@ -156,7 +158,7 @@ def test_every_folder_opens_by_its_card_with_its_split(project, people, tmp_path
                 (top,) = {name.split("/")[0] for name in folder.namelist()}
             folders[str(tmp_path / file / top)] = (form.name, file)
     found = elsewhere(FOLDER, tmp_path, tmp_path / "cache", *folders)
-    for path, (name, file) in folders.items():
+    for path, (name, _) in folders.items():
         prompts = found[path]["prompts"]
         assert set(prompts) == {"train", "validation"}
         assert not set(prompts["train"]) & set(prompts["validation"])
@@ -185,7 +187,8 @@ same = {"max_steps": 1, "per_device_train_batch_size": 4, "report_to": [], "use_
 settings = AutoConfig.for_model(
     "llama", **tiny.CONFIGS["llama"], vocab_size=261, pad_token_id=0, eos_token_id=4, num_labels=1)
 for name, form in (("Reward", "pairs"), ("DPO", "pairs"), ("KTO", "kto"), ("SFT", "sft")):
-    data = load_dataset("json", data_files=f"{folder}/{form}.jsonl", split="train", cache_dir=f"{folder}/cache")
+    file, cache = f"{folder}/{form}.jsonl", f"{folder}/cache"
+    data = load_dataset("json", data_files=file, split="train", cache_dir=cache)
     model = (AutoModelForSequenceClassification.from_config(settings) if name == "Reward"
              else AutoModelForCausalLM.from_pretrained(policy))
     arguments = getattr(trl, name + "Config")(output_dir=f"{folder}/{name}", **same)

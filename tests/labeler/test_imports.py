@@ -268,6 +268,32 @@ def test_a_dry_run_finds_it_good_and_keeps_nothing(as_admin, kept, rung):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_an_admin_of_a_project_cannot_put_words_into_a_strangers_mouth(
+    kept, rung, project, labeler, stranger
+):
+    project.memberships.filter(user=labeler).update(role="admin")
+    of_otto = kept(file_of(RANKED | {"labeler": "otto"}, RANKED | {"labeler": "lena"}))
+    Import.objects.filter(pk=of_otto.pk).update(created_by=labeler)
+    found = done(of_otto)
+    assert (found.state, found.errors) == ("refused", 1)
+    assert "otto has an account here and is not in this project" in str(found.first_errors)
+    project.memberships.create(user=stranger)
+    again = kept(file_of(RANKED | {"labeler": "otto"}, RANKED | {"labeler": "lena"}))
+    Import.objects.filter(pk=again.pk).update(created_by=labeler)
+    assert done(again).state == "finished"
+    assert {each.labeler.username for each in Ranking.objects.all()} == {"lena", "otto"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_names_that_differ_in_capitals_alone_are_one_too_many(kept, rung, labeler):
+    found = done(
+        kept(file_of(RANKED | {"labeler": "Lena"}, RANKED | {"labeler": "New"}, RANKED | {"labeler": "new"}))
+    )
+    assert (found.state, found.errors) == ("refused", 2)
+    assert "the labeler Lena is called lena here" in str(found.first_errors)
+
+
+@pytest.mark.django_db(transaction=True)
 def test_all_errors_are_told_and_nothing_is_kept(as_admin, kept, rung):
     bad = [RANKED | {"ranks": [n]} for n in range(30)]
     found = done(
