@@ -71,9 +71,7 @@ def dataset(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     if not lines_only and "gone" not in context:
         context["take_out"] = TakeOutForm(found.project, dataset=found)
         context |= _previewed(context["take_out"])
-    return render(
-        request, "datasets/dataset.html#lines" if lines_only else "datasets/dataset.html", context
-    )
+    return render(request, "datasets/dataset.html#lines" if lines_only else "datasets/dataset.html", context)
 
 
 @admin_required

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 from django.utils import timezone
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -253,6 +253,7 @@ def test_the_queue_keeps_its_promises_whatever_people_do():
         stateful_step_count=40,
         deadline=None,
         derandomize=True,
+        phases=[Phase.generate],  # orders follow from row numbers, which are others when it is tried again
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Queue, settings=calm)
