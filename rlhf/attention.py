@@ -54,7 +54,7 @@ def layout(examples: Sequence[Example], dtype: torch.dtype, device: torch.device
 
     Four dimensions, because transformers hands such a mask on to every layer as it is.
     """
-    carrier = torch.empty(1, 1, 1, 1, device=device)
+    carrier: Any = torch.empty(1, 1, 1, 1, device=device)
     shapes = groupby(examples, key=lambda each: (len(each.prompt), sum(map(len, each.rollouts))))
     carrier.groups = [
         Group(len(masks), *shape, torch.stack(masks).to(device))
