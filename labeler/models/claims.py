@@ -83,5 +83,10 @@ def asked(question: str, about: dict[str, Any]) -> tuple[Any, ...] | None:
     """The first row of the answer. The question is planned once for a connection: planning it takes several
     times as long as answering it, and Django's own cursors have each one planned anew."""
     connection.ensure_connection()
-    with psycopg.Cursor(connection.connection) as cursor:
-        return cursor.execute(question, about, prepare=True).fetchone()
+    session = connection.connection
+    with psycopg.Cursor(session) as cursor:
+        session.prepare_threshold = 0
+        try:
+            return cursor.execute(question, about).fetchone()
+        finally:
+            session.prepare_threshold = None  # as Django wants it

@@ -295,7 +295,7 @@ class Rollout(models.Model):
     extra = models.JSONField(default=dict, blank=True)
 
     class Meta:
-        ordering = ["quintet", "slot"]
+        ordering = ["quintet_id", "slot"]  # by number: to order by quintets would be to look them up
         constraints = [
             models.UniqueConstraint(fields=["quintet", "slot"], name="a_slot_once_a_quintet"),
             models.CheckConstraint(condition=models.Q(slot__lte=4), name="five_slots_at_most"),

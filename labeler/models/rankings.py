@@ -12,7 +12,7 @@ from typing import Any
 from django.apps import apps
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, Sum
+from django.db.models import Exists, F, OuterRef, Q, Sum
 from django.utils import timezone
 
 from labeler.models.people import User
@@ -196,11 +196,11 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
 
     def todays(self, labeler: User) -> dict[int, Today]:
         """The same for every project in which `labeler` did anything today, by the project's number."""
-        midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-        mine = self.filter(labeler=labeler, current=True, created_at__gte=midnight)
-        served = mine.exclude(purpose=Purpose.PRACTICE).order_by().values_list("quintet__project")
-        sums = served.annotate(Count("pk"), Sum("focus_seconds", default=0.0))
-        return {project: Today(ranked, seconds) for project, ranked, seconds in sums}
+        from labeler.models.contributions import Contribution
+
+        mine = Contribution.objects.filter(labeler=labeler, day=timezone.localdate())
+        sums = mine.order_by().values_list("round__project").annotate(Sum("today"), Sum("seconds"))
+        return {project: Today(ranked, seconds) for project, ranked, seconds in sums if ranked}
 
     def recent(self, labeler: User, project: Project) -> "RankingQuerySet":
         """Their last ones, newest first, which they may still revise or take back. A quintet that came again

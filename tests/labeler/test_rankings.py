@@ -7,8 +7,8 @@ import pytest
 from django.utils import timezone
 
 from labeler import review
-from labeler.models import AuditEntry, Membership, Place, Project, Ranking, Round, User
-from labeler.models.rankings import AlreadyRanked, RankingRefused, TakenBack
+from labeler.models import AuditEntry, Contribution, Membership, Place, Project, Quintet, Ranking, Round, User
+from labeler.models.rankings import AlreadyRanked, RankingRefused, TakenBack, Today
 from tests.labeler.fixtures import JOKES
 
 RANKS, OTHER = [1, 2, 3, 4, 5], [5, 4, 3, 2, 1]
@@ -224,3 +224,23 @@ def test_a_check_goes_with_the_round_in_which_it_was_ranked(project, labeler, ad
     assert not Ranking.objects.recent(labeler, project)
     with pytest.raises(RankingRefused, match="round is closed"):
         ranking.take_back(labeler)
+
+
+def test_today_counts_checks_and_time_and_not_what_was_taken_back(project, labeler, compose):
+    project.gold_rate, project.repeat_rate = 0.5, 0
+    project.save()
+    gold = compose(2, places=0)
+    Quintet.objects.filter(pk__in=[each.pk for each in gold]).update(purpose="gold", known_ranks=RANKS)
+    compose(6)
+    done = [rank(labeler, project, focus_seconds=10) for _ in range(6)]
+    assert {each.purpose for each in done} == {"work", "gold"}
+    assert Ranking.objects.today(labeler, project) == Today(6, 60.0)
+    done[0].take_back(labeler)
+    done[1].revise(labeler, OTHER, focus_seconds=25)
+    assert Ranking.objects.today(labeler, project) == Today(5, 65.0)
+    Ranking.objects.filter(pk=done[2].pk).update(created_at=timezone.now() - timedelta(days=1))
+    assert Ranking.objects.today(labeler, project) == Today(4, 55.0)
+    Contribution.objects.update(day=timezone.localdate() - timedelta(days=1))
+    assert Ranking.objects.today(labeler, project) == Today(0, 0.0)
+    rank(labeler, project, focus_seconds=5)
+    assert Ranking.objects.today(labeler, project) == Today(1, 5.0)
