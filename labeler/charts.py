@@ -124,8 +124,9 @@ STRIP = {
         ("length", "Length, tokens", "number"),
     ],
     "evaluation": [
-        ("held_out_accuracy", "Pairs ordered as the labelers did", "percent"),
-        ("held_out_pairs", "Pairs", "whole"),
+        ("accuracy", "Pairs ordered as the labelers did", "percent"),
+        ("other_accuracy", "By the second model", "percent"),
+        ("pairs", "Pairs", "whole"),
         ("nll", "NLL of a pair", "loss"),
         ("ece", "Calibration error", "percent"),
     ],
@@ -141,6 +142,11 @@ def outcome(run: Run) -> str:
     if final.get("held_out_accuracy") is not None:
         share, pairs = figure(final["held_out_accuracy"], "percent"), final.get("held_out_pairs", 0)
         return f"orders {share} of {count(pairs, 'held-out pair')} as the labelers did"
+    if final.get("accuracy") is not None:
+        share, pairs = figure(final["accuracy"], "percent"), count(final["pairs"], "pair")
+        said = f"orders {share} of {pairs} as the labelers did"
+        other = final.get("other_accuracy")
+        return said if other is None else f"{said}, the second one {figure(other, 'percent')}"
     if run.kind == Run.Kind.ROLLOUTS and "rollouts" in final:
         return f"{count(final['rollouts'], 'rollout')} for {count(final['prompts'], 'prompt')}"
     held_out = final.get("held_out_loss")
@@ -158,5 +164,6 @@ def strip(run: Run) -> list[tuple[str, Any, str]]:
         if value is None and newest:
             measured = run.steps.filter(**{f"metrics__{key}__isnull": False}).order_by("-step")
             value = next(iter(measured.values_list(f"metrics__{key}", flat=True)[:1]), None)
-        found.append((label, value, form))
+        if key != "other_accuracy" or run.against_id:
+            found.append((label, value, form))
     return found

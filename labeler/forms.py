@@ -6,17 +6,22 @@ is `Run.objects.launch`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from django import forms
 from django.db.models import Case, Q, QuerySet, Value, When
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.text import slugify
 
 from labeler.models import Checkpoint, Dataset, Project, Ranking, Run, User
+from labeler.models.launching import LaunchedBefore
+from labeler.models.probes import Alarm
 from labeler.templatetags.words import count, plain
 from rlhf import config
 
+TWICE = timedelta(seconds=10)  # between two equal launches by one person that are one
 NOW = "now"  # the dataset that is frozen from the project's rows at the moment of the launch
 
 INPUTS = {
@@ -24,7 +29,7 @@ INPUTS = {
     "sft": ["start", "dataset"],
     "reward": ["start", "dataset", "simulated"],
     "policy": ["start", "reward_model"],
-    "evaluation": ["reward_model", "dataset", "simulated"],
+    "evaluation": ["reward_model", "against", "dataset", "simulated"],
 }
 
 
@@ -36,7 +41,8 @@ class CheckpointField(forms.ModelChoiceField):
         first = Case(When(pk=self.first, then=Value(0)), default=Value(1))
         found = Checkpoint.objects.filter(Q(project=project) | Q(project=None), kind=kind)
         found = found.order_by(first, "-suggested", "-pk")
-        super().__init__(found, empty_label=None, initial=found.values_list("pk", flat=True).first, **kwargs)
+        likeliest = found.values_list("pk", flat=True).first if kwargs.get("required", True) else None
+        super().__init__(found, **{"empty_label": None, "initial": likeliest} | kwargs)
 
     def label_from_instance(self, checkpoint: Checkpoint) -> str:
         words = [checkpoint.name]
@@ -61,25 +67,27 @@ class RunForm(forms.Form):
         chosen: Mapping[str, Any] | None = None,
     ):
         """`source`: a run to do again; `chosen`: inputs that a link to this page has picked already."""
-        self.project, self.kind, self.settings = project, kind, _settings(kind)
+        self.project, self.kind, self.settings = project, kind, _settings(project, kind)
         self.presets = [
             each | {"slug": slugify(each["name"])} for each in project.presets if each["kind"] == kind
         ]
         self.preset = next((each for each in self.presets if each["slug"] == preset), None)
         self.config: config.Config | None = None
+        self.twin: Run | None = None  # an equal run, which somebody may not have meant to launch again
+        self.own = project.run_defaults.get(kind, {})
         picked = {name: chosen[name] for name in INPUTS[kind] if chosen and name in chosen}
         super().__init__(data, initial=self._first_values(source) | picked, label_suffix="")
         for name in INPUTS[kind]:
             self.fields[name] = getattr(self, f"_{name}_field")()
         for setting in self.settings:
-            self.fields[setting.name] = _field(setting)
+            self.fields[setting.name] = _field(setting, setting.name in self.own)
 
     def _first_values(self, source: Run | None) -> dict[str, Any]:
-        values: dict[str, Any] = {each.name: each.default for each in self.settings}
-        values |= self.project.run_defaults.get(self.kind, {})
+        values: dict[str, Any] = {each.name: each.default for each in self.settings} | self.own
         if source:
             values |= {name: value for name, value in source.config.items() if name in values}
-            inputs = {name: getattr(source, f"{name}_id") for name in ("start", "reward_model", "dataset")}
+            names = ("start", "reward_model", "against", "dataset")
+            inputs = {name: getattr(source, f"{name}_id") for name in names}
             values |= {name: pk for name, pk in inputs.items() if pk}
         values |= self.preset["values"] if self.preset else {}
         return {name: plain(value) if isinstance(value, float) else value for name, value in values.items()}
@@ -108,6 +116,16 @@ class RunForm(forms.Form):
             label="Reward model",
             help_text="The simulator of the people who ranked: it says what is good.",
             error_messages={"required": "There is no reward model yet: train one from rankings first."},
+        )
+
+    def _against_field(self) -> forms.Field:
+        return CheckpointField(
+            self.project,
+            Checkpoint.Kind.REWARD,
+            label="Compare it with",
+            help_text="A second reward model, measured on the same rankings, with a test of the difference.",
+            required=False,
+            empty_label="nothing: measure it alone",
         )
 
     def _dataset_field(self) -> forms.Field:
@@ -206,14 +224,26 @@ class RunForm(forms.Form):
         """The run that the form describes, queued; None where it is refused, which the fields then say."""
         if not self.is_valid():
             return None
-        inputs = {name: self.cleaned_data.get(name) for name in INPUTS[self.kind]}
+        inputs = {name: self.cleaned_data.get(name) for name in INPUTS[self.kind]} | {"again": self.again}
         if chosen := inputs.pop("dataset", None):
             inputs["dataset"] = None if chosen == NOW else self._datasets().get(pk=chosen)
         try:
             return Run.objects.launch(self.project, self.kind, config.as_dict(self.config), by, **inputs)
+        except LaunchedBefore as before:
+            if before.run.created_by == by and before.run.created_at > timezone.now() - TWICE:
+                return before.run  # a button that was pressed twice
+            self.twin = before.run
+            self.add_error(None, before.message)
+            return None
         except config.Refused as refused:
             self._refuse(refused)
             return None
+
+    @property
+    def again(self) -> int:
+        """The equal run that whoever launches knows of."""
+        known = str(self.data.get("again", ""))
+        return int(known) if known.isdecimal() and len(known) < 10 else 0
 
     def _refuse(self, refused: config.Refused) -> None:
         self.add_error(refused.field if refused.field in self.fields else None, refused.message)
@@ -252,41 +282,67 @@ class RunForm(forms.Form):
                 f"{count(self._lines(), noun)}, {made.held_out:.0%} held out, × {plain(made.epochs)} epochs"
                 f" ÷ {made.batch} a step = about {count(max(1, steps), 'step')}"
             )
-        return f"{count(self._lines(), 'ranking')} to measure on"
+        less = ", less those of prompts it learnt from" if made.unseen else ""
+        return f"{count(self._lines(), 'ranking')} to measure on{less}"
 
     def differing(self) -> int:
+        """How many settings are not what a run of this project starts from."""
         made, _ = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
-        return len(config.differences(made))
+        usual, _ = _made(self.kind, {each.name: each.default for each in self.settings})
+        return sum(getattr(made, each.name) != getattr(usual, each.name) for each in self.settings)
+
+    def alarm(self) -> Alarm | None:
+        """What the probes say of the chosen reward model, where a policy would be trained against it."""
+        if self.kind != Run.Kind.POLICY:
+            return None
+        chosen = str(self["reward_model"].value() or "")
+        judges = self.fields["reward_model"].queryset.filter(pk=int(chosen) if chosen.isdecimal() else None)
+        return Alarm.of(judges[0], self.project) if judges else None
+
+    def suggests(self) -> str:
+        """Which of its checkpoints a reward model run will propose to use."""
+        if self.kind != Run.Kind.REWARD:
+            return ""
+        made, _ = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
+        if made.early_stop:
+            again = count(made.early_stop, "measurement")
+            return f"It suggests the checkpoint with the best held-out loss, and stops after {again} without a better."
+        return "It suggests its last checkpoint; with a “Patience” above 0 the one with the best held-out loss."
 
 
-def _settings(kind: str) -> list[config.Setting]:
-    """What is this kind's own comes first; and a form always asks for a reward model, which has its cap."""
-    own = vars(config.KINDS[kind])["__annotations__"]
+def _settings(project: Project, kind: str) -> list[config.Setting]:
+    """What is this kind's own comes first, with the project's own defaults; and a form always asks for a reward
+    model, which has its cap."""
+    own, usual = vars(config.KINDS[kind])["__annotations__"], project.defaults_of(kind)
     found = sorted(config.settings(kind), key=lambda each: (each.advanced, each.name not in own))
     capped = {"steps": config.STEP_CAP} if kind == "policy" else {}
-    return [replace(each, maximum=capped.get(each.name, each.maximum)) for each in found]
+    return [
+        replace(each, default=usual[each.name], maximum=capped.get(each.name, each.maximum)) for each in found
+    ]
 
 
-def _field(setting: config.Setting) -> forms.Field:
-    """Text for every type, because a field of numbers forgets what was typed wrongly; or a list."""
+def _field(setting: config.Setting, own: bool) -> forms.Field:
+    """Text for every type, because a field of numbers forgets what was typed wrongly; or a list. `own`: the
+    default is the project's."""
     named = {"label": setting.label, "help_text": setting.help, "required": False}
     if setting.choices:
-        return forms.ChoiceField(choices=[(each, each) for each in setting.choices], **named)
-    if setting.type is bool:
+        found = forms.ChoiceField(choices=[(each, each) for each in setting.choices], **named)
+    elif setting.type is bool:
         return forms.BooleanField(**named)
-    mode = {int: "numeric", float: "decimal"}.get(setting.type, "text")
-    attributes = {"inputmode": mode, "autocomplete": "off", "spellcheck": "false"}
-    found = forms.CharField(max_length=100, widget=forms.TextInput(attributes), **named)
-    found.bounds = _bounds(setting)
+    else:
+        mode = {int: "numeric", float: "decimal"}.get(setting.type, "text")
+        attributes = {"inputmode": mode, "autocomplete": "off", "spellcheck": "false"}
+        found = forms.CharField(max_length=100, widget=forms.TextInput(attributes), **named)
+    found.bounds = _bounds(setting, own)
     return found
 
 
-def _bounds(setting: config.Setting) -> str:
-    """`1 to 500 steps · default 300`, the cap told where there is one."""
+def _bounds(setting: config.Setting, own: bool) -> str:
+    """`1 to 500 steps · project's default 90`, the cap told where there is one."""
     said = []
     if setting.minimum is not None:
         said.append(f"{_number(setting.minimum)} to {_number(setting.maximum)}")
-    said.append(f"default {plain(setting.default)}")
+    said.append(f"{'project’s default' if own else 'default'} {plain(setting.default)}")
     return f" {setting.unit} · ".join(said) if setting.unit and len(said) > 1 else " · ".join(said)
 
 

@@ -22,7 +22,7 @@ from labeler import answers
 from labeler.celery import QUEUES, app, is_stopping
 from labeler.follower import Follower
 from labeler.intake.work import carry_out as carry_out_import
-from labeler.models import Checkpoint, Import, Project, Request, Run, StaleQuintet
+from labeler.models import Checkpoint, Evaluation, Import, Project, Request, Run, StaleQuintet
 from labeler.models.runs import LEASE, FencedOff
 from labeler.trainer import PATIENCE, Trainer
 from rlhf.config import Refused
@@ -163,6 +163,8 @@ def conclude(run: Run, trainer: Trainer, follower: Follower, interrupted: bool) 
 
 def end(run: Run, state: str, **said: Any) -> None:
     with run.held() as row:
+        if run.kind in (Run.Kind.REWARD, Run.Kind.EVALUATION):
+            Evaluation.objects.keep(row)
         row.end(state, **said)
         if state == Run.State.FINISHED and run.kind in (Run.Kind.REWARD, Run.Kind.ROLLOUTS):
             Request.objects.keep_ordered(row.project)

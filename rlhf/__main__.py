@@ -1,7 +1,7 @@
 """The commands of the machine learning side, for people at a terminal and for the worker.
 
     python -m rlhf new KIND RUN_DIR --from CHECKPOINT …   make a run directory
-    python -m rlhf RUN_DIR                                run it, or go on with it
+    python -m rlhf RUN_DIR [--processes N]                run it, or go on with it
     python -m rlhf evaluate CHECKPOINT DATASET.jsonl      how well a reward model agrees with rankings
     python -m rlhf score CHECKPOINT < lines.jsonl         rewards and scores, a line out per line in
 
@@ -22,7 +22,10 @@ from rlhf import config, data
 from rlhf.config import Refused
 from rlhf.execute import FINISHED, complain, execute
 
-OPTIONS = {"policy": "--from", "reward": "--reward", "dataset": "--dataset", "prompts": "--prompts"}
+OPTIONS = {
+    "policy": "--from", "reward": "--reward", "dataset": "--dataset", "prompts": "--prompts",
+    "against": "--against",
+}  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if not arguments or arguments[0] not in (*commands, "-h", "--help"):
             given = _run_parser().parse_args(arguments)
-            return execute(given.run_dir, given.afresh)
+            return _run(given)
         given = _parser().parse_args(arguments)
         return commands[given.command](given)
     except (Refused, data.BadLine) as error:
@@ -53,7 +56,25 @@ def _run_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m rlhf", description="Run or resume a run directory.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--afresh", action="store_true", help="forget what earlier attempts wrote")
+    parser.add_argument("--processes", type=_several, default=1, metavar="N", help="share a reward run among so many")
     return parser
+
+
+def _several(given: str) -> int:
+    number = int(given)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _run(given: argparse.Namespace) -> int:
+    if given.processes == 1:
+        return execute(given.run_dir, given.afresh)
+    from rlhf import launch, processes
+
+    if (kind := config.read(given.run_dir).kind) not in processes.KINDS:
+        raise Refused("processes", f"A run of kind {kind} takes one process.")
+    return launch.launch(given.run_dir, given.processes, ["--afresh"] if given.afresh else [])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--dataset", metavar="FILE", help="rankings, or for sft demonstrations")
     new.add_argument("--prompts", metavar="FILE", help="prompt lines")
     new.add_argument("--reward", metavar="CHECKPOINT", help="the reward model")
+    new.add_argument("--against", metavar="CHECKPOINT", help="a second reward model to compare it with")
     new.add_argument("--checker", default="", metavar="NAME", help="a rule that judges in its place")
     new.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     measure = commands.add_parser("evaluate", help="how well a reward model agrees with rankings")
@@ -103,6 +125,8 @@ def _new(given: argparse.Namespace) -> int:
     values: dict[str, Any] = {"checker": given.checker} if given.checker else {}
     if given.checker and not given.reward:
         values["reward"] = ""
+    if given.kind == "evaluation":
+        places["against"] = values["against"] = config.AGAINST if given.against else ""
     sources = {name: getattr(given, name) for name in OPTIONS}
     for name, source in sources.items():
         if source and name not in places:
@@ -158,7 +182,7 @@ def _evaluate(given: argparse.Namespace) -> int:
         raise Refused("dataset", f"{given.dataset} holds no rankings.")
     if given.probes is not None:
         data.probe_lines(given.probes)  # a file that is not there or is broken is told before any work
-    from rlhf import checkpoint, claims, evaluate, judgement, probes
+    from rlhf import checkpoint, claims, evaluate, evaluation_run, probes
     from rlhf.reward_model import RewardModel
 
     bank, told = probes.bank(rankings, given.probes), []
@@ -171,10 +195,11 @@ def _evaluate(given: argparse.Namespace) -> int:
         told.append(evaluate.evaluate(model, rankings, bank, trained_on=seen))
     found = told[0]
     if given.against:
-        found["against"] = judgement.compare(*(each["quintets"] for each in told))
+        found["against"] = evaluation_run.against(*told)
     if not given.json:
         print(claims.table(found), end="\n\n")
         found = {name: value for name, value in found.items() if name != "quintets"}
+        found.get("against", {}).pop("differing", None)
     print(json.dumps(found, ensure_ascii=False))
     return FINISHED
 

@@ -9,12 +9,22 @@ from typing import Any
 
 FEW = 20  # rankings
 FEW_PROMPTS = 10
+CHANCE = 0.05  # a difference that comes about more often where there is none cannot be told from chance
+FEWEST = 6  # prompts that differ: with fewer even a difference on every one of them comes about more often
+HARDLY = 0.02  # of accuracy: what is not worth ranking twice as much for
 
 
 def of(found: dict[str, Any]) -> list[str]:
     """What can and cannot be claimed, in sentences. `dataset`, where a training run tells it, counts all that
     was given; without it what was measured on is all there is."""
-    return [*_accuracy(found), *_who(found), *_how_many(found), *_how_sure(found), *_weaknesses(found)]
+    return [
+        *_accuracy(found),
+        *_seen(found),
+        *_who(found),
+        *_how_many(found),
+        *_how_sure(found),
+        *_weaknesses(found),
+    ]
 
 
 def _accuracy(found: dict[str, Any]) -> Iterator[str]:
@@ -36,8 +46,18 @@ def _accuracy(found: dict[str, Any]) -> Iterator[str]:
         yield f"{between}: worse than a coin."
     else:
         yield f"{between}: that cannot be told from a coin."
-    if found.get("trained_on"):
+
+
+def _seen(found: dict[str, Any]) -> Iterator[str]:
+    if found.get("trained_on") and found["rankings"]:
         yield "It was trained on this very file: much of this is memory, and no claim about other rankings."
+    if (unseen := found.get("unseen")) is None:
+        return
+    if unseen["left_out"]:
+        yield f"Left out, because their prompts were trained on: {unseen['left_out']:,} rankings."
+    if not all(unseen["known"]):
+        which = "it" if len(unseen["known"]) == 1 else "one of the two" if any(unseen["known"]) else "either"
+        yield f"What {which} was trained on is not known; where that is in here, this flatters it."
 
 
 def _who(found: dict[str, Any]) -> Iterator[str]:
@@ -85,6 +105,68 @@ def _weaknesses(found: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def more_labels(found: dict[str, Any]) -> str:
+    """Would more labels help? From the learning curve's half to its end, in a sentence. The interval of the
+    end says how exactly a change can be told at all."""
+    points = [each for each in found["learning_curve"] if each["accuracy"]["value"] is not None]
+    if len(points) < 2 or points[-1]["accuracy"]["low"] is None:
+        return "Whether more labels would help cannot be said: the learning curve has too few points."
+    end = points[-1]
+    start = min(points[:-1], key=lambda each: abs(each["rankings"] - end["rankings"] / 2))
+    before, after = start["accuracy"]["value"], end["accuracy"]["value"]
+    gained, exact = after - before, (end["accuracy"]["high"] - end["accuracy"]["low"]) / 2
+    way = f"from {start['rankings']:,} to {end['rankings']:,} rankings it went from {before:.1%} to {after:.1%}"
+    ceiling = found["people"]["ceiling"]
+    if ceiling is not None and after >= ceiling:
+        return (
+            f"More quintets would hardly help: it is right as often as people are alike ({ceiling:.1%}); "
+            "several people on each quintet might."
+        )
+    if gained > exact:
+        return f"More labels would probably help: {way}."
+    if gained < -exact:
+        return f"More labels of this kind did not help: {way}. Look at how far the labelers agree first."
+    if exact <= HARDLY:
+        return f"More labels of this kind would hardly help: {way}."
+    return (
+        f"Whether more labels would help cannot be told: {way}, and what was held out tells accuracy only to "
+        f"± {100 * exact:.0f} points."
+    )
+
+
+def compared(told: dict[str, Any]) -> list[str]:
+    """What a comparison of two models can and cannot claim."""
+    if told["difference"] is None:
+        return ["Both were measured on no pair in common, so nothing can be said of which is better."]
+    shares = f"the first orders {told['first']['value']:.1%}, the second {told['second']['value']:.1%}"
+    said = [f"Of {told['pairs']:,} pairs {shares} as the rankings do."]
+    differing = told["first_better"] + told["second_better"]
+    if not differing:
+        return [*said, "On every prompt both are right about as many pairs: there is no difference to tell."]
+    wider = "the first" if told["difference"] > 0 else "the second"
+    often = f"if neither were better, a difference as large would come about {_tries(told['p'])}"
+    if told["p"] < CHANCE:
+        said.append(f"{wider.capitalize()} is better, and that can be told from chance: {often}.")
+    else:
+        said.append(f"The difference cannot be told from chance: {often}.")
+    if told["low"] is not None:
+        ends = " and ".join(f"{100 * told[end]:+.1f}".replace("-", "−") for end in ("low", "high"))
+        said.append(f"At 95 % the first is ahead by between {ends} points (below zero: behind).")
+    if differing < FEWEST:
+        said.append(f"They differ on {differing} prompts only; under {FEWEST} no difference could be told.")
+    if any(told["alone"]):
+        one, other = told["alone"]
+        said.append(f"Not compared, because only one was measured on them: {one + other:,} rankings.")
+    return said
+
+
+def _tries(p: float) -> str:
+    for tries in (100, 1000):
+        if p * tries >= 1:
+            return f"in about {p * tries:.0f} of {tries:,} tries"
+    return "in fewer than 1 of 1,000 tries"
+
+
 def table(found: dict[str, Any]) -> str:
     """The evaluation as a terminal shows it."""
     rows = [("accuracy", _shown(found["accuracy"]))]
@@ -118,7 +200,8 @@ def table(found: dict[str, Any]) -> str:
         ]
     if "against" in found:
         rows += _against(found["against"])
-    return "\n".join([*_lines(rows), "", *found["claims"]])
+    said = [*found["claims"], *found.get("against", {}).get("claims", [])]
+    return "\n".join([*_lines(rows), "", *said])
 
 
 def _against(told: dict[str, Any]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 STEP_CAP = 500
 CHECKERS: tuple[str, ...] = ()  # rules that can judge an answer by themselves; none is built in yet
+AGAINST = "inputs/against"  # where the second reward model lies, if an evaluation run compares two
 HUB = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 TRUE, FALSE = {"true", "on", "yes", "1"}, {"false", "off", "no", "0", ""}
@@ -276,7 +277,10 @@ class EvaluationConfig(_Common):
 
     kind: ClassVar[str] = "evaluation"
     reward: str = _input("inputs/reward")
+    against: str = _input("")
     dataset: str = _input("dataset.jsonl")
+    unseen: bool = _setting(
+        True, "Only unseen prompts", "Leave out every prompt that a reward model is known to have learnt from.")
     max_tokens: int = _setting(
         1024, "Longest example", "Prompt and rollout together; a longer prompt loses its beginning.",
         8, 131072, advanced=True, unit="tokens")

@@ -18,10 +18,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from rlhf import checkpoint, claims, data, judgement, losses, probes
-from rlhf.config import EvaluationConfig
 from rlhf.data import Ranking
 from rlhf.reward_model import RewardModel
-from rlhf.run import Failed, Outcome, RunDirectory
 
 TAU_BOUNDS = (0.1, 10.0)  # where few pairs are held out, the best τ may be no τ at all
 BINS = 10
@@ -257,18 +255,3 @@ def numbers(found: dict[str, Any]) -> dict[str, Any]:
         **plain,
         **counted,
     }
-
-
-def measure(run: RunDirectory, config: EvaluationConfig) -> Outcome:
-    """A run of kind evaluation."""
-    device = checkpoint.choose_device(config.device)
-    run.tell("measuring", device=checkpoint.describe(device))
-    dataset, reward = run.input(config.dataset), run.input(config.reward)
-    rankings = data.rankings(dataset)
-    if not rankings:
-        raise Failed("There are no rankings to measure on.", "Add some to the dataset.", "dataset")
-    model = RewardModel.load(reward, device, config.max_tokens)
-    bank = probes.bank(rankings, run.path / probes.FILE)
-    found = evaluate(model, rankings, bank, trained_on=trained_on(reward, dataset))
-    run.leave(FILE, found)
-    return Outcome(metrics=numbers(found))

@@ -25,7 +25,7 @@ TRAINERS = {
     "reward": "rlhf.reward_run:train",
     "policy": "rlhf.train_policy:train",
     "rollouts": "rlhf.rollouts:write",
-    "evaluation": "rlhf.evaluate:measure",
+    "evaluation": "rlhf.evaluation_run:measure",
 }
 
 
@@ -45,7 +45,7 @@ def execute(path: str | Path, afresh: bool = False) -> int:
             return complain("Another process is at work in this run directory.", TRY_AGAIN)
         if afresh:
             run.clear()
-        before = _state(run.path)
+        before = state(run.path)
         if before == "finished":
             return complain("This run has finished; --afresh runs it again.", FINISHED)
         if before == "cancelled":  # that wish was granted; whoever starts it again wants it to go on
@@ -58,7 +58,7 @@ def execute(path: str | Path, afresh: bool = False) -> int:
 
 def _follow(run: RunDirectory, config: configs.Config, afresh: bool) -> int:
     """Take part as one of several processes, of which the first tells how it ended."""
-    if config.kind not in processes.KINDS or (_state(run.path) == "finished" and not afresh):
+    if config.kind not in processes.KINDS or (state(run.path) == "finished" and not afresh):
         return FINISHED
     return _attempt(run, config)[0]
 
@@ -122,7 +122,7 @@ def _train(run: RunDirectory, config: configs.Config) -> Outcome:
         processes.leave()
 
 
-def _state(path: Path) -> str | None:
+def state(path: Path) -> str | None:
     """How the directory's last attempt ended, None where it has not."""
     try:
         return json.loads((path / "result.json").read_text(encoding="utf-8"))["state"]

@@ -17,6 +17,8 @@ from rlhf import data, intervals
 from rlhf.data import Ranking
 
 LENGTH_BINS = 5
+SHOWN = 20  # rankings that one model has right and another wrong, for either side
+SAID = ("index", "quintet", "prompt", "rollouts", "ranks", "labeler", "simulated")  # of a ranking
 
 Correlation = Callable[[Sequence[float], Sequence[float]], float | None]
 
@@ -162,19 +164,48 @@ def compare(first: Iterable[dict[str, Any]], second: Iterable[dict[str, Any]]) -
         prompt, _, ranks, _, _ = key
         places = list(_untied(ranks))
         for held, found in zip(rights, given, strict=True):
-            held += [_right(found[key][better], found[key][worse]) for better, worse in places]
+            held += _rights(found[key]["rewards"], places)
         prompts += [prompt] * len(places)
     told = {"rankings": len(common), "alone": [len(each) - len(common) for each in given]}
     return intervals.paired(*rights, prompts) | told
 
 
-def _by_ranking(told: Iterable[dict[str, Any]]) -> dict[tuple, list[float]]:
-    """The rewards of every ranking, by what tells it from others; the same line given twice is two."""
+def differing(first: Iterable[dict[str, Any]], second: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Where two models differ most: the rankings on which the `first` is right about more pairs than the
+    second, and the other way round, the widest difference first. `scores` and `right` are of either."""
+    given = [_by_ranking(each) for each in (first, second)]
+    found = []
+    for key in given[0]:
+        if key not in given[1]:
+            continue
+        told, other = (each[key] for each in given)
+        places = list(_untied(told["ranks"]))
+        found.append(
+            {name: told[name] for name in SAID}
+            | {
+                "scores": [told["scores"], other["scores"]],
+                "right": [sum(_rights(each["rewards"], places)) for each in (told, other)],
+                "pairs": len(places),
+            }
+        )
+
+    def ahead(each: dict[str, Any]) -> float:
+        return (each["right"][0] - each["right"][1]) / each["pairs"]
+
+    found.sort(key=lambda each: -ahead(each))
+    return {
+        "first": [each for each in found if ahead(each) > 0][:SHOWN],
+        "second": [each for each in reversed(found) if ahead(each) < 0][:SHOWN],
+    }
+
+
+def _by_ranking(told: Iterable[dict[str, Any]]) -> dict[tuple, dict[str, Any]]:
+    """The rows by what tells their ranking from others; the same line given twice is two."""
     seen: Counter[tuple] = Counter()
     found = {}
     for each in told:
         key = (each["prompt"], tuple(each["rollouts"]), tuple(each["ranks"]), each["labeler"])
-        found[*key, seen[key]] = each["rewards"]
+        found[*key, seen[key]] = each
         seen[key] += 1
     return found
 
@@ -196,6 +227,10 @@ def _pairs(row: Sequence[float], ranking: Ranking) -> Iterator[Pair]:
 def _untied(ranks: Sequence[int]) -> Iterator[tuple[int, int]]:
     """The places of the better and of the worse of every two that differ in rank."""
     return (pair for pair in itertools.permutations(range(len(ranks)), 2) if ranks[pair[0]] < ranks[pair[1]])
+
+
+def _rights(rewards: Sequence[float], places: Iterable[tuple[int, int]]) -> list[float]:
+    return [_right(rewards[better], rewards[worse]) for better, worse in places]
 
 
 def _right(better: float, worse: float) -> float:

@@ -8,7 +8,7 @@ import gc
 import random
 from collections.abc import Sequence
 
-from rlhf import checkpoint, data, evaluate, learning_curve, probes, train_reward
+from rlhf import checkpoint, claims, data, evaluate, learning_curve, probes, train_reward
 from rlhf.config import RewardConfig
 from rlhf.data import Ranking
 from rlhf.reward_model import RewardModel
@@ -49,7 +49,10 @@ def judge(run: RunDirectory, config: RewardConfig, outcome: Outcome) -> None:
         del model
         curve = learning_curve.points(run, config, train_reward.train, taught, held)
         curve.append({"rankings": len(taught), "accuracy": found["accuracy"]})
-        run.leave(evaluate.FILE, found | {"learning_curve": curve})
+        found["learning_curve"] = curve
+        found["more_labels"] = claims.more_labels(found)
+        run.leave(evaluate.FILE, found)
+        run.log(found["more_labels"])
         learning_curve.forget(run)
 
 

@@ -6,6 +6,7 @@ from labeler.models.checkpoints import Checkpoint
 from labeler.models.contributions import Contribution
 from labeler.models.datasets import Dataset, Demonstration
 from labeler.models.desks import Desk
+from labeler.models.evaluations import Evaluation
 from labeler.models.imports import Import
 from labeler.models.people import Invitation, User, WrongTry
 from labeler.models.places import Place
@@ -26,6 +27,7 @@ __all__ = [
     "Dataset",
     "Demonstration",
     "Desk",
+    "Evaluation",
     "Guidelines",
     "Import",
     "Invitation",

@@ -56,6 +56,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         *,
         start: Checkpoint | None = None,
         reward_model: Checkpoint | None = None,
+        against: Checkpoint | None = None,
         dataset: Dataset | None = None,
         simulated: bool | None = None,
         prompts: Iterable[Prompt] | None = None,
@@ -73,6 +74,12 @@ class RunQuerySet(models.QuerySet["Run"]):
         if "reward" in needed and not wanted.get("checker"):
             judge = reward_model or Checkpoint.objects.judge_of(project)
             reward_model = self._usable("reward_model", judge, Checkpoint.Kind.REWARD, project)
+        if "against" in needed:
+            wanted["against"] = config.AGAINST if against else ""
+        if against:
+            against = self._usable("against", against, Checkpoint.Kind.REWARD, project)
+        if against and against == reward_model:
+            raise Refused("against", "A reward model differs in nothing from itself: choose another one.")
         made = config.make(kind, wanted)
         if isinstance(made, config.RolloutsConfig) and not FEWEST <= made.count <= MOST:
             raise Refused(
@@ -94,6 +101,7 @@ class RunQuerySet(models.QuerySet["Run"]):
                 config=config.as_dict(made),
                 start=start if "policy" in needed else None,
                 reward_model=reward_model if "reward" in needed else None,
+                against=against if "against" in needed else None,
                 dataset=dataset if "dataset" in needed else None,
                 created_by=by,
             )
@@ -216,6 +224,14 @@ class Run(models.Model):
     reward_model = models.ForeignKey(
         Checkpoint, models.PROTECT, null=True, blank=True, related_name="judged_runs"
     )
+    against = models.ForeignKey(
+        Checkpoint,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="compared_runs",
+        help_text="The second reward model, where an evaluation compares two.",
+    )
     dataset = models.ForeignKey(Dataset, models.PROTECT, null=True, blank=True, related_name="runs")
 
     attempt = models.PositiveIntegerField(default=0)
@@ -301,7 +317,8 @@ class Run(models.Model):
         if (self.directory / "config.json").exists():
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        for name, checkpoint in (("policy", self.start), ("reward", self.reward_model)):
+        given = {"policy": self.start, "reward": self.reward_model, "against": self.against}
+        for name, checkpoint in given.items():
             target = self.directory / "inputs" / name
             if checkpoint and not checkpoint.is_hub and not target.exists():
                 checkpoint.put_into(target)
@@ -309,7 +326,19 @@ class Run(models.Model):
             lines = self.directory / "dataset.jsonl"
             lines.unlink(missing_ok=True)
             link_or_copy(settings.HOME / self.dataset.path, lines)
+        if self.kind == Run.Kind.EVALUATION:
+            self._put_what_was_learnt()
         config.write(self.directory, config.make(self.kind, self.config))
+
+    def _put_what_was_learnt(self) -> None:
+        """The datasets of the reward models that are measured: what they taught can then be left out."""
+        models = [each for each in (self.reward_model, self.against) if each and each.run]
+        for dataset in {each.run.dataset for each in models if each.run and each.run.dataset}:
+            source = settings.HOME / dataset.path
+            target = self.directory / "inputs" / "learnt" / f"{dataset.sha256}.jsonl"
+            if source.exists() and not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                link_or_copy(source, target)
 
     # What the attempt that owns it does with it
 

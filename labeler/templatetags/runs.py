@@ -129,6 +129,18 @@ def crop(run: Run) -> dict[str, Any] | None:
 
 
 @register.filter
+def why_suggested(run: Run) -> str:
+    """Why the checkpoint that a run suggests is that one, which need not be the last."""
+    if said := run.result.get("why"):
+        return said
+    if found := crop(run):
+        return f"It is the last one before step {found['step']}, where a crop is suggested."
+    if run.kind == Run.Kind.REWARD and run.result:
+        return "It is the last one: without patience, a setting, a run looks for no earlier one that did better."
+    return "It is the last one." if run.result else ""
+
+
+@register.filter
 def scored(run: Run) -> str:
     """The arithmetic that makes the point: how often the simulator was asked, and what people read for it."""
     if run.kind != Run.Kind.POLICY or not run.step or not run.reward_model:

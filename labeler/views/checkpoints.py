@@ -57,6 +57,7 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
         "opened": hub[0] if hub else str(checkpoint.folder),
         "revision": hub[1] if hub else "",
         "metrics": _measured(checkpoint),
+        "evaluation": checkpoint.evaluations.select_related("run").first(),
         "uses": checkpoint.started_runs.all() | checkpoint.judged_runs.all(),
         "lineage": json.dumps(checkpoint.lineage, indent=2, ensure_ascii=False) if checkpoint.lineage else "",
         **_queue(checkpoint),

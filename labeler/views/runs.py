@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 from labeler.access import admin_required
 from labeler.charts import charts, strip
 from labeler.forms import RunForm
-from labeler.models import Checkpoint, Project, Request, Run
+from labeler.models import Checkpoint, Evaluation, Project, Request, Run
 from labeler.templatetags import runs as words
 from rlhf import config
 
@@ -26,7 +26,8 @@ STEPS_AT_ONCE = 20_000
 
 
 def seen_by(request: HttpRequest) -> QuerySet[Run]:
-    related = ("project", "start", "reward_model__run__dataset", "dataset", "created_by", "round")
+    related = ("project", "start", "reward_model__run__dataset", "against__run", "dataset", "created_by")
+    related += ("round",)
     return Run.objects.filter(project__in=Project.objects.run_by(request.user)).select_related(*related)
 
 
@@ -186,6 +187,8 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
         return []
     if run.kind == Run.Kind.ROLLOUTS:
         return [{"words": "Rank the quintets", "url": reverse("rank", args=[run.project.slug])}]
+    if run.kind == Run.Kind.EVALUATION:
+        return [{"words": "See all that was measured", "url": reverse("evaluation", args=[run.pk])}]
     if not best:
         return []
     if run.kind == Run.Kind.REWARD:
@@ -208,6 +211,7 @@ def _shown(run: Run) -> dict[str, Any]:
         "made": run.checkpoints.order_by("-step"),
         "suggested": run.checkpoints.filter(suggested=True).first(),
         "next": _next_steps(run),
+        "evaluation": Evaluation.objects.filter(run=run).first(),
         "last_words": "\n".join(run.log_tail.splitlines()[-12:]),
     }
 

@@ -30,6 +30,7 @@ class Command(BaseCommand):
             "--from", type=int, metavar="ID", dest="start", help="A checkpoint to start from."
         )
         parser.add_argument("--reward", type=int, metavar="ID", help="A reward model; else the newest.")
+        parser.add_argument("--against", type=int, metavar="ID", help="A second reward model to compare.")
         parser.add_argument("--dataset", type=int, metavar="ID", help="A frozen dataset; else one made now.")
         parser.add_argument("--include-simulated", help="Simulated rankings too.", **either_way)
         parser.add_argument(
@@ -49,6 +50,7 @@ class Command(BaseCommand):
                 None,
                 start=self.known(Checkpoint.objects, given["start"], "checkpoint"),
                 reward_model=self.known(Checkpoint.objects, given["reward"], "checkpoint"),
+                against=self.known(Checkpoint.objects, given["against"], "checkpoint"),
                 dataset=self.known(found.datasets, given["dataset"], "dataset"),
                 simulated=given["simulated"],
             )
