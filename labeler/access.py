@@ -6,11 +6,14 @@ is asking."""
 
 import codecs
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import Resolver404, resolve
 
 CONTENT_SECURITY = "; ".join(
     [
@@ -62,6 +65,26 @@ def no_nul(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[Htt
         if "%00" in request.META["QUERY_STRING"]:
             raise SuspiciousOperation("There is a NUL in the query.")
         return get_response(request)
+
+    return middleware
+
+
+def to_the_page(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Whoever comes by a browser to an address that only takes forms (after signing in again, or by the
+    address bar) is led to the page above it; a bare 405 tells them nothing."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        looks = request.method == "GET" and "text/html" in request.headers.get("Accept", "")
+        if response.status_code != 405 or not looks:
+            return response
+        above = request.path
+        while above != "/":
+            above = f"{above.rstrip('/').rpartition('/')[0]}/"
+            with suppress(Resolver404):
+                resolve(above)
+                break
+        return redirect(above)
 
     return middleware
 

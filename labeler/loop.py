@@ -76,6 +76,7 @@ class Standing:
     simulated: int = 0
     by_labeler: dict[int, int] = field(default_factory=dict)  # rankings by people
     ranked: int = 0  # rankings by people in the round
+    imported: int = 0  # of these, by people who are known here by an import alone
     programs: int = 0  # simulated ones in the round
     reward_model: Checkpoint | None = None
     policy: Run | None = None
@@ -95,6 +96,7 @@ class Standing:
         elif ranked:
             self.by_labeler[who] = self.by_labeler.get(who, 0) + ranked
             self.ranked += ranked if here else 0
+            self.imported += ranked if here and contribution.labeler.is_from_elsewhere else 0
         self.done += contribution.filled if here else 0
 
     @property
@@ -152,6 +154,8 @@ class Standing:
     def _rank(self) -> Step:
         title, state = "Rank a few", "done" if self.ranked >= A_FEW else "open"
         ranked = f"{count(self.ranked, 'ranking')} by people" + (f" in {self.round}" if self.later else "")
+        if self.imported:
+            ranked += f", {'all' if self.imported == self.ranked else f'{self.imported:,}'} of them imported"
         if self.waiting:
             more = "or more" if self.or_more else "more"
             said = f"{ranked}; {self.waiting:,} {more} {'waits' if self.waiting == 1 else 'wait'} for you"

@@ -95,6 +95,14 @@ class Export:
         """The bytes of the file, or of the file of one part (`train`, `validation`) of the split."""
         return {"jsonl": self._jsonl, "csv": self._csv, "parquet": self._parquet}[self.file](source, part)
 
+    def is_empty(self) -> bool:
+        """Whether no row comes of what there is. A look at a few lines mostly tells."""
+        for few in (True, False):
+            with self.source(few) as source:
+                if self._some(source):
+                    return False
+        return True
+
     def stream(self) -> Iterator[bytes]:
         with self.source() as source:
             yield from self.chunks(source)
@@ -118,7 +126,7 @@ class Export:
             yield path, self.chunks(source, name)
         yield "README.md", iter([card.written(self, source, parts).encode()])
 
-    def _some(self, source: Source, part: str) -> bool:
+    def _some(self, source: Source, part: str = "") -> bool:
         return next(self.rows(source, part), None) is not None
 
     # The three kinds of file

@@ -49,6 +49,11 @@ class User(AbstractUser):
     objects: ClassVar[People] = People()
 
     @property
+    def is_from_elsewhere(self) -> bool:
+        """Nobody ever signed in by this name: an import brought it, and no account was made of it since."""
+        return not (self.simulated or self.is_active or self.last_login or self.has_usable_password())
+
+    @property
     def is_admin(self) -> bool:
         return self.is_staff
 

@@ -4,12 +4,15 @@ Admins of the project only. What goes into a line, and in which order, is decide
 
 from itertools import chain
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
+from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from labeler.access import admin_required
@@ -135,6 +138,9 @@ def export(request: HttpRequest, slug: str, form: str = "") -> HttpResponseBase:
         raise Http404
     carded = "card" in request.GET
     try:
+        if wanted.is_empty():
+            messages.error(request, f"There is nothing to download. {_nothing(wanted)}")
+            return redirect(f"{reverse('dataset_preview', args=[slug])}?{urlencode(asked)}")
         content = wanted.zipped() if carded else wanted.stream()
         first = next(content, b"")  # what cannot be had is said before there is an answer
     except FileNotFoundError:
@@ -202,7 +208,11 @@ def _previewed(form: TakeOutForm) -> dict[str, Any]:
         raise Http404("The file of this dataset is gone.") from None
     some = [name for number, name in enumerate(columns) if any(row[number] for row in rows)]
     rows = [[cell for name, cell in zip(columns, row, strict=True) if name in some] for row in rows]
-    return {"columns": some, "rows": rows, "nothing": NOTHING[wanted.format.kind(wanted.how)]}
+    return {"columns": some, "rows": rows, "nothing": _nothing(wanted)}
+
+
+def _nothing(wanted: Export) -> str:
+    return NOTHING[wanted.format.kind(wanted.how)]
 
 
 def _said(value: Any) -> str:

@@ -124,6 +124,8 @@ def undo(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
         return again(request, project, str(refused), status=422)
     if place:
         place.keep_draft(request.user, filled_by(ranking, place.rollouts_for(request.user)))
+    if place and request.htmx:
+        return again(request, project, "Taken back. Those before it are in “Your rankings”.")
     return again(request, project, "" if place else "Taken back. Others have finished that one.")
 
 

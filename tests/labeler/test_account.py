@@ -335,3 +335,38 @@ def test_what_is_not_there_is_said_in_words(as_labeler, client, db):
     assert "There is nothing here" in as_labeler.get("/nowhere/").content.decode()
     assert "This is not for you" in as_labeler.get("/people/").content.decode()
     assert client.get("/nowhere/").status_code == 404
+
+
+# Coming back to an address that has no page
+
+
+@pytest.mark.parametrize(
+    ("address", "page"),
+    [
+        ("/rank/pelican-jokes/submit/", "/rank/pelican-jokes/"),
+        ("/rank/pelican-jokes/skip/7/take-back/", "/rank/pelican-jokes/"),
+        ("/account/sign-out/", "/"),
+    ],
+)
+def test_a_browser_at_an_address_that_only_takes_forms_is_led_to_the_page_above_it(
+    as_labeler, project, address, page
+):
+    browser = {"Accept": "text/html,application/xhtml+xml"}
+    response = as_labeler.get(address, headers=browser, follow=True)
+    assert (page, 302) in response.redirect_chain
+    assert response.status_code == 200
+
+
+def test_a_program_at_such_an_address_is_told_which_methods_it_takes(as_labeler, project):
+    response = as_labeler.get("/rank/pelican-jokes/submit/")
+    assert (response.status_code, response["Allow"]) == (405, "POST")
+
+
+def test_who_was_signed_out_while_submitting_comes_back_to_the_ranking_page(client, labeler, project):
+    bounced = client.post("/rank/pelican-jokes/submit/", {"ticket": "x"})
+    assert bounced["Location"] == "/account/sign-in/?next=/rank/pelican-jokes/submit/"
+    browser = {"Accept": "text/html"}
+    entered = {"username": "lena", "password": PASSWORD, "next": "/rank/pelican-jokes/submit/"}
+    response = client.post(SIGN_IN, entered, headers=browser, follow=True)
+    assert response.redirect_chain[-1] == ("/rank/pelican-jokes/", 302)
+    assert response.status_code == 200

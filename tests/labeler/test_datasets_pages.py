@@ -156,3 +156,16 @@ def test_a_run_may_learn_from_any_frozen_dataset(project, new_ranking):
     choices = dict(RunForm(project, "reward").fields["dataset"].choices)
     assert set(choices) == {"now", *(str(each.pk) for each in frozen)}
     assert choices["now"] == "All rankings now"
+
+
+@pytest.mark.parametrize("file", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("card", [{}, {"card": "on"}])
+def test_a_download_of_nothing_is_no_empty_file_but_a_page_that_says_so(as_admin, new_ranking, file, card):
+    new_ranking(round=1)
+    response = as_admin.get(
+        "/datasets/pelican-jokes/export/sft/", {"file": file, **card}, headers={"Accept": "text/html"}
+    )
+    page = as_admin.get(response["Location"])
+    assert page.status_code == 200
+    assert "There is nothing to download. Nobody has written a demonstration yet" in page.content.decode()
+    assert '<input type="radio" name="format" value="sft"' in page.content.decode()

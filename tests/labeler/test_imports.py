@@ -1,9 +1,12 @@
 """The pages of an import, and the import itself by a worker's hand: looked at, checked, kept whole or not at
 all, told of, started again, taken out."""
 
+import html
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from django.conf import settings
@@ -16,6 +19,7 @@ from labeler.models import AuditEntry, Import, Place, Project, Prompt, Quintet, 
 
 pytestmark = pytest.mark.django_db
 ADDRESS = "/imports/pelican-jokes/"
+WMT = Path(__file__).parents[1] / "data/wmt13-fr-en-five-way.csv"
 RANKED = {"prompt": "Write a joke.", "rollouts": list("abcde"), "ranks": [2, 1, 3, 5, 4], "labeler": "rita"}
 
 
@@ -90,6 +94,19 @@ def test_the_columns_can_be_called_something_else(as_admin, kept):
         "rita",
     )
     assert not page.context["refusal"]
+
+
+def test_the_page_says_what_a_file_looks_like(as_admin, project):
+    page = as_admin.get(ADDRESS).content.decode()
+    example = html.unescape(re.search(r"<pre[^>]*>(.*ranks.*)</pre>", page)[1])
+    assert json.loads(example)["ranks"] == [2, 1, 2]
+
+
+def test_a_file_that_has_names_and_no_texts_is_said_to_teach_nothing(as_admin, kept):
+    found = kept(WMT.read_bytes(), WMT.name)
+    page = as_admin.get(f"{ADDRESS}{found.pk}/").content.decode()
+    assert "a model would learn nothing from names" in page
+    assert page.count("newstest2013.fr-en.KIT_primary.2658") == 1, "the name is its own text, and said once"
 
 
 def test_two_columns_cannot_be_the_same_thing(as_admin, kept, rung):

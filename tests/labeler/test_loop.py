@@ -2,6 +2,8 @@
 
 import pytest
 
+from labeler.intake.kinds import ranking
+from labeler.intake.writer import Writer
 from labeler.loop import standings
 from labeler.models import Round
 
@@ -78,3 +80,15 @@ def test_an_interval_ends_at_all_pairs(project, labeler, trained):
     trained(right=59, pairs=60, error=0.05)
     close(project)
     assert standings([project], labeler)[0].agrees.between[1] == 1
+
+
+def test_rankings_that_an_import_brought_are_told_from_those_made_here(as_admin, project, labeler, compose):
+    [quintet] = compose(1)
+    quintet.rankings.create(labeler=labeler, ranks=[1, 2, 3, 4, 5])
+    line = {"prompt": "Write a joke.", "rollouts": ["a", "b"], "ranks": [1, 2], "labeler": "rita"}
+    writer = Writer(project)
+    writer.write([(1, ranking(line)), (2, ranking(line | {"labeler": "rolf"}))])
+    assert standings([project], labeler)[0].imported == 2
+    page = " ".join(as_admin.get("/projects/pelican-jokes/").content.decode().split())
+    assert "3 rankings by people, 2 of them imported" in page
+    assert '<dd>3 <span class="quiet">2 imported</span></dd>' in page

@@ -37,6 +37,8 @@ class Command(BaseCommand):
     def handle(self, *, project: str, output: str | None, **options) -> None:
         wanted = self.wanted(project, **options)
         try:
+            if wanted.is_empty():
+                self.stderr.write("There is nothing of this kind to take out: the file has no rows.")
             if not output:
                 self.to_stdout(wanted.stream())
             elif output.endswith("/") or Path(output).is_dir():
