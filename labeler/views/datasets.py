@@ -19,7 +19,7 @@ from labeler.access import admin_required
 from labeler.datasets import NothingToFreeze, Query
 from labeler.datasets import freeze as frozen
 from labeler.datasets.compare import difference
-from labeler.datasets.exports import FILES
+from labeler.datasets.exports import FILES, Export
 from labeler.datasets.forms import FreezeForm, TakeOutForm, summed
 from labeler.datasets.frozen import Source, opened
 from labeler.datasets.query import nothing_in
