@@ -44,7 +44,9 @@ def curve(found: Mapping[str, Any]) -> dict[str, Any]:
     """Accuracy against the number of rankings, with what a coin and what people reach."""
     told = [each for each in found["learning_curve"] if each["accuracy"]["value"] is not None]
     shares = [each["accuracy"] for each in told]
-    ends = [end for share in shares for end in (share["low"], share["high"], share["value"]) if end is not None]
+    ends = [
+        end for share in shares for end in (share["low"], share["high"], share["value"]) if end is not None
+    ]
     frame = _frame(ends, 0, max((each["rankings"] for each in told), default=1))
     ceiling = found["people"]["ceiling"]
     points = [
@@ -69,11 +71,9 @@ def curve(found: Mapping[str, Any]) -> dict[str, Any]:
 def _frame(shares: Sequence[float], first: float, last: float) -> dict[str, Any]:
     """The axes: shares from a tenth below all that is drawn up to 1, the other from `first` to `last`."""
     low = min([LOWEST, *(floor(10 * share) / 10 for share in shares)])
-    frame: dict[str, Any] = {
-        **{"width": WIDTH, "height": HEIGHT, "left": LEFT, "end": WIDTH - RIGHT, "floor": HEIGHT - BOTTOM},
-        **{"top": TOP, "names": HEIGHT - BOTTOM + 18, "title": HEIGHT - 6, "middle": (LEFT + WIDTH - RIGHT) / 2},
-        **{"low": low, "first": first, "last": last},
-    }
+    frame: dict[str, Any] = {"low": low, "first": first, "last": last}
+    frame |= {"width": WIDTH, "height": HEIGHT, "left": LEFT, "end": WIDTH - RIGHT, "floor": HEIGHT - BOTTOM}
+    frame |= {"names": HEIGHT - BOTTOM + 18, "title": HEIGHT - 6, "middle": (LEFT + WIDTH - RIGHT) / 2}
     tenths = range(round(10 * low), 11, 1 + (low < 0.35))
     return frame | {"grid": [{"y": _up(frame, tenth / 10), "share": tenth / 10} for tenth in tenths]}
 

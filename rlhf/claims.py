@@ -115,12 +115,13 @@ def more_labels(found: dict[str, Any]) -> str:
     start = min(points[:-1], key=lambda each: abs(each["rankings"] - end["rankings"] / 2))
     before, after = start["accuracy"]["value"], end["accuracy"]["value"]
     gained, exact = after - before, (end["accuracy"]["high"] - end["accuracy"]["low"]) / 2
-    way = f"from {start['rankings']:,} to {end['rankings']:,} rankings it went from {before:.1%} to {after:.1%}"
+    part, whole = f"{start['rankings']:,}", f"{end['rankings']:,}"
+    way = f"with {part} rankings it was right on {before:.1%} of pairs, with {whole} on {after:.1%}"
     ceiling = found["people"]["ceiling"]
     if ceiling is not None and after >= ceiling:
         return (
-            f"More quintets would hardly help: it is right as often as people are alike ({ceiling:.1%}); "
-            "several people on each quintet might."
+            "More quintets would hardly help: it is right as often as people’s own agreement can show "
+            f"({ceiling:.1%}). More people on each quintet might."
         )
     if gained > exact:
         return f"More labels would probably help: {way}."
@@ -129,7 +130,7 @@ def more_labels(found: dict[str, Any]) -> str:
     if exact <= HARDLY:
         return f"More labels of this kind would hardly help: {way}."
     return (
-        f"Whether more labels would help cannot be told: {way}, and what was held out tells accuracy only to "
+        f"Whether more labels would help cannot be told: {way}, and what was held out tells that only to "
         f"± {100 * exact:.0f} points."
     )
 

@@ -1,4 +1,4 @@
-"""What an evaluation's numbers mean, in words, and its shares as rows of a table. Keys: docs/evaluation.md."""
+"""What an evaluation's numbers mean, in words, and its shares as rows of a table (docs/evaluation.md)."""
 
 from collections.abc import Mapping, Sequence
 from math import exp
@@ -89,14 +89,15 @@ def with_length(told: Mapping[str, Any]) -> str:
 @register.filter
 def simulated_share(found: Mapping[str, Any]) -> str:
     """Who ranked what it was measured on, people and programs apart."""
-    every, simulated = found["rankings"], found["simulated"]
-    if not every:
+    many, simulated = found["rankings"], found["simulated"]
+    if not many:
         return ""
+    every = f"{count(many, 'ranking')} that it was measured on"
     if not simulated:
-        return f"All {count(every, 'ranking')} that it was measured on are by people."
-    if simulated == every:
-        return f"All {count(every, 'ranking')} that it was measured on are simulated: a program made them."
-    return f"{figure(simulated / every, 'percent')} of the {count(every, 'ranking')} it was measured on are simulated."
+        return f"All {every} are by people."
+    if simulated == many:
+        return f"All {every} are simulated: a program made them."
+    return f"Of the {every} {simulated:,} are simulated ({figure(simulated / many, 'percent')})."
 
 
 @register.filter

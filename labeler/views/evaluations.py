@@ -60,8 +60,7 @@ def file(request: HttpRequest, pk: int) -> HttpResponseBase:
 def sides(evaluation: Evaluation) -> list[tuple[str, list[dict[str, Any]]]]:
     """The rankings that one of two models has right and the other wrong."""
     differing = evaluation.found.get("against", {}).get("differing", {})
-    words = {"first": "The first is right, the second is not", "second": "The second is right, the first is not"}
-    return [(words[side], quintets) for side, quintets in sorted(differing.items())]
+    return [(f"Where the {side} is right about more", each) for side, each in sorted(differing.items())]
 
 
 def rival(checkpoint: Checkpoint) -> Checkpoint | None:

@@ -117,6 +117,63 @@ def test_cut_rollouts_and_holes_are_told():
     assert "probes" not in said([BETTER] * 40, rankings(40), probes=hole | {"above": 0})
 
 
+def test_what_was_left_out_and_what_nobody_knows_is_told():
+    rewards, lines = [BETTER] * 30, rankings(30)
+    told = said(rewards, lines, unseen={"left_out": 1234, "known": [True]})
+    assert "Left out, because their prompts were trained on: 1,234 rankings." in told
+    assert "not known" not in told
+    for known, words in (([False], "What it was"), ([True, False], "What one of the two was")):
+        told = said(rewards, lines, unseen={"left_out": 0, "known": known})
+        assert f"{words} trained on is not known" in told and "Left out" not in told
+
+
+def curve(*shares, exact=0.03, ceiling=None):
+    """An evaluation whose learning curve has these shares after 10, 20, … rankings."""
+    points = [
+        {"rankings": 10 * n, "accuracy": {"value": share, "low": share - exact, "high": share + exact}}
+        for n, share in enumerate(shares, start=1)
+    ]
+    return {"learning_curve": points, "people": {"ceiling": ceiling}}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (curve(0.5, 0.6, 0.65, 0.7), "More labels would probably help: with 20 rankings"),
+        (curve(0.5, 0.69, 0.7, 0.7), "Whether more labels would help cannot be told"),
+        (curve(0.5, 0.69, 0.7, 0.7, exact=0.01), "would hardly help"),
+        (curve(0.5, 0.8, 0.7, 0.7), "did not help"),
+        (curve(0.5, 0.6, 0.65, 0.7, ceiling=0.69), "More people on each quintet might"),
+        (curve(0.7), "cannot be said"),
+    ],
+)
+def test_whether_more_labels_would_help_is_a_sentence(found, words):
+    assert words in claims.more_labels(found)
+
+
+def compared(*rewards):
+    lines = rankings(len(rewards[0]))
+    return judgement.compare(*(judgement.quintets(each, lines, lambda reward: reward) for each in rewards))
+
+
+def test_a_difference_is_told_from_chance_or_said_not_to_be():
+    better = claims.compared(compared([BETTER] * 30, [BETTER] * 15 + [WORSE] * 15))
+    assert better[0] == "Of 30 pairs the first orders 100.0%, the second 50.0% as the rankings do."
+    assert better[1].startswith("The first is better, and that can be told from chance")
+    assert "in fewer than 1 of 1,000 tries" in better[1]
+    turned = claims.compared(compared([BETTER] * 15 + [WORSE] * 15, [BETTER] * 30))
+    assert turned[1].startswith("The second is better")
+    few = " ".join(claims.compared(compared([BETTER] * 30, [BETTER] * 27 + [WORSE] * 3)))
+    assert "cannot be told from chance: if neither were better" in few and "in about 25 of 100 tries" in few
+    assert "They differ on 3 prompts only; under 6 no difference could be told." in few
+
+
+def test_two_models_that_are_as_often_right_on_every_prompt_have_no_difference():
+    told = claims.compared(compared([BETTER] * 30, [[9.0, 1.0]] * 30))
+    assert told[-1].endswith("there is no difference to tell.") and len(told) == 2
+    assert "nothing can be said" in claims.compared(compared([], []))[0]
+
+
 def test_the_table_shows_every_number_and_every_claim():
     told = found([BETTER] * 30 + [WORSE] * 10, rankings(40))
     told["against"] = judgement.compare(told["quintets"], told["quintets"])

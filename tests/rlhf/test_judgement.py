@@ -196,6 +196,24 @@ def test_two_models_are_compared_on_what_both_were_measured_on():
     assert (swapped["p"], swapped["p_sign"]) == (found["p"], found["p_sign"])
 
 
+def test_where_two_models_differ_stands_with_the_widest_difference_first():
+    rollouts = ("a", "b", "c")
+    rankings = [Ranking(name, rollouts, (1, 2, 3), "ann", name) for name in "pqrs"]
+    first = [[3.0, 2.0, 1.0], [3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]
+    second = [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [3.0, 1.0, 2.0]]
+    told = [judgement.quintets(each, rankings, plain) for each in (first, second)]
+    found = judgement.differing(*told)
+    assert [each["quintet"] for each in found["first"]] == ["p", "s"]
+    assert [each["quintet"] for each in found["second"]] == ["q"]
+    worst = found["first"][0]
+    assert (worst["right"], worst["pairs"]) == ([3, 0], 3)
+    assert worst["scores"] == [[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]]
+    assert (worst["prompt"], worst["rollouts"], worst["labeler"]) == ("p", list(rollouts), "ann")
+    many = [Ranking(str(n), rollouts, (1, 2, 3)) for n in range(50)]
+    told = [judgement.quintets([row] * 50, many, plain) for row in ([3.0, 2.0, 1.0], [1.0, 2.0, 3.0])]
+    assert len(judgement.differing(*told)["first"]) == judgement.SHOWN
+
+
 def test_a_ranking_given_twice_is_compared_twice():
     same = [Ranking("p", ("a", "b"), (1, 2), "ann")] * 2
     first = judgement.quintets([[1.0, 0.0], [1.0, 0.0]], same, plain)
