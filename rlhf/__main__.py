@@ -56,18 +56,15 @@ def _run_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m rlhf", description="Run or resume a run directory.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--afresh", action="store_true", help="forget what earlier attempts wrote")
-    parser.add_argument("--processes", type=_several, default=1, metavar="N", help="share a reward run among so many")
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="share a reward run among so many"
+    )
     return parser
 
 
-def _several(given: str) -> int:
-    number = int(given)
-    if number < 1:
-        raise ValueError
-    return number
-
-
 def _run(given: argparse.Namespace) -> int:
+    if given.processes < 1:
+        raise Refused("processes", "A run takes at least one process.")
     if given.processes == 1:
         return execute(given.run_dir, given.afresh)
     from rlhf import launch, processes

@@ -1,11 +1,11 @@
 """Attention in two parts: a quintet's prompt looks at itself, its rollouts at the prompt and themselves.
 
-Several quintets lie packed in a row without padding, and the square of that row is never computed. For plain
-causal attention only: windows, caps and sinks are refused, and `rlhf.reward_model` then takes masks. What a
+Several quintets lie packed in a row without padding, and the square of that row is never computed. For causal
+attention, whole or within a window. Caps and sinks are refused; `rlhf.reward_model` then takes masks. What a
 row holds is the matter of `rlhf.batch`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -21,11 +21,13 @@ from transformers.masking_utils import sdpa_mask
 from rlhf.batch import Example
 
 NAME = "quintet_in_two_parts"
-REFUSED = ("softcap", "sliding_window", "position_bias", "s_aux", "cache")
+REFUSED = ("softcap", "position_bias", "s_aux", "cache")
+KINDS = {"full_attention", "sliding_attention"}  # of layers
 CHUNK = 128  # prompt tokens that look back together; what none of them may see is not computed
-BY_HAND = (
-    4096  # tokens up to which plain products in half precision are faster on a processor than its kernel
-)
+# Tokens up to which plain products in half precision are faster on a processor than its kernel.
+BY_HAND = 4096
+
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,42 +37,51 @@ class Group:
     quintets: int
     prompt: int
     behind: int
-    mask: Tensor  # [quintets, 1, behind, prompt + behind], added to the scores
+    window: int | None  # how many tokens back a token sees, itself among them
+    mask: Tensor  # [quintets, 1, behind, seen of the prompt + behind], added to the scores
 
     @property
     def tokens(self) -> int:
         return self.quintets * (self.prompt + self.behind)
 
 
-def of_plain_layers(model: Any) -> bool:
-    """Whether a model could take it: fused attention, and only full layers in its config."""
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    return model.config._attn_implementation in ("sdpa", NAME) and kinds == {"full_attention"}
+def possible(model: Any) -> bool:
+    """Whether a model could take it: fused attention, and only full and sliding layers in its config."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
+    return model.config._attn_implementation in ("sdpa", NAME) and kinds <= KINDS
 
 
-def layout(examples: Sequence[Example], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What a model is given as its mask for a packed row: an empty one that tells the groups of the row.
+def layout(
+    examples: Sequence[Example], dtype: torch.dtype, device: torch.device, window: int | None = None
+) -> Tensor:
+    """What a layer is given as its mask for a packed row: an empty one that tells the groups of the row.
 
     Four dimensions, because transformers hands such a mask on to every layer as it is.
     """
     carrier: Any = torch.empty(1, 1, 1, 1, device=device)
-    shapes = groupby(examples, key=lambda each: (len(each.prompt), sum(map(len, each.rollouts))))
-    carrier.groups = [
-        Group(len(masks), *shape, torch.stack(masks).to(device))
-        for shape, alike in shapes
-        if (masks := [_behind(len(each.prompt), tuple(map(len, each.rollouts)), dtype) for each in alike])
-    ]
+    carrier.window = window
+    carrier.groups = []
+    for (prompt, behind), alike in groupby(
+        examples, key=lambda each: (len(each.prompt), sum(map(len, each.rollouts)))
+    ):
+        seen = min(prompt, prompt if window is None else window - 1)
+        masks = [_behind(seen, tuple(map(len, each.rollouts)), dtype, window) for each in alike]
+        carrier.groups.append(Group(len(masks), prompt, behind, window, torch.stack(masks).to(device)))
     return carrier
 
 
 @lru_cache(maxsize=64)
-def _behind(prompt: int, rollouts: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """[1, behind, prompt + behind]: rollouts see the whole prompt and their own past."""
+def _behind(prompt: int, rollouts: tuple[int, ...], dtype: torch.dtype, window: int | None) -> Tensor:
+    """[1, behind, prompt + behind]: rollouts see the prompt (its last so many tokens) and their own past, no
+    further back than the window, which counts restarted positions."""
     owner = torch.repeat_interleave(torch.arange(len(rollouts)), torch.tensor(rollouts))
+    places = torch.cat([torch.arange(prompt, prompt + length) for length in rollouts])
+    seen = torch.cat([torch.arange(prompt), places])
     hidden = (owner[:, None] != owner[None, :]) | torch.ones(len(owner), len(owner), dtype=torch.bool).triu(1)
-    mask = torch.zeros(len(owner), len(owner), dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
-    return torch.cat([torch.zeros(len(owner), prompt, dtype=dtype), mask], 1)[None]
+    hidden = torch.cat([torch.zeros(len(owner), prompt, dtype=torch.bool), hidden], 1)
+    if window is not None:
+        hidden |= places[:, None] - seen[None, :] >= window
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)[None]
 
 
 def in_two_parts(
@@ -92,7 +103,8 @@ def in_two_parts(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
-    if dropout or any(others.get(name) is not None for name in REFUSED):
+    another = others.get("sliding_window") not in (None, getattr(attention_mask, "window", None))
+    if dropout or another or any(others.get(name) is not None for name in REFUSED):
         raise NotImplementedError("Only plain causal attention is computed in two parts.")
     if torch.is_autocast_enabled(query.device.type):
         narrow = torch.get_autocast_dtype(query.device.type)
@@ -112,29 +124,35 @@ def _of_a_group(group: Group, query: Tensor, key: Tensor, value: Tensor, scaling
     query, key, value = (rows.reshape(each).transpose(1, 2) for rows in (query, key, value))
     asking, answering = query.split([group.prompt, group.behind], 2)
     seen, told = key[:, :, : group.prompt], value[:, :, : group.prompt]
+    scale = width**-0.5 if scaling is None else scaling
     by_hand = query.device.type == "cpu" and query.dtype != torch.float32 and each[1] <= BY_HAND
-    if by_hand:
-        scale = width**-0.5 if scaling is None else scaling
-        found = [
-            _causal_by_hand(asking, seen, told, scale),
-            _by_hand(answering, key, value, group.mask, scale),
-        ]
+    attend = _by_hand if by_hand else _fused
+    narrow = group.window is not None and group.window < group.prompt
+    if by_hand or narrow:
+        prompt = _chunk_by_chunk(asking, seen, told, scale, group.window if narrow else None, attend)
     else:
-        found = [
-            scaled_dot_product_attention(asking, seen, told, is_causal=True, scale=scaling),
-            scaled_dot_product_attention(answering, key, value, attn_mask=group.mask, scale=scaling),
-        ]
-    return torch.cat(found, 2).transpose(1, 2).reshape(1, group.tokens, heads, width)
+        prompt = scaled_dot_product_attention(asking, seen, told, is_causal=True, scale=scale)
+    reach = each[1] - group.mask.shape[-1]  # where what the rollouts see begins
+    rollouts = attend(answering, key[:, :, reach:], value[:, :, reach:], group.mask, scale)
+    return torch.cat([prompt, rollouts], 2).transpose(1, 2).reshape(1, group.tokens, heads, width)
 
 
-def _causal_by_hand(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """The prompt, chunk by chunk: a chunk sees what came before it and its own past."""
+def _chunk_by_chunk(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, attend: Attend
+) -> Tensor:
+    """The prompt: each chunk sees its own past and what came before it, as far as the window reaches."""
     found = []
     for start in range(0, query.shape[2], CHUNK):
         end = min(start + CHUNK, query.shape[2])
-        mask = _past(start, end, query.dtype)
-        found.append(_by_hand(query[:, :, start:end], key[:, :, :end], value[:, :, :end], mask, scale))
+        first = 0 if window is None else max(0, start - window + 1)
+        mask = _past(start - first, end - first, query.dtype, window).to(query.device)
+        seen, told = key[:, :, first:end], value[:, :, first:end]
+        found.append(attend(query[:, :, start:end], seen, told, mask, scale))
     return torch.cat(found, 2)
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
 
 
 def _by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -150,10 +168,11 @@ def _by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: flo
 
 
 @lru_cache(maxsize=64)
-def _past(start: int, end: int, dtype: torch.dtype) -> Tensor:
+def _past(start: int, end: int, dtype: torch.dtype, window: int | None) -> Tensor:
     """[1, 1, chunk, end]: what the tokens from `start` on may see."""
-    mask = torch.full((end - start, end), torch.finfo(dtype).min, dtype=dtype).triu(start + 1)
-    return mask[None, None]
+    apart = torch.arange(start, end)[:, None] - torch.arange(end)[None, :]
+    hidden = (apart < 0) | (apart >= (end if window is None else window))
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)[None, None]
 
 
 AttentionInterface.register(NAME, in_two_parts)

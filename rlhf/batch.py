@@ -61,6 +61,8 @@ class PaddedRows:
 
 
 Masks = Callable[[SharedRows], Any]  # what a model is given as its attention mask
+OfWindow = Callable[[int | None], Any]  # the mask of layers with such a window
+Form = Callable[[OfWindow], Any]  # those of all its layers, as the model takes them
 
 
 def fit(prompt: Sequence[int], rollouts: Sequence[Sequence[int]], limit: int | None) -> Example:
@@ -145,24 +147,32 @@ def block_mask(rows: SharedRows, dtype: torch.dtype, window: int | None = None) 
 
 
 def mask_forms(model: Any, dtype: torch.dtype | None = None) -> list[Masks]:
-    """The ways in which architectures take a mask, the most particular first: one per layer kind, or one.
+    """The ways in which a model may take a mask over shared rows.
 
     `dtype` is what attention computes in, where that is not the weights': the lowest number of the one may be
     infinite in the other.
     """
+    wanted = dtype or model.dtype
+
+    def masks(form: Form) -> Masks:
+        return lambda rows: form(lambda window: block_mask(rows, wanted, window))
+
+    return [masks(form) for form in forms(model)]
+
+
+def forms(model: Any) -> list[Form]:
+    """The ways in which architectures take a mask, the most particular first: one per layer kind, or one."""
     text = model.config.get_text_config()
     window, kinds = getattr(text, "sliding_window", None), set(getattr(text, "layer_types", None) or [])
-    dtype = dtype or model.dtype
 
-    def one_per_kind(rows: SharedRows) -> dict[str, Tensor]:
-        windows = {kind: window if kind == "sliding_attention" else None for kind in kinds}
-        return {kind: block_mask(rows, dtype, wide) for kind, wide in windows.items()}
+    def one_per_kind(of: OfWindow) -> dict[str, Any]:
+        return {kind: of(window if kind == "sliding_attention" else None) for kind in kinds}
 
-    def windowed(rows: SharedRows) -> Tensor:
-        return block_mask(rows, dtype, window)
+    def windowed(of: OfWindow) -> Any:
+        return of(window)
 
-    def whole(rows: SharedRows) -> Tensor:
-        return block_mask(rows, dtype)
+    def whole(of: OfWindow) -> Any:
+        return of(None)
 
     return [*([one_per_kind] if kinds else []), *([windowed] if window else []), whole]
 

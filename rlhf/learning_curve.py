@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf import batch, checkpoint, data, judgement
+from rlhf import batch, checkpoint, data, judgement, processes
 from rlhf.config import RewardConfig
 from rlhf.data import Ranking
 from rlhf.reward_model import RewardModel
@@ -73,10 +73,9 @@ def points(
     at = run.step_now, run.total
     try:
         return [
-            _point(Part(run.path / FOLDER / str(number), run, sum(lengths[:number]), sum(lengths)), config,
-                   train, part, held)
+            _point(_part(run, number, lengths), config, train, part, held)
             for number, part in enumerate(parts)
-        ]  # fmt: skip
+        ]
     finally:  # however this ends, the run is where it was
         run.tell("measuring", step=at[0], total=at[1])
 
@@ -86,28 +85,45 @@ def forget(run: RunDirectory) -> None:
     shutil.rmtree(run.path / FOLDER, ignore_errors=True)
 
 
+def _part(run: RunDirectory, number: int, lengths: Sequence[int]) -> RunDirectory:
+    path = run.path / FOLDER / str(number)
+    return processes.directory(path, Part, run, sum(lengths[:number]), sum(lengths))
+
+
 def _point(
-    part: Part, config: RewardConfig, train: Train, rankings: Sequence[Ranking], held: Sequence[Ranking]
+    part: RunDirectory,
+    config: RewardConfig,
+    train: Train,
+    rankings: Sequence[Ranking],
+    held: Sequence[Ranking],
 ) -> dict[str, Any]:
-    known = part.path.with_suffix(".json")
-    if known.is_file():
-        return json.loads(known.read_text(encoding="utf-8"))
-    part.path.mkdir(parents=True, exist_ok=True)
-    data.write_lines(part.path / config.dataset, map(data.as_line, rankings))
+    """All processes train, the first one measures and keeps what it found."""
+    known, first = part.path.with_suffix(".json"), processes.rank() == 0
+    done = first and known.is_file()
+    found: dict[str, Any] = {"rankings": len(rankings)}
+    if processes.agree(done):
+        return json.loads(known.read_text(encoding="utf-8")) if first else found
+    if first:
+        part.path.mkdir(parents=True, exist_ok=True)
+        data.write_lines(part.path / config.dataset, map(data.as_line, rankings))
     settings = dataclasses.replace(
         config, held_out=0.0, learning_curve=False, evaluate_every=SELDOM, checkpoint_every=SELDOM
     )
-    found: dict[str, Any] = {"rankings": len(rankings)}
     try:
         trained = train(part, settings)
     except Failed as failed:
         found |= {"accuracy": judgement.right([]), "failed": failed.reason}
     else:
-        device = checkpoint.choose_device(config.device)
-        model = RewardModel.load(part.path / str(trained.checkpoint), device, config.max_tokens)
-        examples = [model.encode(each.prompt, each.rollouts, each.finished) for each in held]
-        rewards = model.rewards_of(examples, config.micro_batch)
-        found["accuracy"] = judgement.judge(rewards, held, model.score)["accuracy"]
-    part.whole.leave(str(known.relative_to(part.whole.path)), found)
-    shutil.rmtree(part.path)
+        if first:
+            found["accuracy"] = _accuracy(part.path / str(trained.checkpoint), config, held)
+    if first:
+        part.leave(f"../{known.name}", found)
+        shutil.rmtree(part.path)
     return found
+
+
+def _accuracy(path: Path, config: RewardConfig, held: Sequence[Ranking]) -> dict[str, Any]:
+    model = RewardModel.load(path, checkpoint.choose_device(config.device), config.max_tokens)
+    examples = [model.encode(each.prompt, each.rollouts, each.finished) for each in held]
+    rewards = model.rewards_of(examples, config.micro_batch)
+    return judgement.judge(rewards, held, model.score)["accuracy"]

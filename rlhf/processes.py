@@ -2,17 +2,20 @@
 gradients are summed before every step, and the first one alone decides, measures and writes.
 
 A reward run takes them all; of the other kinds of run the first process does everything. Which machine they
-run on and how they find each other is torchrun's business.
+run on and how they find each other is torchrun's business; starting them is the matter of `rlhf.launch`.
 """
 
+import contextlib
+import datetime
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlhf.run import Resumed, RunDirectory
+from rlhf.run import Failed, Resumed, RunDirectory
 
 KINDS = ("reward",)  # of runs that take more than one process
+WAITING = datetime.timedelta(days=1)  # for the first to measure; if it dies, torchrun ends the others
 
 Value = TypeVar("Value")
 
@@ -27,22 +30,24 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def directory(path: str | Path) -> RunDirectory:
-    """The run directory as this process may use it."""
+def directory(path: str | Path, kind: type[RunDirectory] = RunDirectory, *more: Any) -> RunDirectory:
+    """The run directory, of that kind, as this process may use it."""
     if count() == 1:
-        return RunDirectory(path)
-    return Followed(path) if rank() else Led(path)
+        return kind(path, *more)
+    role = Followed if rank() else Led
+    mixed: type[RunDirectory] = type(role.__name__, (role, kind), {})
+    return mixed(path, *more)
 
 
 def join(device: Any) -> None:
-    """Meet the others, where there are any."""
-    if count() == 1:
+    """Meet the others, where there are any that are not met yet."""
+    if count() == 1 or _together():
         return
     import torch
 
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAITING)
 
 
 def leave() -> None:
@@ -114,8 +119,29 @@ def _together() -> bool:
     return torch.distributed.is_initialized()
 
 
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    """What fails in here at the first process fails at all of them."""
+    try:
+        yield
+    except Failed as failed:
+        agree(failed)
+        raise
+    agree(None)
+
+
+def _hear() -> None:
+    failed = agree(None)
+    if failed is not None:
+        raise failed
+
+
 class Led(RunDirectory):
     """The run directory of the first process, which tells the others where to begin and when to end."""
+
+    def input(self, given: str) -> Path:
+        found = super().input(given)
+        return agree(found) if given.startswith("hub:") else found  # the others wait for it
 
     def checkpoint_due(self, step: int, every: int) -> bool:
         due = super().checkpoint_due(step, every)
@@ -123,13 +149,21 @@ class Led(RunDirectory):
         return due
 
     def resume(self) -> Resumed | None:
-        found = super().resume()
+        with _telling():
+            found = super().resume()
         agree(found.step if found else None)
         return found
+
+    def step(self, step: int, **metrics: Any) -> None:
+        with _telling():
+            super().step(step, **metrics)
 
 
 class Followed(RunDirectory):
     """The run directory of any other process, which reads it and leaves the writing to the first."""
+
+    def input(self, given: str) -> Path:
+        return agree(Path()) if given.startswith("hub:") else super().input(given)
 
     def checkpoint_due(self, step: int, every: int) -> bool:
         due, self.ending = agree((False, self.ending))
@@ -138,6 +172,7 @@ class Followed(RunDirectory):
         return due
 
     def resume(self) -> Resumed | None:
+        _hear()
         step: int | None = agree(None)
         return None if step is None else Resumed(self.path / self.checkpoint_at(step))
 
@@ -149,6 +184,7 @@ class Followed(RunDirectory):
         return self.checkpoint_at(step)
 
     def step(self, step: int, **metrics: Any) -> None:
+        _hear()
         self.step_now = step
 
     def tell(self, phase: str, step: int | None = None, total: int | None = None, device: str = "") -> None:
@@ -157,6 +193,9 @@ class Followed(RunDirectory):
 
     def samples(self, lines: Sequence[dict[str, Any]]) -> None:
         """Told by the first."""
+
+    def leave(self, name: str, value: dict[str, Any]) -> None:
+        """Left by the first."""
 
     def log(self, text: str) -> None:
         """Told by the first."""

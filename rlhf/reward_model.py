@@ -172,27 +172,30 @@ class RewardModel:
 
     def _ways(self) -> Iterator[tuple[str, Way]]:
         """The ways to share rows, the fastest first, each set up by the time it is given."""
-        if attention.of_plain_layers(self.model):
+        forms = batch.forms(self.model)
+        if attention.possible(self.model):
             self.model.set_attn_implementation(attention.NAME)
-            yield "quintets packed in one row", self._packed
+            for form in forms:
+                yield "quintets packed in one row", partial(self._packed, form=form)
             self.model.set_attn_implementation("sdpa")
-        for number in range(len(batch.mask_forms(self.model))):
-            yield "one row per quintet", partial(self._shared, form=number)
+        for form in forms:
+            yield "one row per quintet", partial(self._shared, form=form)
 
-    def _packed(self, examples: Sequence[Example]) -> Tensor:
+    def _packed(self, examples: Sequence[Example], form: batch.Form) -> Tensor:
         row, device = batch.packed_row(examples), self.model.device
+        mask = form(lambda window: attention.layout(examples, self._attended_in, device, window))
         hidden = checkpoint.backbone(self.model)(
             input_ids=row.ids.to(device),
             position_ids=row.positions.to(device),
-            attention_mask=attention.layout(examples, self._attended_in, device),
+            attention_mask=mask,
             use_cache=False,
         ).last_hidden_state[0]  # [tokens, width]
         return self._of_places(hidden[row.ends.to(device)], examples)
 
-    def _shared(self, examples: Sequence[Example], form: int) -> Tensor:
+    def _shared(self, examples: Sequence[Example], form: batch.Form) -> Tensor:
         rows = batch.shared_rows(examples, self.tokenizer.pad_token_id)
         rows = batch.SharedRows(*(each.to(self.model.device) for each in vars(rows).values()))
-        mask = batch.mask_forms(self.model, self._attended_in)[form](rows)
+        mask = form(lambda window: batch.block_mask(rows, self._attended_in, window))
         hidden = checkpoint.backbone(self.model)(
             input_ids=rows.ids, position_ids=rows.positions, attention_mask=mask, use_cache=False
         ).last_hidden_state  # [quintets, tokens, width]

@@ -7,8 +7,9 @@ held out. How it is trained is the matter of `rlhf.train_reward`, how judged tha
 import gc
 import random
 from collections.abc import Sequence
+from typing import Any
 
-from rlhf import checkpoint, claims, data, evaluate, learning_curve, probes, train_reward
+from rlhf import checkpoint, claims, data, evaluate, learning_curve, probes, processes, train_reward
 from rlhf.config import RewardConfig
 from rlhf.data import Ranking
 from rlhf.reward_model import RewardModel
@@ -26,11 +27,33 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
 
 
 def judge(run: RunDirectory, config: RewardConfig, outcome: Outcome) -> None:
-    """Leave evaluation.json, and once more with the learning curve if that is wished for."""
+    """Leave evaluation.json, and once more with the learning curve if that is wished for. Of several
+    processes the first one judges; the others wait to train the parts of the curve, or have done theirs."""
+    given = data.rankings(run.input(config.dataset))
+    taught, held = parts(given, config)
+    curved = config.learning_curve and bool(held)
+    if not curved:
+        processes.leave()
+    found = _found(run, config, outcome, given) if processes.rank() == 0 else {}
+    if not curved:
+        return
+    curve = learning_curve.points(run, config, train_reward.train, taught, held)
+    if processes.rank():
+        return
+    curve.append({"rankings": len(taught), "accuracy": found["accuracy"]})
+    found["learning_curve"] = curve
+    found["more_labels"] = claims.more_labels(found)
+    run.leave(evaluate.FILE, found)
+    run.log(found["more_labels"])
+    learning_curve.forget(run)
+
+
+def _found(
+    run: RunDirectory, config: RewardConfig, outcome: Outcome, given: Sequence[Ranking]
+) -> dict[str, Any]:
     run.tell("measuring")
     path = run.path / str(outcome.extra.get("suggested") or outcome.checkpoint)
     model = RewardModel.load(path, checkpoint.choose_device(config.device), config.max_tokens)
-    given = data.rankings(run.input(config.dataset))
     taught, held = parts(given, config)
     dataset = {
         "rankings": len(given),
@@ -45,15 +68,7 @@ def judge(run: RunDirectory, config: RewardConfig, outcome: Outcome) -> None:
     found = evaluate.evaluate(model, held, bank, taught[:BESIDE], fitted_here=True, **about)
     run.leave(evaluate.FILE, found)
     run.log(" ".join(found["claims"]))
-    if config.learning_curve and held:
-        del model
-        curve = learning_curve.points(run, config, train_reward.train, taught, held)
-        curve.append({"rankings": len(taught), "accuracy": found["accuracy"]})
-        found["learning_curve"] = curve
-        found["more_labels"] = claims.more_labels(found)
-        run.leave(evaluate.FILE, found)
-        run.log(found["more_labels"])
-        learning_curve.forget(run)
+    return found
 
 
 def parts(given: Sequence[Ranking], config: RewardConfig) -> tuple[list[Ranking], list[Ranking]]:

@@ -1,16 +1,19 @@
 """Two processes on one processor, as torchrun starts them: the losses of one, and one writer."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import safetensors.torch
 import torch
 
-from rlhf import processes
-from rlhf.execute import FINISHED, execute
-from rlhf.run import RunDirectory
+from rlhf import __main__ as command
+from rlhf import launch, processes
+from rlhf.execute import FAILED, FINISHED, TRY_AGAIN, execute
+from rlhf.run import Failed, RunDirectory
 from tests.rlhf import tiny
 
 FAST = {
@@ -28,12 +31,20 @@ def directory(policy_folder, tmp_path):
     return make
 
 
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
 def run_by_two(path, *arguments):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*torchrun, "-m", "rlhf", str(path), *arguments]
+    command = [sys.executable, *TORCHRUN, "-m", "rlhf", str(path), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     return json.loads((path / "result.json").read_text())
+
+
+def started(path, *arguments):
+    """By ourselves, without torchrun's command."""
+    command = [sys.executable, "-m", "rlhf", str(path), "--processes", "2", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def read(path, name="steps.jsonl"):
@@ -69,24 +80,96 @@ def test_two_processes_give_the_losses_of_one(directory):
     assert all(torch.allclose(first[name], second[name], atol=1e-3) for name in first)
 
 
-def test_two_processes_heed_a_wish_to_stop_and_go_on_from_there(directory):
-    whole, path = directory("whole"), directory("run")
-    assert execute(whole) == FINISHED
-    (path / "cancel").touch()
-    stopped = run_by_two(path)
-    assert (stopped["state"], stopped["step"]) == ("cancelled", 1)
-    assert run_by_two(path)["state"] == "finished"
-    expected, found = ([line["loss"] for line in read(each)] for each in (whole, path))
-    assert found == pytest.approx(expected, abs=1e-4)
-
-
 def test_what_goes_wrong_is_told_by_the_first_and_ends_both(directory):
     path = directory("run")
     (path / "dataset.jsonl").write_text('{"prompt": "p", "rollouts": ["a", "b"], "ranks": [1, 1]}\n')
-    with pytest.raises(AssertionError):
-        run_by_two(path)
+    both = started(path)
+    _, told = both.communicate(timeout=180)
+    assert both.returncode == FAILED
+    assert told == "No ranking says that one rollout is better than another. Rank some more.\n"
     result = json.loads((path / "result.json").read_text())
     assert (result["state"], result["field"]) == ("failed", "dataset")
+
+
+def test_the_first_judges_and_all_of_them_train_the_parts_of_the_curve(directory):
+    settings = {"learning_curve": True, "epochs": 1, "held_out": 0.3}
+    alone, both = directory("alone", **settings), directory("both", **settings)
+    assert execute(alone) == FINISHED
+    assert run_by_two(both)["state"] == "finished"
+    expected, found = (json.loads((path / "evaluation.json").read_text()) for path in (alone, both))
+    assert [point["rankings"] for point in found["learning_curve"]] == [
+        point["rankings"] for point in expected["learning_curve"]
+    ]
+    for one, other in zip(expected["learning_curve"], found["learning_curve"], strict=True):
+        assert other["accuracy"]["value"] == pytest.approx(one["accuracy"]["value"], abs=0.03)
+    assert found["accuracy"]["value"] == pytest.approx(expected["accuracy"]["value"], abs=0.03)
+    assert not (both / "curve").exists() and not list(both.glob(".*.part"))
+    log = (both / "log.txt").read_text()
+    assert log.count(found["claims"][0]) == log.count(found["more_labels"]) == 1
+
+
+def test_two_processes_run_again_what_has_finished_afresh(directory):
+    path = directory("run", epochs=1)
+    assert execute(path) == FINISHED
+    told, evaluation = read(path), (path / "evaluation.json").read_bytes()
+    (path / "checkpoints/step-000001").mkdir()  # of an earlier attempt
+    assert run_by_two(path, "--afresh")["state"] == "finished"
+    assert [each["loss"] for each in read(path)] == pytest.approx([each["loss"] for each in told], abs=1e-4)
+    assert not (path / "checkpoints/step-000001").exists()
+    assert (path / "evaluation.json").read_bytes() != evaluation  # measured again
+
+
+def test_several_processes_that_are_stopped_end_as_one_would_and_go_on(directory):
+    whole, path = directory("whole", epochs=40), directory("run", epochs=40)
+    assert execute(whole) == FINISHED
+    both, until = started(path), time.monotonic() + 120
+    while not (path / "steps.jsonl").exists() or len(read(path)) < 5:
+        assert both.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    both.send_signal(signal.SIGTERM)
+    both.communicate(timeout=120)
+    assert both.returncode == TRY_AGAIN and not (path / "result.json").exists()
+    last = read(path)[-1]["step"]
+    (path / "cancel").touch()
+    again = started(path)
+    _, told = again.communicate(timeout=180)
+    assert again.returncode == FINISHED, told
+    result = json.loads((path / "result.json").read_text())
+    assert (result["state"], result["step"]) == ("cancelled", last + 1)  # no step was lost, none taken twice
+    assert execute(path) == FINISHED  # one alone goes on where two were
+    expected, found = (read(each) for each in (whole, path))
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    for one, other in zip(expected[:20], found[:20], strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], abs=1e-3)
+
+
+def test_only_kinds_that_share_their_work_take_several_processes(policy_folder, tmp_path, capsys):
+    dataset = tiny.demonstrations(tmp_path / "demonstrations.jsonl")
+    path = tiny.run_directory(tmp_path / "run", "sft", policy_folder, dataset)
+    for number, words in (
+        ("2", "A run of kind sft takes one process."),
+        ("0", "A run takes at least one process."),
+    ):
+        assert command.main([str(path), "--processes", number]) == FAILED
+        assert capsys.readouterr().err == f"{words}\n"
+    assert not (path / "result.json").exists()
+
+
+def test_whoever_kills_one_of_them_is_told_apart_from_a_wish_to_stop():
+    assert launch._status({0: TRY_AGAIN, 1: -signal.SIGKILL}) == FAILED
+    assert launch._status({0: TRY_AGAIN, 1: FAILED}) == TRY_AGAIN  # another process is at work there
+    assert launch._status({0: FAILED, 1: -signal.SIGTERM}) == FAILED
+
+
+def test_what_fails_at_the_first_fails_at_all(tmp_path, monkeypatch):
+    """A step that cannot be written ends the others with the same words, in place of leaving them waiting."""
+    sent = []
+    monkeypatch.setattr(processes, "agree", lambda value: sent.append(value) or value)
+    with pytest.raises(Failed):
+        processes.Led(tmp_path).step(1, loss=float("nan"))
+    monkeypatch.setattr(processes, "agree", lambda _: sent[-1])
+    with pytest.raises(Failed, match="At step 1 the loss"):
+        processes.Followed(tmp_path).step(1, loss=0.5)
 
 
 def test_alone_nothing_is_shared_out():

@@ -1,12 +1,13 @@
 """Five scores in one pass: equal to separate rows for every architecture, in value and in gradient."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rlhf import batch, checkpoint, reward_model
+from rlhf import attention, batch, checkpoint, reward_model
 from rlhf.batch import Example
 from rlhf.reward_model import RewardModel
 from tests.rlhf import tiny
@@ -42,7 +43,7 @@ def test_a_shared_row_equals_separate_rows_in_scores_and_gradients(kind, pad, tm
     judge = made(tmp_path, kind, pad)
     examples = [judge.encode(*quintet) for quintet in QUINTETS]
     shared, shared_gradient = rewards_and_gradients(judge, judge.rewards, examples)
-    assert judge.layout == (PACKED if kind in ("llama", "qwen3", "gpt2") else "one row per quintet")
+    assert judge.layout == ("one row per quintet" if kind == "gemma2" else PACKED)
     apart, apart_gradient = rewards_and_gradients(judge, judge._padded, examples)
     assert (shared - apart).abs().max() < 1e-5
     assert (shared_gradient - apart_gradient).norm() < 1e-5 * apart_gradient.norm()
@@ -97,12 +98,64 @@ def test_packed_quintets_of_like_and_unlike_shapes_equal_rows_of_their_own(kind,
     assert (packed - alone).abs().max() < 1e-5
 
 
-def test_windows_are_left_to_masks_and_the_model_is_as_it_was(tmp_path):
-    for kind in ("mistral", "gemma3_text"):
-        judge = made(tmp_path, kind)
-        judge.settle([judge.encode(*QUINTETS[0])])
-        assert judge.layout == "one row per quintet"
-        assert judge.model.config._attn_implementation == "sdpa"
+@pytest.mark.parametrize("window", [1, 2, 6, 40, 130, 1000])
+@pytest.mark.parametrize("kind", ["mistral", "gemma3_text"])
+def test_within_any_window_a_packed_row_equals_separate_rows(kind, window, tmp_path):
+    """Prompt and rollouts longer than the window, about as long, and shorter; over a chunk of the prompt."""
+    judge = made(tmp_path, kind)
+    for each in (judge.model.config, *judge.model.modules()):
+        if getattr(each, "sliding_window", None):
+            each.sliding_window = window
+    asked = [
+        ("word " * 40, ["a rollout of its own length " * 2, "x"]),
+        ("word " * 29, ["y", "z " * 70]),
+        *QUINTETS,
+    ]
+    examples = [judge.encode(*quintet) for quintet in asked]
+    packed, packed_gradient = rewards_and_gradients(judge, judge.rewards, examples)
+    assert judge.layout == PACKED
+    apart, apart_gradient = rewards_and_gradients(judge, judge._padded, examples)
+    assert (packed - apart).abs().max() < 1e-5
+    assert (packed_gradient - apart_gradient).norm() < 1e-5 * apart_gradient.norm()
+    masked = rewards_and_gradients(judge, partial(judge._shared, form=batch.forms(judge.model)[0]), examples)[
+        0
+    ]
+    assert (masked - apart).abs().max() < 1e-5
+
+
+def test_each_kind_of_layer_has_a_mask_of_its_own(tmp_path):
+    judge = made(tmp_path, "gemma3_text")
+    examples = [judge.encode(*QUINTETS[0])]
+    masks = batch.forms(judge.model)[0](
+        lambda window: attention.layout(examples, torch.float32, "cpu", window)
+    )
+    assert {kind: each.window for kind, each in masks.items()} == {
+        "full_attention": None,
+        "sliding_attention": 6,
+    }
+    whole, windowed = (masks[kind].groups[0].mask for kind in ("full_attention", "sliding_attention"))
+    assert whole.dtype == windowed.dtype == torch.float32
+    assert (
+        windowed.shape[-1] == whole.shape[-1] - len(examples[0].prompt) + 5
+    )  # what no rollout reaches is left out
+    seen = (windowed[0, 0] == 0).sum(-1)
+    assert seen.max() == 6 and seen.min() == 6  # its own past, and before that the prompt's end
+
+
+def test_a_window_of_another_width_than_its_mask_is_refused(tmp_path):
+    judge = made(tmp_path, "mistral")
+    judge.model.set_attn_implementation(attention.NAME)
+    example = judge.encode(*QUINTETS[0])
+    with pytest.raises(NotImplementedError):
+        judge._packed([example], form=batch.forms(judge.model)[-1])
+
+
+def test_a_model_whose_attention_is_its_own_is_left_to_masks_and_is_as_it_was(tmp_path):
+    judge = made(tmp_path, "gemma2")
+    before = judge.model.config._attn_implementation
+    judge.settle([judge.encode(*QUINTETS[0])])
+    assert judge.layout == "one row per quintet"
+    assert judge.model.config._attn_implementation == before != attention.NAME
 
 
 @pytest.mark.parametrize("kind", tiny.CONFIGS)
@@ -216,11 +269,3 @@ def test_a_trained_reward_model_opens_with_its_scale(tmp_path):
     examples = [judge.encode(*quintet) for quintet in QUINTETS]
     assert (opened.mu, opened.tau) == (0.5, 2.0)
     assert opened.rewards_of(examples) == judge.rewards_of(examples)
-
-
-def test_rows_longer_than_a_window_are_right_too(tmp_path):
-    judge = made(tmp_path, "mistral")
-    example = judge.encode("a prompt far longer than six tokens", ["a rollout far longer than that", "x"])
-    assert batch.shared_rows([example], 0).ids.shape[1] > 6 * judge.model.config.sliding_window
-    judge.settle([example])
-    assert judge.layout == "one row per quintet"
