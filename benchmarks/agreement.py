@@ -72,6 +72,7 @@ def measure() -> tuple[Figures, Rows]:
             looks = [timed(visitor, address) for _ in range(LOOKS)]
             write(path, RANKINGS + number * NEW, NEW)
             take_in(quintet, path, SLUG, NEW)
+            visitor.connection.close()  # the server has, meanwhile
             first = timed(visitor, address)
             median, p95 = statistics.median(looks), statistics.quantiles(looks, n=20, method="inclusive")[-1]
             figures[name] = {"p50_ms": round(median, 1), "p95_ms": round(p95, 1), "new_ms": round(first, 1)}
