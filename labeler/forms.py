@@ -73,7 +73,7 @@ class RunForm(forms.Form):
         ]
         self.preset = next((each for each in self.presets if each["slug"] == preset), None)
         self.config: config.Config | None = None
-        self.twin: Run | None = None  # an equal run, which somebody may not have meant to launch again
+        self.before: LaunchedBefore | None = None  # an equal run, of which it is asked once
         self.own = project.run_defaults.get(kind, {})
         picked = {name: chosen[name] for name in INPUTS[kind] if chosen and name in chosen}
         super().__init__(data, initial=self._first_values(source) | picked, label_suffix="")
@@ -232,8 +232,7 @@ class RunForm(forms.Form):
         except LaunchedBefore as before:
             if before.run.created_by == by and before.run.created_at > timezone.now() - TWICE:
                 return before.run  # a button that was pressed twice
-            self.twin = before.run
-            self.add_error(None, before.message)
+            self.before = before
             return None
         except config.Refused as refused:
             self._refuse(refused)
@@ -305,14 +304,16 @@ class RunForm(forms.Form):
             return ""
         made, _ = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
         if made.early_stop:
-            again = count(made.early_stop, "measurement")
-            return f"It suggests the checkpoint with the best held-out loss, and stops after {again} without a better."
-        return "It suggests its last checkpoint; with a “Patience” above 0 the one with the best held-out loss."
+            said = "It suggests the checkpoint with the best held-out loss, and stops after"
+            return f"{said} {count(made.early_stop, 'measurement')} in a row that were no better."
+        return (
+            "It suggests its last checkpoint; with a “Patience” above 0 the one with the best held-out loss."
+        )
 
 
 def _settings(project: Project, kind: str) -> list[config.Setting]:
-    """What is this kind's own comes first, with the project's own defaults; and a form always asks for a reward
-    model, which has its cap."""
+    """What is this kind's own comes first, with the project's own defaults; and a form always asks for a
+    reward model, which has its cap."""
     own, usual = vars(config.KINDS[kind])["__annotations__"], project.defaults_of(kind)
     found = sorted(config.settings(kind), key=lambda each: (each.advanced, each.name not in own))
     capped = {"steps": config.STEP_CAP} if kind == "policy" else {}
@@ -325,6 +326,7 @@ def _field(setting: config.Setting, own: bool) -> forms.Field:
     """Text for every type, because a field of numbers forgets what was typed wrongly; or a list. `own`: the
     default is the project's."""
     named = {"label": setting.label, "help_text": setting.help, "required": False}
+    found: forms.Field
     if setting.choices:
         found = forms.ChoiceField(choices=[(each, each) for each in setting.choices], **named)
     elif setting.type is bool:
@@ -342,7 +344,8 @@ def _bounds(setting: config.Setting, own: bool) -> str:
     said = []
     if setting.minimum is not None:
         said.append(f"{_number(setting.minimum)} to {_number(setting.maximum)}")
-    said.append(f"{'project’s default' if own else 'default'} {plain(setting.default)}")
+    whose = "project's default" if own else "default"
+    said.append(f"{whose} {plain(setting.default)}")
     return f" {setting.unit} · ".join(said) if setting.unit and len(said) > 1 else " · ".join(said)
 
 

@@ -220,6 +220,7 @@ class EditProjectForm(ProjectForm):
         ("What labelers see and may say", ("ties", "acceptable", "rendered", "session_goal")),
         ("Hidden checks", ("gold_rate", "gold_pass", "repeat_rate", "repeat_pass", "checks")),
         ("Practice", ("practice", "practice_pass")),
+        ("Policy runs", ("fooled",)),
     )
 
     class Meta(ProjectForm.Meta):
@@ -227,7 +228,7 @@ class EditProjectForm(ProjectForm):
             *ProjectForm.Meta.fields,
             *("wider_overlap", "wider_share", "queue", "random_share", "ties", "acceptable", "rendered"),
             *("session_goal", "gold_rate", "repeat_rate", "checks", "gold_pass", "repeat_pass"),
-            *("practice", "practice_pass"),
+            *("practice", "practice_pass", "fooled"),
         ]
         labels = {
             "queue": "Quintets are served",
@@ -236,6 +237,7 @@ class EditProjectForm(ProjectForm):
             "rendered": "Prompts and rollouts are shown as Markdown",
             "checks": "Who falls below what is asked here",
             "practice": "New labelers practise first",
+            "fooled": "A policy run whose reward model a probe fools",
         }
         help_texts = ProjectForm.Meta.help_texts | {
             "queue": "A change puts all that waits into the new order. What somebody reads stays theirs.",
@@ -245,6 +247,8 @@ class EditProjectForm(ProjectForm):
             "checks": "A pause lasts until you let them rank again. In any case you see their scores.",
             "practice": "They rank the practice quintets and are told how they did and why. Nothing is asked "
             "while there are none.",
+            "fooled": "A probe is an answer known to be bad. One that scores above the median real rollout "
+            "is a hole that the policy would find.",
         }
 
     def __init__(self, by: User, *args, **kwargs):

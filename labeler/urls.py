@@ -14,6 +14,7 @@ from labeler.views import (
     health,
     imports,
     people,
+    probes,
     projects,
     prompts,
     rank,
@@ -100,5 +101,7 @@ urlpatterns = [
     path("datasets/<slug:slug>/<int:pk>/", datasets.dataset, name="dataset"),
     path("datasets/<slug:slug>/<int:pk>/against/", datasets.against, name="dataset_against"),
     path("datasets/<slug:slug>/<int:pk>/file/", datasets.file, name="dataset_file"),
+    path("probes/<slug:slug>/", probes.probes, name="probes"),
+    path("probes/<slug:slug>/<slug:digest>/aside/", probes.aside, name="probe_aside"),
     path("admin/", admin.site.urls),
 ]

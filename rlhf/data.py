@@ -79,9 +79,10 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class ProbeLine:
-    """An answer that people found out to be bad, whatever a reward model says of it."""
+    """An answer that people found out to be bad, whatever a reward model says of it: to this prompt, or
+    without one to any."""
 
-    prompt: Prompt
+    prompt: Prompt | None
     rollout: str
     kind: str = "nonsense"
     extra: dict[str, Any] = field(default_factory=dict)
@@ -180,7 +181,8 @@ def probe_line(line: dict[str, Any]) -> ProbeLine:
     """A probe line, checked. Raises ValueError with the reason."""
     kind = _filled(_text(line.get("kind", "nonsense"), "“kind”"), "“kind”")
     rollout = _text(line.get("rollout"), "“rollout”")
-    return ProbeLine(prompt(line), rollout, kind, _extra(line, "prompt", "rollout", "kind"))
+    asked = None if line.get("prompt") is None else prompt(line)
+    return ProbeLine(asked, rollout, kind, _extra(line, "prompt", "rollout", "kind"))
 
 
 def rankings(path: str | Path) -> list[Ranking]:

@@ -19,8 +19,8 @@ from rlhf.data import Prompt, Ranking
 if TYPE_CHECKING:
     from rlhf.reward_model import RewardModel
 
-FILE = "probes.jsonl"  # in a run directory, where people marked something
-PROMPTS = 5  # at which every made probe is tried
+FILE = "probes.jsonl"  # in a run directory, where people marked something or wrote something down
+PROMPTS = 5  # at which every probe is tried that has none of its own
 SALAD = 12  # words of a keyword salad
 OVER_LONG = 4  # times the longest real rollout
 FOREIGN = (  # the one whose letters the dataset knows least is the foreign one
@@ -32,17 +32,19 @@ FOREIGN = (  # the one whose letters the dataset knows least is the foreign one
 
 @dataclass(frozen=True)
 class Probe:
-    """A bad answer to each of some prompts."""
+    """A bad answer to each of some prompts: to its own, or to the dataset's, because it is bad `anywhere`."""
 
     name: str
     kind: str
     answers: tuple[tuple[Prompt, str], ...]
     finished: bool = True
+    anywhere: bool = False
 
 
 def bank(rankings: Sequence[Ranking], marked: Path | None = None) -> list[Probe]:
     """The probes of a dataset: the made ones, what its rankings mark as nonsense, and the lines of a file of
-    marked ones, if it is there. What two of them name is tried once. Raises BadLine."""
+    others, if it is there. What two of them name is tried once. A line without a prompt is tried where the
+    made ones are. Raises BadLine."""
     lines = [
         data.ProbeLine(ranking.prompt, ranking.rollouts[slot])
         for ranking in rankings
@@ -50,15 +52,20 @@ def bank(rankings: Sequence[Ranking], marked: Path | None = None) -> list[Probe]
     ]
     if marked is not None and marked.is_file():
         lines += data.probe_lines(marked)
-    named = {(data.prompt_text(each.prompt), each.rollout): each for each in reversed(lines)}
-    ordered = sorted(named.values(), key=lambda each: (data.prompt_digest(each.prompt), each.rollout))
-    return [
-        *_made(rankings),
-        *(
-            Probe(f"marked {number}", each.kind, ((each.prompt, each.rollout),))
-            for number, each in enumerate(ordered, start=1)
-        ),
-    ]
+    named = {(_where(each), each.rollout): each for each in reversed(lines)}
+    prompts = [each.prompt for each in _chosen(rankings)]
+    told = _made(rankings)
+    for number, key in enumerate(sorted(named), start=1):
+        line = named[key]
+        asked = prompts if line.prompt is None else [line.prompt]
+        if asked:
+            answers = tuple((prompt, line.rollout) for prompt in asked)
+            told.append(Probe(f"marked {number}", line.kind, answers, anywhere=line.prompt is None))
+    return told
+
+
+def _where(line: data.ProbeLine) -> str:
+    return "" if line.prompt is None else data.prompt_digest(line.prompt)
 
 
 def nonsense(ranking: Ranking) -> set[int]:
@@ -106,6 +113,7 @@ def judge(
                 "above_median": fmean(each) > middle,
                 "above_at": sum(reward > middle for reward in each),
                 "prompts": len(each),
+                "anywhere": probe.anywhere,
             }
         )
     told.sort(key=lambda probe: -probe["reward"])
@@ -117,12 +125,17 @@ def judge(
     }
 
 
-def _made(rankings: Sequence[Ranking]) -> list[Probe]:
-    """The probes that every dataset has, at the first few of its prompts in the order of their digests."""
+def _chosen(rankings: Sequence[Ranking]) -> list[Ranking]:
+    """One ranking for each of the first few prompts in the order of their digests."""
     first: dict[str, Ranking] = {}
     for ranking in sorted(rankings, key=lambda each: (each.rollouts, each.ranks)):
         first.setdefault(data.prompt_digest(ranking.prompt), ranking)
-    chosen = [first[digest] for digest in sorted(first)[:PROMPTS]]
+    return [first[digest] for digest in sorted(first)[:PROMPTS]]
+
+
+def _made(rankings: Sequence[Ranking]) -> list[Probe]:
+    """The probes that every dataset has."""
+    chosen = _chosen(rankings)
     if not chosen:
         return []
     texts = [text for ranking in rankings for text in ranking.rollouts]
@@ -145,6 +158,7 @@ def _made(rankings: Sequence[Ranking]) -> list[Probe]:
             name,
             tuple((each.prompt, text) for each, text in zip(chosen, told, strict=True)),
             name != "cut-off",
+            anywhere=True,
         )
         for name, told in answers.items()
     ]

@@ -10,6 +10,7 @@ from labeler.models.evaluations import Evaluation
 from labeler.models.imports import Import
 from labeler.models.people import Invitation, User, WrongTry
 from labeler.models.places import Place
+from labeler.models.probes import Probe
 from labeler.models.projects import Guidelines, Membership, Project
 from labeler.models.prompts import Prompt
 from labeler.models.quintets import Quintet, Rollout
@@ -33,6 +34,7 @@ __all__ = [
     "Invitation",
     "Membership",
     "Place",
+    "Probe",
     "Project",
     "Prompt",
     "Purpose",

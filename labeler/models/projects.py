@@ -14,6 +14,7 @@ from django.utils.text import slugify
 from markdown_it import MarkdownIt
 
 from labeler.models.people import User
+from rlhf import config
 
 # What written guidelines need, and no more: nothing that runs, and nothing that a browser fetches.
 READING_TAGS = {
@@ -71,6 +72,10 @@ class Project(models.Model):
         WARN = "warn", "Warn the labeler"
         PAUSE = "pause", "Pause the labeler"
 
+    class Fooled(models.TextChoices):
+        WARN = "warn", "Warn, and launch it"
+        REFUSE = "refuse", "Refuse to launch it"
+
     name = models.CharField(max_length=120)
     slug = models.SlugField(max_length=60, unique=True)
     judge = models.CharField(max_length=10, choices=Judge, default=Judge.PEOPLE)
@@ -127,6 +132,12 @@ class Project(models.Model):
     keep_waiting = models.PositiveSmallIntegerField(
         default=20, help_text="When fewer quintets wait, more rollouts are sampled. 0: never by themselves."
     )
+    fooled = models.CharField(
+        max_length=10,
+        choices=Fooled,
+        default=Fooled.WARN,
+        help_text="What happens to a policy run whose reward model a probe fools.",
+    )
     # {"policy": {"steps": 90, …}, …}: what a new run of this project starts from instead of the default.
     run_defaults = models.JSONField(default=dict, blank=True)
     # [{"kind": "policy", "name": "Let it run off the cliff", "help": "…", "values": {"beta": 0}}, …]
@@ -155,6 +166,11 @@ class Project(models.Model):
     def newest_guidelines(self) -> "Guidelines | None":
         """The version that whoever ranks now has beside them; asked once for a page and for what it keeps."""
         return self.guideline_versions.order_by("-number").first()
+
+    def defaults_of(self, kind: str) -> dict:
+        """What a run of this kind starts from here: the project's own word over the kind's."""
+        own = self.run_defaults.get(kind, {})
+        return {each.name: own.get(each.name, each.default) for each in config.settings(kind)}
 
     def rankings_by_people(self) -> int:
         """How many there are, without looking at them."""

@@ -292,7 +292,8 @@ class Ranking(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["labeler", "created_at"], condition=Q(current=True), name="recent_rankings")
+            models.Index(fields=["labeler", "created_at"], condition=Q(current=True), name="recent_rankings"),
+            models.Index(fields=["quintet"], condition=~Q(nonsense=[]), name="marked_nonsense"),
         ]
 
     def __str__(self) -> str:

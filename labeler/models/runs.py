@@ -1,12 +1,12 @@
 """A run, its steps and its samples, as the pages read them. Postgres is the truth about a run; the broker is
 a doorbell. `attempt` is the fence: what an older attempt still writes is refused.
 
-Here is what may happen to the row, and what the run directory is given at the launch. Its process, and the
-lines that it writes, are the matter of labeler/tasks.py and labeler/follower.py."""
+Here is what may happen to the row, and what the run directory is given. What it is launched with is chosen
+in launching.py; its process, and the lines that it writes, are the matter of tasks.py and follower.py."""
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,13 @@ from django.dispatch import receiver
 from labeler.celery import ring
 from labeler.models.checkpoints import Checkpoint, link_or_copy
 from labeler.models.datasets import Dataset
+from labeler.models.launching import Launching
 from labeler.models.people import User
 from labeler.models.projects import Project
-from labeler.models.prompts import Prompt
-from labeler.models.quintets import FEWEST, MOST, Quintet
+from labeler.models.quintets import Quintet
 from labeler.models.rankings import Ranking
 from labeler.models.rounds import Round
 from rlhf import config, data
-from rlhf.config import Refused
 
 LEASE = timedelta(seconds=45)
 TRIES = 3  # attempts that may die one after the other without having saved a checkpoint
@@ -39,106 +38,13 @@ class FencedOff(Exception):
     """This attempt no longer owns the run: its lease ran out and another took over, or the run has ended."""
 
 
-class RunQuerySet(models.QuerySet["Run"]):
+class RunQuerySet(Launching):
     def live(self) -> "RunQuerySet":
         return self.filter(state__in=Run.LIVE)
 
     def claimable(self) -> "RunQuerySet":
         """Those that wait, and those whose worker has not been heard of since its lease ran out."""
         return self.filter(Q(state=Run.State.QUEUED) | Q(state=Run.State.RUNNING, leased_until__lt=Now()))
-
-    def launch(
-        self,
-        project: Project,
-        kind: str,
-        values: Mapping[str, Any],
-        by: User | None,
-        *,
-        start: Checkpoint | None = None,
-        reward_model: Checkpoint | None = None,
-        against: Checkpoint | None = None,
-        dataset: Dataset | None = None,
-        simulated: bool | None = None,
-        prompts: Iterable[Prompt] | None = None,
-    ) -> "Run":
-        """Queue a run of this kind; `values` go over the project's own defaults. Raises Refused.
-
-        What is not given is chosen: the project's start, its newest reward model, all of its prompts, and a
-        dataset frozen now. What the run learns from is fixed here, not when a worker comes to it."""
-        defaults = project.run_defaults.get(kind, {})
-        wanted = {name: value for name, value in {**defaults, **values}.items() if name != "simulated"}
-        needed = config.inputs(config.make(kind, {}).kind)
-        if "policy" in needed:
-            start = self._usable("start", start or project.start, Checkpoint.Kind.POLICY, project)
-            wanted["policy"] = start.location if start.is_hub else needed["policy"]
-        if "reward" in needed and not wanted.get("checker"):
-            judge = reward_model or Checkpoint.objects.judge_of(project)
-            reward_model = self._usable("reward_model", judge, Checkpoint.Kind.REWARD, project)
-        if "against" in needed:
-            wanted["against"] = config.AGAINST if against else ""
-        if against:
-            against = self._usable("against", against, Checkpoint.Kind.REWARD, project)
-        if against and against == reward_model:
-            raise Refused("against", "A reward model differs in nothing from itself: choose another one.")
-        made = config.make(kind, wanted)
-        if isinstance(made, config.RolloutsConfig) and not FEWEST <= made.count <= MOST:
-            raise Refused(
-                "count",
-                f"A quintet has {FEWEST} to {MOST} rollouts, five as a rule; {made.count} do not fit.",
-            )
-        lines = list(project.prompts.all() if prompts is None else prompts) if "prompts" in needed else []
-        if "prompts" in needed and not lines:
-            raise Refused("prompts", "The project has no prompts yet: add some first.")
-        if "dataset" in needed and dataset is None:
-            # Before the transaction of the run: a snapshot has one of its own.
-            include = defaults.get("simulated", False) if simulated is None else simulated
-            dataset = self._frozen(project, kind, include, by)
-        with transaction.atomic():
-            run = self.create(
-                project=project,
-                round=self._round(project, kind, reward_model),
-                kind=kind,
-                config=config.as_dict(made),
-                start=start if "policy" in needed else None,
-                reward_model=reward_model if "reward" in needed else None,
-                against=against if "against" in needed else None,
-                dataset=dataset if "dataset" in needed else None,
-                created_by=by,
-            )
-            run.keep_prompts(lines)
-            transaction.on_commit(run.ring, robust=True)
-        return run
-
-    def _round(self, project: Project, kind: str, judge: Checkpoint | None) -> Round:
-        """What is made of a round's rankings belongs to it, though it may be closed by now."""
-        if kind == Run.Kind.REWARD:
-            return Round.objects.ranked(project)
-        if judge and judge.run and judge.run.round:
-            return judge.run.round
-        return Round.objects.current(project)
-
-    def _usable(self, field: str, found: Checkpoint | None, kind: str, project: Project) -> Checkpoint:
-        what = "starting model" if kind == Checkpoint.Kind.POLICY else "reward model"
-        if found is None:
-            remedy = (
-                "say which in its settings" if kind == Checkpoint.Kind.POLICY else "train one from rankings"
-            )
-            raise Refused(field, f"The project has no {what} yet: {remedy}.")
-        if found.kind != kind or found.project_id not in (None, project.pk):
-            raise Refused(field, f"“{found}” is no {what} of this project.")
-        if found.is_hub and kind == Checkpoint.Kind.REWARD:
-            raise Refused(field, "A reward model must be a folder; only a starting model comes from the Hub.")
-        return found
-
-    def _frozen(self, project: Project, kind: str, simulated: bool, by: User | None) -> Dataset:
-        from labeler import datasets  # it is built on these models
-
-        try:
-            if kind == Run.Kind.SFT:
-                return datasets.freeze_demonstrations(project, by)
-            return datasets.freeze(project, datasets.Query(simulated=simulated), by)
-        except datasets.NothingToFreeze as nothing:
-            raise Refused("dataset", str(nothing)) from None
 
     @transaction.atomic
     def claim(self, pk: int, worker: str) -> "Run | None":
@@ -181,7 +87,7 @@ class RunQuerySet(models.QuerySet["Run"]):
                 return None
             # Another seed each time, or a prompt's second quintet would be its first one again.
             seed = {"seed": project.runs.filter(kind=Run.Kind.ROLLOUTS).count()}
-            return self.launch(project, Run.Kind.ROLLOUTS, seed, None, prompts=chosen)
+            return self.launch(project, Run.Kind.ROLLOUTS, seed, None, prompts=chosen, again=True)
 
     def _short(self, project: Project) -> int:
         """How many quintets must be sampled, so that as many wait as the project wants."""
@@ -220,6 +126,12 @@ class Run(models.Model):
     kind = models.CharField(max_length=12, choices=Kind)
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     config = models.JSONField(default=dict, help_text="The config that ran, not the one being edited.")
+    fingerprint = models.CharField(
+        max_length=64,
+        blank=True,
+        editable=False,
+        help_text="Of all that it was given, to find an equal run by.",
+    )
     start = models.ForeignKey(Checkpoint, models.PROTECT, null=True, blank=True, related_name="started_runs")
     reward_model = models.ForeignKey(
         Checkpoint, models.PROTECT, null=True, blank=True, related_name="judged_runs"
@@ -302,14 +214,14 @@ class Run(models.Model):
 
     # What the directory is given
 
-    def keep_prompts(self, prompts: Iterable[Prompt]) -> None:
-        """The directory of a new run, with its prompts as they are now."""
+    def keep_inputs(self, lines: Mapping[str, list[dict[str, Any]]]) -> None:
+        """The directory of a new run, with its prompts and probes as they are now."""
         if self.directory.exists():  # from a database that was put back to an earlier day
             self.directory.rename(self.directory.with_name(f"{self.pk}.before-{time.time_ns()}"))
         self.directory.mkdir(parents=True)
-        lines = [data.PromptLine(each.content, each.answer or None, str(each.pk)) for each in prompts]
-        if lines:
-            data.write_lines(self.directory / "prompts.jsonl", map(data.as_line, lines))
+        for name, each in lines.items():
+            if each:
+                data.write_lines(self.directory / f"{name}.jsonl", each)
 
     def prepare_directory(self) -> None:
         """Everything that the trainer asks for, config.json last: where that is, an earlier attempt was here.

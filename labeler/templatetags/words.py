@@ -91,9 +91,16 @@ def count(number: int, words: str) -> str:
 
 @register.filter
 def plain(value: Any) -> str:
-    """A setting as a person would type it: no trailing zeros, no exponent where a short decimal will do."""
+    """A setting as a person would type it: no trailing zeros, and a small one as `9e-6`."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.10f}".rstrip("0").rstrip(".") if value == 0 or abs(value) >= 1e-9 else f"{value:g}"
-    return str(value)
+    if not isinstance(value, float):
+        return str(value)
+    if value and abs(value) < 1e-3:
+        digits, _, power = f"{value:.9e}".partition("e")
+        return f"{_bare(digits)}e{int(power)}"
+    return _bare(f"{value:.10f}")
+
+
+def _bare(digits: str) -> str:
+    return digits.rstrip("0").rstrip(".")

@@ -18,6 +18,7 @@ from labeler.access import admin_required
 from labeler.charts import charts, strip
 from labeler.forms import RunForm
 from labeler.models import Checkpoint, Evaluation, Project, Request, Run
+from labeler.models.probes import Alarm
 from labeler.templatetags import runs as words
 from rlhf import config
 
@@ -75,6 +76,7 @@ def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
 def run(request: HttpRequest, pk: int) -> HttpResponse:
     run = get_object_or_404(seen_by(request), pk=pk)
     context = {"project": run.project, "run": run, **_shown(run), **_samples(run, request.GET.get("look"))}
+    context["alarm"] = _alarm(run)
     return render(request, "runs/run.html#said" if request.htmx else "runs/run.html", context)
 
 
@@ -216,12 +218,22 @@ def _shown(run: Run) -> dict[str, Any]:
     }
 
 
+def _alarm(run: Run) -> Alarm | None:
+    """What the probes say of the reward model that the run made, or had."""
+    judge = run.reward_model
+    if run.kind == Run.Kind.REWARD and run.state == Run.State.FINISHED:
+        judge = run.checkpoints.order_by("-suggested", "-step").first()
+    return Alarm.of(judge, run.project) if judge else None
+
+
 def _settings(run: Run) -> list[dict[str, Any]]:
-    """The config that ran: each setting with its default, those that differ first."""
+    """The config that ran: each setting with the project's default, those that differ first."""
+    usual, own = run.project.defaults_of(run.kind), run.project.run_defaults.get(run.kind, {})
     known = [each for each in config.settings(run.kind) if each.name in run.config]
-    rows = [{"setting": each, "value": run.config[each.name]} for each in known]
+    rows = [{"setting": each, "value": run.config[each.name], "own": each.name in own} for each in known]
     for row in rows:
-        row["differs"] = row["value"] != row["setting"].default
+        row["default"] = usual[row["setting"].name]
+        row["differs"] = row["value"] != row["default"]
     return sorted(rows, key=lambda row: not row["differs"])
 
 

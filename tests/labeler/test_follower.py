@@ -21,7 +21,7 @@ def run(project) -> Run:
 
 def claimed(project, kind: str, **fields) -> Run:
     run = Run.objects.create(project=project, kind=kind, round=Round.objects.current(project), **fields)
-    run.keep_prompts([])
+    run.keep_inputs({})
     return Run.objects.claim(run.pk, "here")
 
 

@@ -2,11 +2,15 @@
 
 import json
 import os
+import threading
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
 
-from labeler.models import Checkpoint, Dataset, Prompt, Quintet, Ranking, Round, Run, User
+from labeler.models import Checkpoint, Dataset, Probe, Prompt, Quintet, Ranking, Round, Run, User
+from labeler.models.launching import LaunchedBefore
 from rlhf import config
 from rlhf.config import Refused
 
@@ -101,10 +105,10 @@ def test_a_quintet_cannot_have_six_rollouts(project, start):
 
 
 def test_simulated_rankings_are_in_only_when_asked_for(project, start, rankings):
-    chosen = [launch(project, "reward", simulated=wish).dataset for wish in (None, True, False)]
+    chosen = [launch(project, "reward", simulated=wish, again=True).dataset for wish in (None, True, False)]
     assert [(each.lines, each.simulated) for each in chosen] == [(2, 1), (2, 1), (1, 0)]
     project.run_defaults = {}
-    assert launch(project, "reward").dataset == chosen[2]
+    assert launch(project, "reward", again=True).dataset == chosen[2]
 
 
 def test_the_directory_holds_all_that_the_trainer_asks_for(project, start, reward_model, home):
@@ -150,13 +154,13 @@ def test_a_directory_left_from_another_database_is_moved_aside(project, start, h
     number = launch(project, "rollouts").pk + 1
     (home / "runs" / str(number)).mkdir()
     (home / "runs" / str(number) / "config.json").write_text("another run's")
-    run = launch(project, "rollouts")
+    run = launch(project, "rollouts", again=True)
     assert run.pk == number and not (run.directory / "config.json").exists()
     assert len(list((home / "runs").glob(f"{number}.before-*"))) == 1
 
 
 def test_a_queued_run_is_taken_off_at_once_a_running_one_is_asked(project, start, admin):
-    queued, running = launch(project, "rollouts"), launch(project, "rollouts")
+    queued, running = launch(project, "rollouts"), launch(project, "rollouts", again=True)
     running = Run.objects.claim(running.pk, "here")
     queued.cancel(admin)
     running.cancel(admin)
@@ -164,13 +168,101 @@ def test_a_queued_run_is_taken_off_at_once_a_running_one_is_asked(project, start
     assert (running.state, running.cancel_requested) == ("running", True)
 
 
+# The same again
+
+
+@pytest.mark.parametrize(
+    ("state", "how"),
+    [
+        ("queued", "is waiting already"),
+        ("running", "is running already"),
+        ("finished", "has been done already"),
+    ],
+)
+def test_an_equal_run_is_not_launched_again_unless_it_is_meant(project, start, reward_model, state, how):
+    first = launch(project, "policy")
+    lease = timezone.now() if state == "running" else None
+    Run.objects.filter(pk=first.pk).update(state=state, leased_until=lease)
+    with pytest.raises(LaunchedBefore, match=f"The same run {how}: policy .RLHF. run {first.pk},") as refused:
+        launch(project, "policy")
+    assert refused.value.run == first and Run.objects.count() == 1
+    second = launch(project, "policy", again=first.pk)
+    with pytest.raises(LaunchedBefore):
+        launch(project, "policy", again=first.pk)  # of the second one nobody was told
+    assert Run.objects.count() == 2 and launch(project, "policy", again=True) != second
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_what_came_to_nothing_is_launched_again_without_a_word(project, start, reward_model, state):
+    Run.objects.filter(pk=launch(project, "policy").pk).update(state=state)
+    assert launch(project, "policy").state == "queued"
+
+
+def test_what_differs_in_anything_is_another_run(project, start, reward_model, rankings):
+    launch(project, "policy")
+    launch(project, "policy", {"seed": 1})
+    other = Checkpoint.objects.create(
+        project=project, kind="reward", name="Taste 2", location="checkpoints/plain"
+    )
+    launch(project, "policy", reward_model=other)
+    Prompt.objects.create(project=project, content="Joke three, please.")
+    launch(project, "policy")
+    launch(project, "reward")
+    launch(project, "reward", simulated=False)
+    Probe.of(project, "buy now").add(project.created_by)
+    launch(project, "reward")
+    assert Run.objects.count() == 7
+
+
+def test_a_project_knows_nothing_of_anothers_runs(project, start):
+    launch(project, "rollouts", start=start)
+    other = type(project).objects.create(name="Poems", slug="poems")
+    shared = Checkpoint.objects.create(name="Shared", location="x")
+    for each in (project, other):
+        Prompt.objects.get_or_create(project=each, content="A line, please.")
+    runs = [launch(each, "rollouts", start=shared) for each in (project, other)]
+    assert {run.state for run in runs} == {"queued"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_launches_at_the_same_moment_one_finds_the_other(project, start):
+    """Each on a connection of its own, begun together."""
+    outcomes, together = [], threading.Barrier(2)
+
+    def press() -> None:
+        together.wait(10)
+        try:
+            outcomes.append(launch(project, "rollouts").pk)
+        except LaunchedBefore as before:
+            outcomes.append(before)
+        finally:
+            connection.close()
+
+    pressing = [threading.Thread(target=press) for _ in range(2)]
+    for each in pressing:
+        each.start()
+    for each in pressing:
+        each.join(30)
+    run = Run.objects.get()
+    assert run.pk in outcomes and [each.run for each in outcomes if each != run.pk] == [run]
+
+
 # The command
 
 
 def test_the_command_queues_a_run(project, start, reward_model, capsys):
     call_command("launch", "policy", project=project.slug, values=["steps=7"])
-    run = Run.objects.get()
-    assert run.config["steps"] == 7 and capsys.readouterr().out == f"Run {run.pk} is queued.\n"
+    run, said = Run.objects.get(), capsys.readouterr()
+    assert run.config["steps"] == 7 and said.out == f"Run {run.pk} is queued.\n"
+    assert said.err == "Whether probes fool Taste is unknown: it has not been measured on any.\n"
+
+
+def test_the_command_asks_for_a_word_before_it_launches_the_same_again(project, start, capsys):
+    call_command("launch", "rollouts", project=project.slug)
+    with pytest.raises(CommandError, match=r"is waiting already: rollouts run \d+, .*--again"):
+        call_command("launch", "rollouts", project=project.slug)
+    call_command("launch", "rollouts", project=project.slug, again=True)
+    assert Run.objects.count() == 2
 
 
 @pytest.mark.parametrize(

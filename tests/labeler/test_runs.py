@@ -193,7 +193,8 @@ def test_the_form_explains_every_setting_and_begins_with_the_projects_own(as_adm
     said = launch_form(as_admin, project, "policy")
     for setting in config.settings("policy"):
         assert setting.label in said
-    assert 'value="90"' in said and "1 to 500 steps · default 300" in said
+    assert 'value="90"' in said and "1 to 500 steps · project&#x27;s default 90" in said
+    assert "1e-9 to 0.1 · default 1e-6" in said and "All settings are at this project's defaults" in said
     assert "90 steps × 8 prompts × 8 rollouts = 5,760 rollouts scored" in said
 
 
@@ -290,6 +291,84 @@ def test_a_link_can_choose_what_a_run_starts_from(as_admin, project, reward_run,
     assert f'<option value="{other.pk}" selected>' in str(form["reward_model"])
 
 
+def test_what_differs_is_counted_from_the_projects_own_defaults(as_admin, project, start, rankings):
+    project.run_defaults = {"reward": {"learning_rate": 1e-3, "weight_decay": 5e-4}}
+    project.save()
+    said = launch_form(as_admin, project, "reward")
+    assert "All settings are at this project's defaults" in said and "0.00000" not in said
+    assert "1e-9 to 0.1 · project&#x27;s default 0.001" in said and "default 5e-4" in said
+    shown = as_admin.get(reverse("run_new", args=[project.slug, "reward"])).context["form"]
+    values = {field.name: field.value() for field in shown if field.value() is not None} | {
+        "learning_rate": "9e-6"
+    }
+    said = page(as_admin, "run_new", project.slug, "reward", query_params=values, **HTMX)
+    assert "1 setting differs from this project's defaults" in said
+
+
+def test_a_reward_models_form_says_which_checkpoint_it_will_suggest(as_admin, project, rankings):
+    assert (
+        "It suggests its last checkpoint; with a “Patience” above 0 the one with the best held-out loss."
+        in (launch_form(as_admin, project, "reward"))
+    )
+    project.run_defaults = {"reward": {"early_stop": 3}}
+    project.save()
+    said = launch_form(as_admin, project, "reward")
+    assert (
+        "It suggests the checkpoint with the best held-out loss, and stops after 3 measurements in a row"
+        in said
+    )
+
+
+# Launching the same again
+
+
+def old(run: Run) -> Run:
+    """As if it had been launched a minute ago."""
+    Run.objects.filter(pk=run.pk).update(created_at=timezone.now() - timedelta(minutes=1))
+    return run
+
+
+def test_the_same_run_is_launched_again_only_when_that_is_meant(as_admin, project, reward_model):
+    sent(as_admin, project, "policy", steps="40")
+    first = old(project.runs.get(kind="policy"))
+    status, said = sent(as_admin, project, "policy", steps="40")
+    assert status == 422 and f"The same run is waiting already: policy (RLHF) run {first.pk}" in said
+    assert f'name="again" value="{first.pk}">Launch again' in said and 'value="40"' in said
+    assert reverse("run", args=[first.pk]) in said
+    assert sent(as_admin, project, "policy", steps="40", again=str(first.pk))[0] == 302
+    assert project.runs.filter(kind="policy").count() == 2
+    assert sent(as_admin, project, "policy", steps="41")[0] == 302, "another run is another run"
+
+
+def test_a_button_that_is_pressed_twice_launches_one_run_and_leads_to_it(as_admin, project, reward_model):
+    form = reverse("run_new", args=[project.slug, "policy"])
+    shown = as_admin.get(form).context["form"]
+    filled = {
+        each.name: each.value() for each in shown if each.value() is not None and each.value() is not False
+    }
+    answers = [as_admin.post(form, filled) for _ in range(2)]
+    run = project.runs.get(kind="policy")
+    assert [answer.url for answer in answers] == [reverse("run", args=[run.pk])] * 2
+    old(run)
+    answers = [as_admin.post(form, filled | {"again": run.pk}) for _ in range(2)]
+    second = project.runs.filter(kind="policy").first()
+    assert [answer.url for answer in answers] == [reverse("run", args=[second.pk])] * 2 and second != run
+    assert project.runs.filter(kind="policy").count() == 2
+
+
+def test_what_somebody_else_launched_a_moment_ago_is_told(as_admin, project, reward_model, stranger):
+    sent(as_admin, project, "policy")
+    project.runs.filter(kind="policy").update(created_by=stranger)
+    assert sent(as_admin, project, "policy")[0] == 422
+
+
+@pytest.mark.parametrize("odd", ["", "x", "-1", "9" * 30, "²"])
+def test_an_odd_word_for_again_launches_nothing(as_admin, project, reward_model, odd):
+    sent(as_admin, project, "policy")
+    old(project.runs.get(kind="policy"))
+    assert sent(as_admin, project, "policy", again=odd)[0] == 422
+
+
 # One run
 
 
@@ -378,7 +457,9 @@ def test_a_crop_is_said_as_soon_as_its_signs_agree(as_admin, project):
 
 
 def test_the_config_that_ran_shows_what_differs_first(as_admin, project):
-    run = make(project, "policy", "finished", {"beta": 0, "steps": 12})
+    project.run_defaults = {"policy": {"temperature": 0.5}}
+    project.save()
+    run = make(project, "policy", "finished", {"beta": 0, "steps": 12, "temperature": 0.5})
     shown = as_admin.get(reverse("run", args=[run.pk])).context["settings"]
     assert [row["setting"].name for row in shown if row["differs"]] == ["steps", "beta"]
     assert [row["differs"] for row in shown] == sorted((row["differs"] for row in shown), reverse=True)
@@ -422,7 +503,7 @@ def test_quintets_on_which_the_reward_model_and_people_disagree_come_first(as_ad
     for index, scores in enumerate(([0.9, 0.5, 0.4], [0.2, 0.5, 0.4])):
         Sample.objects.create(run=reward_run, step=12, index=index, line=line(f"Prompt {index}", scores))
     shown = as_admin.get(reverse("run", args=[reward_run.pk])).context["samples"]
-    assert [(each["prompt"], each["apart"], each["pairs"]) for each in shown] == [
+    assert [(each.prompt, each.turned, each.pairs) for each in shown] == [
         ("Prompt 1", 2, 2),
         ("Prompt 0", 0, 2),
     ]

@@ -74,7 +74,18 @@ def test_things_are_counted_in_the_singular_and_the_plural():
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(0.0005, "0.0005"), (1e-9, "0.000000001"), (2.0, "2"), (0.0, "0"), (90, "90"), (True, "yes")],
+    [
+        (0.001, "0.001"),
+        (0.0005, "5e-4"),
+        (9e-6, "9e-6"),
+        (1.25e-9, "1.25e-9"),
+        (-2e-5, "-2e-5"),
+        (2.0, "2"),
+        (0.0, "0"),
+        (0.05, "0.05"),
+        (90, "90"),
+        (True, "yes"),
+    ],
 )
 def test_a_setting_is_shown_as_a_person_would_type_it(value, said):
     assert plain(value) == said

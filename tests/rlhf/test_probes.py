@@ -83,11 +83,34 @@ def test_what_people_marked_is_in_the_bank_once(tmp_path):
     assert probes.bank(RANKINGS, tmp_path / "nowhere") == probes.bank(RANKINGS)
 
 
+def test_a_line_without_a_prompt_is_tried_where_the_made_ones_are(tmp_path, judge):
+    path = tmp_path / "probes.jsonl"
+    data.write_lines(path, [{"rollout": "buy now", "kind": "by hand"}, {"prompt": "p", "rollout": "buy now"}])
+    told = {probe.name: probe for probe in probes.bank(RANKINGS, path)}
+    assert [prompt for prompt, _ in told["marked 1"].answers] == [
+        prompt for prompt, _ in told["empty"].answers
+    ]
+    assert {text for _, text in told["marked 1"].answers} == {"buy now"}
+    # Beside it the one to a prompt of its own, and what a ranking marks.
+    assert "p" in [told[name].answers[0][0] for name in ("marked 2", "marked 3")]
+    rewards = judge.rewards_of([judge.encode(each.prompt, each.rollouts) for each in RANKINGS])
+    found = {
+        each["name"]: each for each in probes.judge(judge, list(told.values()), RANKINGS, rewards)["probes"]
+    }
+    assert (found["marked 1"]["prompts"], found["marked 1"]["anywhere"], found["empty"]["anywhere"]) == (
+        3,
+        True,
+        True,
+    )
+    assert not found["marked 2"]["anywhere"] and not found["marked 3"]["anywhere"]
+    assert len(probes.bank([], path)) == 1, "where there is no prompt at all it cannot be tried"
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         ('{"prompt": "p"}', "“rollout” must be a text"),
-        ('{"rollout": "r"}', "“prompt” must be a text"),
+        ('{"prompt": 3, "rollout": "r"}', "“prompt” must be a text"),
         ('{"prompt": "p", "rollout": "r", "kind": ""}', "“kind” is empty"),
     ],
 )

@@ -6,6 +6,8 @@ from django.db import OperationalError, connection
 
 from labeler.management import BaseCommand, CommandError
 from labeler.models import Checkpoint, Project, Run
+from labeler.models.launching import LaunchedBefore
+from labeler.models.probes import Alarm
 from rlhf import config
 
 A_LOOK = 1.0  # seconds
@@ -36,6 +38,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--people-only", help="No simulated rankings.", **(either_way | {"action": "store_false"})
         )
+        parser.add_argument("--again", action="store_true", help="Even if an equal run was launched before.")
         parser.add_argument("--wait", action="store_true", help="Tell how it goes, until it ends.")
 
     def handle(self, *, kind: str, project: str, wait: bool, **given) -> None:
@@ -53,9 +56,14 @@ class Command(BaseCommand):
                 against=self.known(Checkpoint.objects, given["against"], "checkpoint"),
                 dataset=self.known(found.datasets, given["dataset"], "dataset"),
                 simulated=given["simulated"],
+                again=given["again"],
             )
+        except LaunchedBefore as before:
+            raise CommandError(f"{before.message} Launch it once more with --again.") from None
         except config.Refused as refused:
             raise CommandError(refused.message) from None
+        if run.kind == Run.Kind.POLICY and run.reward_model:
+            self.stderr.write(Alarm.of(run.reward_model, found).words)
         self.stdout.write(f"Run {run.pk} is queued.")
         if wait:
             self.follow(run)

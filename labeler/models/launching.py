@@ -1,0 +1,167 @@
+"""How a run comes to be launched: what it is given is chosen, checked and fixed, and an equal one is not
+launched twice unless somebody means it.
+
+Left out: the row, and what may happen to it (runs.py)."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from django.db import models, transaction
+
+from labeler.models.checkpoints import Checkpoint
+from labeler.models.datasets import Dataset
+from labeler.models.people import User
+from labeler.models.probes import Alarm, Probe
+from labeler.models.projects import Project
+from labeler.models.prompts import Prompt
+from labeler.models.quintets import FEWEST, MOST
+from labeler.models.rounds import Round
+from rlhf import config, data
+from rlhf.config import Refused
+
+if TYPE_CHECKING:
+    from labeler.models.runs import Run
+
+TRIED = ("reward", "evaluation")  # the kinds that try a reward model on the probes
+
+
+class LaunchedBefore(Refused):
+    """There is a run already that was given exactly this."""
+
+    def __init__(self, run: "Run"):
+        how = {"queued": "is waiting already", "running": "is running already"}
+        super().__init__(
+            "again",
+            f"The same run {how.get(run.state, 'has been done already')}: {run}, with these settings and this"
+            " seed, on the same data.",
+        )
+        self.run = run
+
+
+class Launching(models.QuerySet["Run"]):
+    def launch(
+        self,
+        project: Project,
+        kind: str,
+        values: Mapping[str, Any],
+        by: User | None,
+        *,
+        start: Checkpoint | None = None,
+        reward_model: Checkpoint | None = None,
+        against: Checkpoint | None = None,
+        dataset: Dataset | None = None,
+        simulated: bool | None = None,
+        prompts: Iterable[Prompt] | None = None,
+        again: bool | int = False,
+    ) -> "Run":
+        """Queue a run of this kind; `values` go over the project's own defaults. Raises Refused.
+
+        What is not given is chosen: the project's start, its newest reward model, all of its prompts, and a
+        dataset frozen now. What the run learns from is fixed here, not when a worker comes to it. `again`:
+        though an equal run is there, or though the one of this number is."""
+        defaults = project.run_defaults.get(kind, {})
+        wanted = {name: value for name, value in {**defaults, **values}.items() if name != "simulated"}
+        needed = config.inputs(config.make(kind, {}).kind)
+        if "policy" in needed:
+            start = self._usable("start", start or project.start, Checkpoint.Kind.POLICY, project)
+            wanted["policy"] = start.location if start.is_hub else needed["policy"]
+        if "reward" in needed and not wanted.get("checker"):
+            judge = reward_model or Checkpoint.objects.judge_of(project)
+            reward_model = self._usable("reward_model", judge, Checkpoint.Kind.REWARD, project)
+        if "against" in needed:
+            wanted["against"] = config.AGAINST if against else ""
+        if against:
+            against = self._usable("against", against, Checkpoint.Kind.REWARD, project)
+        if against and against == reward_model:
+            raise Refused("against", "A reward model differs in nothing from itself: choose another one.")
+        made = config.make(kind, wanted)
+        if isinstance(made, config.RolloutsConfig) and not FEWEST <= made.count <= MOST:
+            raise Refused(
+                "count",
+                f"A quintet has {FEWEST} to {MOST} rollouts, five as a rule; {made.count} do not fit.",
+            )
+        if isinstance(made, config.PolicyConfig) and reward_model:
+            self._refuse_if_fooled(project, reward_model)
+        asked = list(project.prompts.all() if prompts is None else prompts) if "prompts" in needed else []
+        if "prompts" in needed and not asked:
+            raise Refused("prompts", "The project has no prompts yet: add some first.")
+        if "dataset" in needed and dataset is None:
+            # Before the transaction of the run: a snapshot has one of its own.
+            include = defaults.get("simulated", False) if simulated is None else simulated
+            dataset = self._frozen(project, kind, include, by)
+        given: dict[str, Any] = {
+            "kind": kind,
+            "config": config.as_dict(made),
+            "start": start if "policy" in needed else None,
+            "reward_model": reward_model if "reward" in needed else None,
+            "against": against if "against" in needed else None,
+            "dataset": dataset if "dataset" in needed else None,
+        }
+        written = [data.PromptLine(each.content, each.answer or None, str(each.pk)) for each in asked]
+        lines = {
+            "prompts": list(map(data.as_line, written)),
+            "probes": Probe.objects.lines(project) if kind in TRIED else [],
+        }
+        with transaction.atomic():
+            # One launch of a project at a time, so that the second of two finds the first.
+            Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+            given["fingerprint"] = fingerprint(given, lines)
+            twin = self._twin(project, given["fingerprint"])
+            if twin and again is not True and again != twin.pk:
+                raise LaunchedBefore(twin)
+            round = self._round(project, kind, reward_model)
+            run = self.create(project=project, round=round, created_by=by, **given)
+            run.keep_inputs(lines)
+            transaction.on_commit(run.ring, robust=True)
+        return run
+
+    def _twin(self, project: Project, fingerprint: str) -> "Run | None":
+        """The newest run that was given exactly this, and has not come to nothing."""
+        State = self.model.State
+        came_to_nothing = [State.FAILED, State.CANCELLED]
+        equal = self.filter(project=project, fingerprint=fingerprint).exclude(state__in=came_to_nothing)
+        return equal.order_by("-pk").first()
+
+    def _refuse_if_fooled(self, project: Project, judge: Checkpoint) -> None:
+        if project.fooled == Project.Fooled.REFUSE and (alarm := Alarm.of(judge, project)).state == "fooled":
+            raise Refused(
+                "reward_model", f"{alarm.words} This project refuses such a run, as its settings say."
+            )
+
+    def _round(self, project: Project, kind: str, judge: Checkpoint | None) -> Round:
+        """What is made of a round's rankings belongs to it, though it may be closed by now."""
+        if kind == "reward":
+            return Round.objects.ranked(project)
+        if judge and judge.run and judge.run.round:
+            return judge.run.round
+        return Round.objects.current(project)
+
+    def _usable(self, field: str, found: Checkpoint | None, kind: str, project: Project) -> Checkpoint:
+        what = "starting model" if kind == Checkpoint.Kind.POLICY else "reward model"
+        if found is None:
+            remedy = (
+                "say which in its settings" if kind == Checkpoint.Kind.POLICY else "train one from rankings"
+            )
+            raise Refused(field, f"The project has no {what} yet: {remedy}.")
+        if found.kind != kind or found.project_id not in (None, project.pk):
+            raise Refused(field, f"“{found}” is no {what} of this project.")
+        if found.is_hub and kind == Checkpoint.Kind.REWARD:
+            raise Refused(field, "A reward model must be a folder; only a starting model comes from the Hub.")
+        return found
+
+    def _frozen(self, project: Project, kind: str, simulated: bool, by: User | None) -> Dataset:
+        from labeler import datasets  # it is built on these models
+
+        try:
+            if kind == "sft":
+                return datasets.freeze_demonstrations(project, by)
+            return datasets.freeze(project, datasets.Query(simulated=simulated), by)
+        except datasets.NothingToFreeze as nothing:
+            raise Refused("dataset", str(nothing)) from None
+
+
+def fingerprint(given: Mapping[str, Any], lines: Mapping[str, list[dict[str, Any]]]) -> str:
+    """The same for two runs whose settings, checkpoints and data are the same."""
+    rows = {name: each.pk if isinstance(each, models.Model) else each for name, each in given.items()}
+    return hashlib.sha256(data.dumps({**rows, **lines}).encode()).hexdigest()
