@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import URLPattern, get_resolver, reverse
 
 from labeler import datasets, review
-from labeler.models import Checkpoint, Import, Invitation, Membership, Project, Skip, User
+from labeler.models import Checkpoint, Import, Invitation, Membership, Probe, Project, Skip, User
 from tests.labeler.fixtures import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -39,7 +39,7 @@ ADMINS = {
     *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
     *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
     *("imports", "import", "import_errors", "import_undo", "import_delete"),
-    *("rounds", "round_close", "round_reopen"),
+    *("rounds", "round_close", "round_reopen", "probes", "probe_aside"),
 }
 STAFF = {"project_new", "person_active"}
 # What they name, where it is not the thing of the address's first segment.
@@ -87,6 +87,7 @@ def numbers(project, compose, admin, labeler) -> dict:
         "ranking": ranking.pk,
         "rank": ranking.pk,
         "rank_unskip": skip.pk,
+        "digest": Probe.of(project, "buy now").add(admin).digest,
         "invitation_withdraw": invitation.pk,
         "sent": {"after": tiny.pk},
     }
