@@ -9,8 +9,8 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from labeler.models import Place, Project, Prompt, Purpose, Quintet, Ranking, Rollout, Round, User
-from labeler.models.queue import ASKED
+from labeler.models import Flag, Place, Project, Prompt, Purpose, Quintet, Ranking, Rollout, Round, Run, User
+from labeler.models.places import ASKED
 from labeler.models.rankings import RankingRefused, checked_ranks
 
 SETTLED = ["reviewed_at", "reviewed_by", "decided_ranks"]
@@ -59,9 +59,38 @@ def keep_after_all(ranking: Ranking, by: User) -> None:
 
 
 @transaction.atomic
-def ask_another(quintet: Quintet, by: User) -> None:
-    """One more place, for a labeler who has not ranked it."""
+def flag(ranking: Ranking, by: User, run: Run, step: int) -> bool:
+    """Put it on the review list, because the reward model of this run disagrees at this step. Once: whether
+    it was not there before. What was reviewed in the meantime comes back."""
+    ranking.quintet.locked()
+    if ranking.flags.filter(reason=Flag.Reason.REWARD_MODEL).open().exists():
+        return False
+    said = {"run": run, "step": step, "by": by, "created_at": timezone.now()}
+    ranking.flags.update_or_create(reason=Flag.Reason.REWARD_MODEL, defaults=said)
+    words = f"The ranking by {ranking.labeler} of quintet {ranking.quintet_id} is marked for review:"
+    words = f"{words} the reward model of run {run.pk} disagrees."
+    about = {"ranking": ranking.pk, "labeler": ranking.labeler_id, "run": run.pk, "step": step}
+    _audit(ranking.quintet, by, "mark for review", words, **about)
+    return True
+
+
+@transaction.atomic
+def lower(ranking: Ranking, by: User) -> bool:
+    """Take back that it was marked; whether it was."""
+    if not ranking.flags.filter(reason=Flag.Reason.REWARD_MODEL).delete()[0]:
+        return False
+    words = f"The ranking by {ranking.labeler} of quintet {ranking.quintet_id} need not be reviewed any more."
+    _audit(ranking.quintet, by, "take back", words, ranking=ranking.pk, labeler=ranking.labeler_id)
+    return True
+
+
+@transaction.atomic
+def ask_another(quintet: Quintet, by: User, *, unless_asked: bool = False) -> bool:
+    """One more place, for a labeler who has not ranked it; or none, `unless_asked`, while one that was asked
+    for before is still open. Whether there is one more."""
     locked = quintet.locked()
+    if unless_asked and quintet.places.asked_for().exists():
+        return False
     if locked.set_aside_at or locked.round.closed_at or locked.purpose != Purpose.WORK:
         raise RankingRefused("It is out of the queue: nobody would be served it.")
     last = quintet.places.filter(purpose=Purpose.WORK).aggregate(last=Max("number"))["last"]
@@ -70,15 +99,19 @@ def ask_another(quintet: Quintet, by: User) -> None:
         project=quintet.project, quintet=quintet, priority=quintet.priority, number=number
     )
     _audit(quintet, by, "ask another", f"One more labeler is asked for quintet {quintet.pk}.", place=place.pk)
+    return True
 
 
 @transaction.atomic
-def ask_no_more(quintet: Quintet, by: User) -> None:
-    """Close the places that nobody sits at; a ranking that still comes is kept as surplus."""
+def ask_no_more(quintet: Quintet, by: User, *, only_asked: bool = False) -> int:
+    """Close the places that nobody sits at; a ranking that still comes is kept as surplus. All of them, or
+    `only_asked` those that a reviewer asked for. How many there were."""
     quintet.locked()
-    if closed := quintet.places.filter(labeler=None).close():
+    places = quintet.places.asked_for() if only_asked else quintet.places.all()
+    if closed := places.filter(labeler=None).close():
         words = f"Nobody more is asked for quintet {quintet.pk}."
         _audit(quintet, by, "ask no more", words, places=closed)
+    return closed
 
 
 # Gold and practice

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from labeler.models import Import, Place, Prompt, Quintet, Ranking, Rollout, Skip, User
+from labeler.models import Flag, Import, Place, Prompt, Quintet, Ranking, Rollout, Skip, User
 from labeler.models.imports import UndoRefused
 
 
@@ -38,6 +38,8 @@ def _refuse_what_is_in_use(found: Import) -> None:
     edited = found.rankings.filter(Q(current=False) | Q(returned_at__isnull=False))
     if edited.exists():
         raise UndoRefused("A ranking of this import has been edited or sent back since. It stays.")
+    if Flag.objects.filter(ranking__brought_by=found).exists():
+        raise UndoRefused("A ranking of this import has been marked for review since. It stays.")
     if many := found.quintets.filter(reviewed_at__isnull=False).count():
         raise UndoRefused(f"{_quintets(many)} of this import {_has(many)} been reviewed since. It stays.")
     checks = found.quintets.exclude(purpose="work")

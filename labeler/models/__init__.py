@@ -7,6 +7,7 @@ from labeler.models.contributions import Contribution
 from labeler.models.datasets import Dataset, Demonstration
 from labeler.models.desks import Desk
 from labeler.models.evaluations import Evaluation
+from labeler.models.flags import Flag
 from labeler.models.imports import Import
 from labeler.models.people import Invitation, User, WrongTry
 from labeler.models.places import Place
@@ -29,6 +30,7 @@ __all__ = [
     "Demonstration",
     "Desk",
     "Evaluation",
+    "Flag",
     "Guidelines",
     "Import",
     "Invitation",

@@ -35,6 +35,7 @@ LEASE = timedelta(minutes=30)
 APART = 10  # rankings between a quintet and its repeat
 LATELY = 200  # of a labeler's rankings, from among which a repeat is drawn
 DRAFT_BYTES = 2048
+ASKED = 100  # places that a reviewer asked for are numbered from here
 # For each of a labeler's surplus rankings: the free place that it fills, and that it is surplus no longer.
 # Closed places serve where they were closed with their round or quintet.
 REGAIN = """
@@ -81,6 +82,10 @@ class PlaceQuerySet(models.QuerySet["Place"]):
     def waiting(self) -> "PlaceQuerySet":
         """Those of the queue: open, and of use to the project."""
         return self.filter(done=False, purpose=Purpose.WORK)
+
+    def asked_for(self) -> "PlaceQuerySet":
+        """Those of the queue that a reviewer asked for besides what the project's settings want."""
+        return self.waiting().filter(number__gte=ASKED)
 
     def vacant(self) -> "PlaceQuerySet":
         """Those that nobody has taken, or whose lease has run out."""

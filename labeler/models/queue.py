@@ -13,7 +13,7 @@ from django.db import connection, models, transaction
 from django.db.models import Exists, OuterRef
 
 from labeler.models.people import User
-from labeler.models.places import Place
+from labeler.models.places import ASKED, Place
 from labeler.models.projects import Project
 from labeler.models.rankings import Purpose
 
@@ -25,7 +25,6 @@ Row = TypeVar("Row", bound=models.Model)
 
 # How evenly k·x mod 1 fills the interval is best for these two; sharing one would tie arm to overlap.
 WIDER, AT_RANDOM = 0.6180339887498949, 0.41421356237309515
-ASKED = 100  # places that a reviewer asked for are numbered from here
 
 # The chosen quintets with their new priority and arm. Of those at random the i-th comes at i/share, of the
 # others at i/(1 - share): so each stretch of the queue has that share of them. Not scored: after the scored.

@@ -1,5 +1,6 @@
-"""Review: what was set aside, then where people disagree most; one quintet with everybody's ranks side by
-side; and the gold and practice quintets. For a project's reviewers and admins.
+"""Review: what was set aside, what was marked because the reward model disagrees, then where people disagree
+most; one quintet with everybody's ranks side by side; and the gold and practice quintets. For a project's
+reviewers and admins.
 
 What a decision does is said in labeler/review.py. Left out: how far labelers agree in all (agreement.py), and
 who wrote which rollout, because reviewers rank as well."""
@@ -19,7 +20,7 @@ from labeler import review as decisions
 from labeler.access import labeler_required
 from labeler.agreement import of_quintet
 from labeler.agreement.report import catch_up
-from labeler.models import Project, Prompt, Purpose, Quintet, Ranking, Tallied
+from labeler.models import Flag, Project, Prompt, Purpose, Quintet, Ranking, Tallied
 from labeler.models.checks import scores
 from labeler.models.rankings import RankingRefused
 from rlhf.data import PromptLine
@@ -40,9 +41,11 @@ def _quintet(request: HttpRequest, slug: str, pk: int, **of: str) -> Quintet:
 
 
 def disagreements(project: Project) -> QuerySet[Tallied]:
-    """Those that nobody has reviewed, the least agreement first: read from an index, not worked out."""
+    """Those that nobody has reviewed, the least agreement first: read from an index, not worked out. Not
+    what stands above them, because it was marked."""
     quintets = Quintet.objects.filter(pk=OuterRef("quintet_id"), reviewed_at=None, set_aside_at=None)
-    found = Tallied.objects.filter(project_id=project.pk, tau__lt=1).filter(Exists(quintets))
+    marked = Flag.objects.open().filter(ranking__quintet=OuterRef("quintet_id"))
+    found = Tallied.objects.filter(project_id=project.pk, tau__lt=1).filter(Exists(quintets), ~Exists(marked))
     return found.order_by("tau", "quintet_id")
 
 
@@ -53,21 +56,20 @@ def review(request: HttpRequest, slug: str) -> HttpResponse:
     number = request.GET.get("page", "1")
     page = int(number) if number.isdecimal() and 0 < len(number) < 7 else 1
     start = (max(page, 1) - 1) * A_PAGE
-    decided = request.GET.get("show") == "decided"
-    if decided:
-        settled = project.quintets.filter(reviewed_at__isnull=False).order_by("-reviewed_at")
-        pairs = [(pk, None) for pk in settled.values_list("pk", flat=True)[start : start + A_PAGE + 1]]
-    else:
+    show = request.GET.get("show", "")
+    if show != "decided":
         catch_up(project)
-        pairs = list(disagreements(project).values_list("quintet_id", "tau")[start : start + A_PAGE + 1])
-    shown = _rows(dict(pairs[:A_PAGE]))
+    pairs = _pairs(project, show, start)
+    marked = [] if show or page > 1 else _pairs(project, "model", 0)
     aside = project.quintets.filter(set_aside_at__isnull=False, purpose=Purpose.WORK)
     aside = aside.select_related("prompt").prefetch_related("skips__labeler").order_by("-set_aside_at")
     context = {
         "project": project,
-        "decided": decided,
-        "rows": shown,
-        "aside": [] if decided or page > 1 else aside[:SHOWN_ASIDE],
+        "show": show,
+        "rows": _rows(dict(pairs[:A_PAGE])),
+        "marked": _rows(dict(marked[:A_PAGE])),
+        "more_marked": len(marked) > A_PAGE,
+        "aside": [] if show or page > 1 else aside[:SHOWN_ASIDE],
         "page": page,
         "earlier": page - 1 if page > 1 else None,
         "later": page + 1 if len(pairs) > A_PAGE else None,
@@ -75,8 +77,19 @@ def review(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "review/review.html", context)
 
 
+def _pairs(project: Project, show: str, start: int) -> list[tuple[int, float | None]]:
+    """The numbers of the quintets of a page and one more, each with its tau where that is why it is here."""
+    end = start + A_PAGE + 1
+    if show == "decided":
+        settled = project.quintets.filter(reviewed_at__isnull=False).order_by("-reviewed_at")
+        return [(pk, None) for pk in settled.values_list("pk", flat=True)[start:end]]
+    if show == "model":
+        return [(pk, None) for pk, _ in Flag.objects.open().quintets(project)[start:end]]
+    return list(disagreements(project).values_list("quintet_id", "tau")[start:end])
+
+
 def _rows(taus: dict[int, float | None]) -> list[Quintet]:
-    """The quintets of these numbers in this order, each with its tau and how many ranked it."""
+    """The quintets of these numbers in this order, each with its tau, how many ranked it, and its flags."""
     people = Q(rankings__current=True, rankings__purpose=Purpose.WORK, rankings__simulated=False)
     marked = people & (Q(rankings__nonsense__len__gt=0) | Q(rankings__unsafe__len__gt=0))
     found = Quintet.objects.filter(pk__in=taus).select_related("prompt", "reviewed_by")
@@ -84,7 +97,9 @@ def _rows(taus: dict[int, float | None]) -> list[Quintet]:
         people=Count("rankings", filter=people), marked=Count("rankings", filter=marked)
     ).in_bulk()
     for pk, quintet in counted.items():
-        quintet.tau = taus[pk]
+        quintet.tau, quintet.flags = taus[pk], []
+    for flag in Flag.objects.open().filter(ranking__quintet__in=counted).told():
+        counted[flag.ranking.quintet_id].flags.append(flag)
     return [counted[pk] for pk in taus if pk in counted]
 
 
@@ -92,13 +107,15 @@ def _rows(taus: dict[int, float | None]) -> list[Quintet]:
 @require_safe
 def quintet(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     quintet = _quintet(request, slug, pk)
+    marked = Flag.objects.open().quintets(quintet.project).exclude(ranking__quintet=pk).first()
     following = disagreements(quintet.project).exclude(quintet_id=pk).values_list("quintet_id", flat=True)
     copies = quintet.copies.filter(set_aside_at=None)
     waiting = quintet.places.waiting().count()
     context: dict[str, Any] = {
         "project": quintet.project,
         "quintet": quintet,
-        "next": following.first(),
+        "next": marked[0] if marked else following.first(),
+        "flags": Flag.objects.open().filter(ranking__quintet=quintet).told(),
         "copies": copies,
     }
     context |= {"waiting": waiting, "ranks": range(1, len(quintet.rollouts.all()) + 1)}

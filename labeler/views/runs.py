@@ -14,6 +14,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from labeler import disagreements
 from labeler.access import admin_required
 from labeler.charts import charts, strip
 from labeler.forms import RunForm
@@ -24,6 +25,7 @@ from rlhf import config
 
 A_PAGE = 40
 STEPS_AT_ONCE = 20_000
+CONTESTED = 3  # held-out rankings on a reward model run's own page; all of them have a page of their own
 
 
 def seen_by(request: HttpRequest) -> QuerySet[Run]:
@@ -247,39 +249,21 @@ def _samples(run: Run, look: str | None, had: str | None = None) -> dict[str, An
     if had is not None and chosen >= whole(had, 0) - 1:
         chosen = newest
     chosen = max(0, min(chosen, newest))
-    lines = [each.line for each in run.samples.filter(step=measured[chosen])] if measured else []
-    if run.kind == Run.Kind.REWARD:
-        lines = sorted((_disagreement(line) for line in lines), key=lambda line: -line["apart"])
+    followed = 0
+    if not measured:
+        lines: list[Any] = []
+    elif run.kind == Run.Kind.REWARD:
+        held = disagreements.worst_first(disagreements.at(run, measured[chosen]))
+        lines, followed = held[:CONTESTED], len(held)
+        disagreements.read(run, measured[0], lines)
+    else:
+        lines = [each.line for each in run.samples.filter(step=measured[chosen])]
     return {
         "measured": measured,
         "look": chosen,
         "look_step": measured[chosen] if measured else None,
         "samples": lines,
+        "followed": followed,
         "written": list(run.quintets.select_related("prompt").prefetch_related("rollouts")[:4]),
         "newer": had is not None and len(measured) != whole(had, 0),
-    }
-
-
-def _disagreement(line: dict[str, Any]) -> dict[str, Any]:
-    """A held-out quintet in people's order, each with its score; how many pairs are the other way round."""
-    rows = sorted(zip(line["ranks"], line["rollouts"], line["scores"], strict=True), key=lambda row: row[0])
-    by_score = sorted((score for _, _, score in rows), reverse=True)
-    pairs = [(above, below) for above in rows for below in rows if above[0] < below[0]]
-    apart = [pair for pair in pairs if pair[0][2] < pair[1][2]]
-    contested = {row for pair in apart for row in pair}
-    return {
-        "prompt": line["prompt"],
-        "simulated": line.get("simulated", False),
-        "rows": [
-            {
-                "rank": row[0],
-                "rollout": row[1],
-                "score": row[2],
-                "place": by_score.index(row[2]) + 1,
-                "contested": row in contested,
-            }
-            for row in rows
-        ],
-        "pairs": len(pairs),
-        "apart": len(apart),
     }

@@ -72,6 +72,7 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
         "prompt": Prompt.objects.filter(project=project).first(),
         "review": Ranking.objects.filter(labeler=labeler).first().quintet,
         "check": checked,
+        "disagreement": judge.run,
         "token": token,
     }
 
@@ -155,7 +156,7 @@ def addresses(world: dict[str, object], slug: str, user: User | None) -> Iterato
         if not isinstance(pattern, URLPattern) or not pattern.name:
             continue
         noun = next((each for each in world if str(pattern.name).startswith(each)), "")
-        given: dict[str, object] = {"slug": slug, "kind": "policy", "form": "ranked", "number": 1}
+        given: dict[str, object] = {"slug": slug, "kind": "policy", "form": "ranked", "number": 1, "index": 0}
         given |= {"pk": getattr(world.get(noun), "pk", None), "token": world["token"], "ranking": 1}
         given |= {"digest": "0" * 64}
         wanted = pattern.pattern.converters

@@ -25,6 +25,7 @@ MEMBERS = {
 REVIEWERS = {
     *("review", "review_quintet", "review_settle", "review_return", "review_another", "review_queue"),
     *("review_check", "checks", "check_remove", "agreement", "audits"),
+    *("disagreements", "disagreement_review", "disagreement_another"),
 }
 # What belongs to one labeler, and to nobody else in the project; and what needs a membership.
 OWN = {"rank_unskip", "rank_revise", "rank_undo"}
@@ -69,8 +70,13 @@ def numbers(project, compose, admin, labeler) -> dict:
     )
     judge = Checkpoint.objects.create(project=project, kind="reward", name="Judge", location="judge")
     invitation, token = Invitation.objects.issue(admin, project=project)
+    followed = project.runs.create(kind="reward")
+    line = {"prompt": "Joke?", "rollouts": ["a", "b"], "ranks": [1, 2], "scores": [0.1, 0.9]}
+    followed.samples.create(step=1, index=0, line=line)
     return {
         "token": token,
+        "disagreements": followed.pk,
+        "index": 0,
         "form": "ranked",
         "kind": "reward",
         "slug": project.slug,

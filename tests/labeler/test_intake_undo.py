@@ -64,6 +64,7 @@ def test_what_somebody_ranked_since_stays_and_is_said_to(as_admin, imported, lab
         ),
         (lambda: Ranking.objects.update(returned_at=timezone.now()), "edited or sent back"),
         (lambda: Quintet.objects.update(purpose="gold"), "become a check or practice"),
+        (lambda: Ranking.objects.first().flags.create(reason="reward model"), "marked for review"),
     ],
 )
 def test_what_was_built_upon_stays(imported, since, words):

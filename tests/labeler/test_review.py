@@ -100,9 +100,11 @@ def test_the_list_asks_no_more_of_the_database_as_it_grows(
     for several in (2, 25):
         for quintet in compose(several):
             rank(quintet, UP, DOWN)
+        for quintet in compose(several):
+            rank(quintet, UP)[0].flags.create(reason="reward model")
         compose(1)[0].set_aside(None, "Broken.")
         fold_all([project], wait=True)  # else whoever looks first brings some of what is new into the sums
-        with django_assert_num_queries(9):
+        with django_assert_num_queries(13):
             as_reviewer.get(LIST)
     assert len(listed(as_reviewer, page=2)) == 7
 
@@ -187,7 +189,7 @@ def test_a_quintet_is_asked_for_in_as_many_queries_however_many_ranked_it(
     rank(few, UP)
     rank(many, UP, DOWN, ALMOST)
     for quintet in (few, many):
-        with django_assert_num_queries(12):
+        with django_assert_num_queries(14):
             as_reviewer.get(f"{LIST}{quintet.pk}/")
 
 
