@@ -8,7 +8,7 @@ from typing import Any
 from labeler.agreement.audits import reasons, usual_times
 from labeler.models import Arm, Project, StaleQuintet, Tally, User
 
-IN_A_VIEW = 40  # marks that a page folds while somebody waits
+IN_A_VIEW = 24  # marks that a page folds while somebody waits
 PROJECT, ROUND, LABELER, ARM = range(4)
 ARMS = [Arm.ORDER, Arm.RANDOM, Arm.UNCERTAIN]
 
