@@ -23,7 +23,7 @@ ROUNDING = 1e-4  # by which two ways to compute the same reward may differ in fp
 HALF_ROUNDING = 0.1  # the same in bf16, as far as it is still the same reward
 FASTER = 1.15  # what half precision must gain on a processor to be worth its rounding
 WEIGHTS_WORTH_TRYING = 1_000_000  # below, no step takes long enough
-TRYING_SECONDS = 0.4  # for either precision, after its first pass
+TRYING_SECONDS = 0.25  # for either precision, after its first pass
 
 Way = Callable[[Sequence[Example]], Tensor]  # quintets in, [members, quintets, places] out
 
@@ -114,15 +114,21 @@ class RewardModel:
 
     @torch.no_grad()
     def settle(self, examples: Sequence[Example]) -> None:
-        """Try shared rows on real quintets, best the longest, and keep them only if they change no reward."""
+        """Try shared rows on real quintets, the longest ones, and keep them only if they change no reward.
+
+        What is computed apart is the first and the last rollout of each: the one has all others behind it in
+        its row, the other before it. That takes less than half the time of all of them.
+        """
         longest = sorted(examples, key=lambda each: each.tokens)[-2:]
-        expected = self._padded(longest)
+        outer = [Example(each.prompt, [each.rollouts[place] for place in _outer(each)]) for each in longest]
+        expected = self._padded(outer)
         for layout, way in self._ways():
             try:
                 found = way(longest)
             except UNABLE:
                 continue
-            if _close(found, expected, ROUNDING):
+            theirs = [found[:, number, _outer(each)] for number, each in enumerate(longest)]
+            if _close(torch.stack(theirs, 1), expected, ROUNDING):
                 self.layout, self._way = layout, way
                 return
         if self.model.config._attn_implementation == attention.NAME:
@@ -230,6 +236,10 @@ class RewardModel:
 def spread(members: Tensor) -> Tensor:
     """How far the members are apart, [members, …] in and […] out: their standard deviation."""
     return members.std(0, correction=0)
+
+
+def _outer(example: Example) -> list[int]:
+    return [0, len(example.rollouts) - 1]
 
 
 def _close(found: Tensor, expected: Tensor, rounding: float) -> bool:

@@ -164,7 +164,10 @@ class RunDirectory:
 
     def samples(self, lines: Sequence[dict[str, Any]]) -> None:
         """Lines of samples.jsonl: the fixed prompts at an evaluated step."""
-        self.lines["samples.jsonl"].append(lines)
+        try:
+            self.lines["samples.jsonl"].append(lines)
+        except ValueError:
+            raise self.lost(lines[0]["step"]) from None
 
     def rollouts(self, lines: Sequence[dict[str, Any]]) -> None:
         """Lines of rollouts.jsonl.zst, one frame per call."""

@@ -7,7 +7,7 @@ The members of an ensemble learn side by side, each from its own sample of the p
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
     run.tell(run.phase, device=f"{checkpoint.describe(device)}, {judge.precision}")
     run.log(f"{len(taught)} rankings, {len(held)} held out, {total} steps on {run.device}, {judge.layout}.")
 
+    step = done  # of a run that ended after its last step, nothing is left but to tell what to use
     for step in run.steps(done, total):
         # 4. One step: the mean loss of the batch's rankings, however its quintets are cut into portions.
         chosen = [quintets[number] for number in batch.drawn(len(quintets), config.batch, step, config.seed)]
@@ -125,10 +126,16 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
         # 5. Every so often: how it does on what was held out. The scale of the score is fitted anew.
         measured: dict[str, Any] = {}
         due = run.checkpoint_due(step, config.checkpoint_every)
+        if due:  # the loss is that of the weights before this step; what is to be kept are those after it
+            after = processes.agree(_loss_now(judge, drawn, [taught.lines[n[0]] for n in chosen], config))
+            if not math.isfinite(after):
+                raise run.lost(step, _named(_worst(taught.lines, processes.gathered(surprise))))
+            exploding = exploding or losses.exploding([*recent, after])
         if due or step == 1 or step % config.evaluate_every == 0:
             if processes.rank() == 0:
                 references = references or _references(run, base, judge, taught, config)
-                enough = held if due or config.early_stop else held.first(MEASURED)
+                some = held.first(max(MEASURED, config.sample_quintets))
+                enough = held if due or config.early_stop else some
                 measured = _measure(run, step, judge, enough, references, config)
             measured = processes.agree(measured)
             metrics |= {"loss": loss, **measured}
@@ -194,6 +201,19 @@ def _by_ranking(quintets: Sequence[Sequence[int]], rewards: Tensor) -> tuple[lis
     return [number for rankings in quintets for number in rankings], rewards[:, rows]
 
 
+def _loss_now(
+    judge: RewardModel, examples: Sequence[Example], lines: Sequence[Ranking], config: RewardConfig
+) -> float:
+    """The loss of some rankings with the weights as they are; no number where these are lost, which may also
+    show in one and the same reward for everything."""
+    if processes.rank():  # the first one tells
+        return 0.0
+    rewards = judge.rewards_of(examples, config.micro_batch)
+    if len({reward for each in rewards for reward in each}) == 1:
+        return math.nan
+    return evaluate.Measured(rewards, lines).loss(config.loss) or 0.0
+
+
 def _better(best: dict[str, Any], step: int, metrics: dict[str, Any]) -> dict[str, Any]:
     """The best measurement so far, and how many after it were no better."""
     loss = metrics["held_out_loss"]
@@ -224,11 +244,27 @@ def _references(
     with torch.random.fork_rng():  # whenever this happens, it changes nothing else
         policy, tokenizer = checkpoint.load_policy(base, judge.model.device)
     longest = max(len(rollout) for example in taught.examples for rollout in example.rollouts)
-    asked = [list(prompts[number % len(prompts)]) for number in range(REFERENCES)]
     chances = torch.Generator().manual_seed(config.seed)
-    rollouts = sample(policy, tokenizer, asked, 1, longest, 1.0, chances)
+    found: list[Example] = []
+    for some, count in _portions(prompts, longest, 2 * config.tokens_per_row):
+        rollouts = sample(policy, tokenizer, some, count, longest, 1.0, chances)
+        for number, prompt in enumerate(some):
+            own = [each.tokens for each in rollouts[number * count : (number + 1) * count]]
+            found += [Example(prompt, own[first : first + data.MOST]) for first in range(0, count, data.MOST)]
     run.tell(phase)
-    return [Example(prompt, [rollout.tokens]) for prompt, rollout in zip(asked, rollouts, strict=True)]
+    return found
+
+
+def _portions(
+    prompts: Sequence[tuple[int, ...]], longest: int, tokens: int
+) -> Iterator[tuple[list[list[int]], int]]:
+    """Prompts to answer together, and how often each: in all so many answers as are wanted, of no more tokens
+    at once than are allowed, save those of one prompt."""
+    each, more = divmod(REFERENCES, len(prompts))
+    for some, count in ((prompts[:more], each + 1), (prompts[more:], each)):
+        size = max(1, tokens // (max(1, count) * (max(map(len, prompts)) + longest)))
+        for first in range(0, len(some) if count else 0, size):
+            yield [list(prompt) for prompt in some[first : first + size]], count
 
 
 def _measure(
@@ -245,20 +281,11 @@ def _measure(
     found = evaluate.Measured([judge.together(each).tolist() for each in members], held.lines)
     margins = found.margins
     judge.mu, judge.tau = sum(typical) / len(typical), evaluate.fit_tau(margins)
-    shown = zip(held.lines, found.rewards, strict=True)
+    shown = list(zip(held.lines, found.rewards, strict=True))[: config.sample_quintets]
     run.samples(
         [
-            {
-                "step": step,
-                "index": index,
-                "prompt": data.prompt_text(ranking.prompt),
-                "rollouts": list(ranking.rollouts),
-                "ranks": list(ranking.ranks),
-                "scores": [judge.score(reward) for reward in rewards],
-                "simulated": ranking.simulated,
-            }
+            _sample(step, index, ranking, [judge.score(reward) for reward in rewards])
             for index, (ranking, rewards) in enumerate(shown)
-            if index < config.sample_quintets
         ]
     )
     return {
@@ -272,6 +299,20 @@ def _measure(
         **_spread(members),
         "by_labeler": found.right_by(evaluate.by_labeler),
         "by_arm": found.right_by(evaluate.by_arm),
+    }
+
+
+def _sample(step: int, index: int, ranking: Ranking, scores: list[float]) -> dict[str, Any]:
+    """A line of samples.jsonl: what the model says of a held-out ranking. The texts are the same at every
+    step and by far the greater part, so they stand at the first one alone, which is always measured."""
+    told: dict[str, Any] = {"step": step, "index": index, "quintet": ranking.quintet}
+    if step == 1:
+        told |= {"prompt": data.prompt_text(ranking.prompt), "rollouts": list(ranking.rollouts)}
+    return told | {
+        "ranks": list(ranking.ranks),
+        "labeler": ranking.labeler,
+        "simulated": ranking.simulated,
+        "scores": scores,
     }
 
 
