@@ -207,6 +207,7 @@ SETTINGS = {
     "gold_pass": "0.7",
     "repeat_pass": "0.6",
     "practice_pass": "0.7",
+    "fooled": "warn",
 }
 
 
@@ -443,6 +444,7 @@ def test_every_setting_of_the_labelling_can_be_changed(as_admin, project):
         "repeat_pass": "0.5",
         "practice": "on",
         "practice_pass": "1",
+        "fooled": "refuse",
         "keep_waiting": 7,
     }
     assert as_admin.post(EDIT, sent(name=project.name, **values)).status_code == 302
