@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from math import floor, sqrt
 from typing import Any
 
-WIDTH, HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 420, 260, 14, 44, 48, 16
+WIDTH, HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 420, 260, 14, 44, 48, 24
 LOWEST = 0.4  # where the upright axis begins, unless something lies below
 SMALL, LARGE = 3.0, 9.0  # radius of a point of the fewest and of the most pairs
 

@@ -151,14 +151,23 @@ def compared(told: dict[str, Any]) -> list[str]:
     else:
         said.append(f"The difference cannot be told from chance: {often}.")
     if told["low"] is not None:
-        ends = " and ".join(f"{100 * told[end]:+.1f}".replace("-", "−") for end in ("low", "high"))
-        said.append(f"At 95 % the first is ahead by between {ends} points (below zero: behind).")
+        said.append(f"At 95 % {_ahead(told['low'], told['high'])}.")
     if differing < FEWEST:
         said.append(f"They differ on {differing} prompts only; under {FEWEST} no difference could be told.")
     if any(told["alone"]):
         one, other = told["alone"]
         said.append(f"Not compared, because only one was measured on them: {one + other:,} rankings.")
     return said
+
+
+def _ahead(low: float, high: float) -> str:
+    """Between what a difference lies, for whom."""
+    if low >= 0:
+        return f"the first is ahead by {100 * low:.1f} to {100 * high:.1f} points"
+    if high <= 0:
+        return f"the second is ahead by {-100 * high:.1f} to {-100 * low:.1f} points"
+    first, second = f"{100 * high:.1f}", f"{-100 * low:.1f}"
+    return f"either may be ahead, the first by up to {first} points, the second by up to {second}"
 
 
 def _tries(p: float) -> str:

@@ -28,6 +28,11 @@ class EvaluationQuerySet(models.QuerySet["Evaluation"]):
         kept = {name: storable(value) for name, value in found.items() if name != "quintets"}
         return self.update_or_create(run=run, defaults={"checkpoint": measured, "found": kept})[0]
 
+    def comparing(self, checkpoint: Checkpoint) -> "EvaluationQuerySet":
+        """Those that set it beside another reward model."""
+        beside = self.filter(models.Q(checkpoint=checkpoint) | models.Q(run__against=checkpoint))
+        return beside.exclude(run__against=None).select_related("checkpoint", "run__against")
+
 
 class Evaluation(models.Model):
     run = models.OneToOneField(Run, models.CASCADE, related_name="evaluation")

@@ -1,5 +1,6 @@
 """What an evaluation's numbers mean, in words, and its shares as rows of a table (docs/evaluation.md)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from math import exp
 from typing import Any
@@ -46,6 +47,17 @@ def share_row(label: str, share: Share, about: str = "") -> dict[str, Any]:
 def chance_of(nll: float) -> str:
     """The chance that somebody as surprised as this gives what people chose."""
     return figure(exp(-nll), "percent")
+
+
+@register.filter
+def p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+@register.filter
+def spaced(claim: str) -> str:
+    """A sentence of rlhf's as these pages write numbers: `64 %`."""
+    return re.sub(r"(?<=\d)%", " %", claim)
 
 
 @register.filter
@@ -98,6 +110,15 @@ def simulated_share(found: Mapping[str, Any]) -> str:
     if simulated == many:
         return f"All {every} are simulated: a program made them."
     return f"Of the {every} {simulated:,} are simulated ({figure(simulated / many, 'percent')})."
+
+
+@register.filter
+def seen(found: Mapping[str, Any]) -> str:
+    """Whether it had seen what it was measured on, as far as that is known."""
+    if found.get("trained_on"):
+        return " that it was trained on,"
+    kept_apart = "dataset" in found or all(found.get("unseen", {}).get("known", [False]))
+    return " that it never saw," if kept_apart else ""
 
 
 @register.filter

@@ -136,7 +136,7 @@ def why_suggested(run: Run) -> str:
     if found := crop(run):
         return f"It is the last one before step {found['step']}, where a crop is suggested."
     if run.kind == Run.Kind.REWARD and run.result:
-        return "It is the last one: without patience, a setting, a run looks for no earlier one that did better."
+        return "It is the last one: only with the setting “Patience” does a run look for the best one."
     return "It is the last one." if run.result else ""
 
 

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 
 from labeler.access import admin_required
 from labeler.charts import STRIP
-from labeler.models import Checkpoint, Project, Quintet, Request
+from labeler.models import Checkpoint, Evaluation, Project, Quintet, Request
 from rlhf.config import hub_start
 
 
@@ -57,7 +57,8 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
         "opened": hub[0] if hub else str(checkpoint.folder),
         "revision": hub[1] if hub else "",
         "metrics": _measured(checkpoint),
-        "evaluation": checkpoint.evaluations.select_related("run").first(),
+        "evaluation": checkpoint.evaluations.filter(run__against=None).select_related("run").first(),
+        "compared": Evaluation.objects.comparing(checkpoint),
         "uses": checkpoint.started_runs.all() | checkpoint.judged_runs.all(),
         "lineage": json.dumps(checkpoint.lineage, indent=2, ensure_ascii=False) if checkpoint.lineage else "",
         **_queue(checkpoint),

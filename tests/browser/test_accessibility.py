@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from labeler.models import (
     Checkpoint,
+    Evaluation,
     Import,
     Invitation,
     Membership,
@@ -30,6 +31,7 @@ from labeler.models import (
 from labeler.urls import urlpatterns
 from rlhf import config
 from tests.browser import axe
+from tests.labeler import measured
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -62,6 +64,7 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
     brought.save()
     invitation, token = Invitation.objects.issue(admin, note="Nina", project=project)
     return {
+        "evaluation": _compared(project, judge),
         "run": run,
         "checkpoint": judge,
         "dataset": project.datasets.first(),
@@ -75,6 +78,16 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
         "disagreement": judge.run,
         "token": token,
     }
+
+
+def _compared(project, judge: Checkpoint) -> Run:
+    """An evaluation run that set two reward models side by side."""
+    other = Checkpoint.objects.create(project=project, kind="reward", name="Other judge", location="z")
+    run = project.runs.create(kind="evaluation", state="finished", reward_model=judge, against=other)
+    run.directory.mkdir(parents=True, exist_ok=True)
+    Evaluation(run=run).file.write_text(json.dumps(measured.comparison()))
+    Evaluation.objects.keep(run)
+    return run
 
 
 def _quintets(project, words: str, count: int) -> list[Quintet]:

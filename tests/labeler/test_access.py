@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import URLPattern, get_resolver, reverse
 
 from labeler import datasets, review
-from labeler.models import Checkpoint, Import, Invitation, Membership, Probe, Project, Skip, User
+from labeler.models import Checkpoint, Evaluation, Import, Invitation, Membership, Probe, Project, Skip, User
 from tests.labeler.fixtures import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -35,7 +35,7 @@ ADMINS = {
     *("members", "member_add", "member_role", "member_pause", "member_exclude", "member_remove"),
     *("project_edit", "audit", "prompts", "prompts_add", "prompt_delete"),
     *("runs", "run_new", "run", "run_live", "run_steps", "run_cancel", "run_compare"),
-    *("checkpoints", "checkpoint", "checkpoint_order"),
+    *("checkpoints", "checkpoint", "checkpoint_order", "evaluation", "evaluation_file"),
     *("datasets", "dataset_export", "dataset", "dataset_file"),
     *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
     *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
@@ -69,6 +69,9 @@ def numbers(project, compose, admin, labeler) -> dict:
         project=project, run=run, name="Tiny", location="demo/checkpoint", step=1
     )
     judge = Checkpoint.objects.create(project=project, kind="reward", name="Judge", location="judge")
+    measured = project.runs.create(kind="evaluation")
+    measured.directory.mkdir(parents=True, exist_ok=True)
+    Evaluation(run=measured).file.write_text("{}")
     invitation, token = Invitation.objects.issue(admin, project=project)
     followed = project.runs.create(kind="reward")
     line = {"prompt": "Joke?", "rollouts": ["a", "b"], "ranks": [1, 2], "scores": [0.1, 0.9]}
@@ -84,6 +87,7 @@ def numbers(project, compose, admin, labeler) -> dict:
         "runs": run.pk,
         "checkpoints": tiny.pk,
         "checkpoint_order": judge.pk,
+        "evaluations": measured.pk,
         "datasets": datasets.freeze(project).pk,
         "prompts": project.prompts.create(content="One that nobody answered.").pk,
         "people": labeler.pk,

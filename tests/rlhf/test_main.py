@@ -60,7 +60,8 @@ def test_new_makes_a_directory_that_runs(say, policy_folder, tmp_path):
 
 
 def test_a_run_of_a_checkpoint_takes_its_weights_and_not_its_trainer(say, trained, tmp_path):
-    status, *_ = say("new", "evaluation", tmp_path / "run", "--reward", trained[0], "--dataset", trained[1])
+    status, *_ = say("new", "evaluation", tmp_path / "run", "--reward", trained[0], "--dataset", trained[1],
+                     "--set", "unseen=no")  # fmt: skip
     assert status == 0
     assert not (tmp_path / "run" / "inputs" / "reward" / "trainer").exists()
     assert say(tmp_path / "run")[0] == 0
