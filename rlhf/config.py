@@ -199,8 +199,8 @@ class RewardConfig(_Training):
         2048, "Tokens per row", "Short quintets are packed into one row up to this many tokens.",
         64, 1_048_576, advanced=True, unit="tokens")
     sample_quintets: int = _setting(
-        8, "Shown quintets", "Held-out quintets whose scores are kept at every measurement.",
-        0, 256, advanced=True)
+        256, "Followed rankings", "Held-out rankings whose scores are kept at every measurement.",
+        0, 256, advanced=True, unit="rankings")
     learning_curve: bool = _setting(
         False, "Learning curve", "Train again on parts of the rankings, to see whether more would help.",
         advanced=True)

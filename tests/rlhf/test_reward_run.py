@@ -53,8 +53,10 @@ def test_a_finished_run_leaves_its_evaluation(directory):
     last = [sample for sample in samples if sample["step"] == result["step"]]
     assert len(last) > 1
     by_index = {each["index"]: each for each in found["quintets"]}
+    texts = {sample["index"]: sample["rollouts"] for sample in samples if sample["step"] == 1}
     for sample in last:
-        assert sample["rollouts"] == by_index[sample["index"]]["rollouts"]
+        assert texts[sample["index"]] == by_index[sample["index"]]["rollouts"]
+        assert sample["quintet"] == by_index[sample["index"]]["quintet"]
         assert sample["scores"] == pytest.approx(by_index[sample["index"]]["scores"], abs=1e-4)
 
 

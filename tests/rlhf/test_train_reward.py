@@ -4,6 +4,8 @@ import json
 import math
 import random
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -150,21 +152,41 @@ def test_steps_and_samples_are_told_as_they_come(directory):
     first = [sample for sample in samples if sample["step"] == 1]
     assert [sample["index"] for sample in first] == [0, 1]
     assert all(len(s["scores"]) == len(s["ranks"]) == len(s["rollouts"]) for s in first)
+    given = {each.quintet: each for each in data.rankings(path / "dataset.jsonl")}
+    for line in samples:
+        of = given[line["quintet"]]
+        assert (tuple(line["ranks"]), line["labeler"], line["simulated"]) == (
+            of.ranks,
+            of.labeler,
+            of.simulated,
+        )
+        if line["step"] == 1:
+            assert (line["prompt"], line["rollouts"]) == (of.prompt, list(of.rollouts))
+        else:  # the texts are the same, and they are by far the greater part of such a file
+            assert not {"prompt", "rollouts"} & line.keys()
     assert all(0 <= score <= 1 for sample in samples for score in sample["scores"])
+
+
+def test_every_held_out_ranking_is_followed_at_every_measurement_whatever_else_is_measured(
+    directory, monkeypatch
+):
+    monkeypatch.setattr(train_reward, "MEASURED", 2)
+    path = directory("run", count=60, held_out=0.5, epochs=2, sample_quintets=256)
+    held = run(path).metrics["held_out"]
+    seen = Counter(sample["step"] for sample in read(path / "samples.jsonl"))
+    assert len(seen) > 3 and set(seen.values()) == {held} and held > 10
 
 
 def test_plain_transformers_opens_what_it_trained_with_the_scores_of_the_page(directory):
     path = directory("run", epochs=1)
     outcome = run(path)
-    shown = [
-        sample
-        for sample in read(path / "samples.jsonl")
-        if sample["step"] == read(path / "steps.jsonl")[-1]["step"]
-    ]
+    samples = read(path / "samples.jsonl")
     judge = RewardModel.load(path / outcome.checkpoint)
     plain = AutoModelForSequenceClassification.from_pretrained(path / outcome.checkpoint)
-    example = judge.encode(shown[0]["prompt"], shown[0]["rollouts"])
-    for rollout, score in zip(example.rollouts, shown[0]["scores"], strict=True):
+    example = judge.encode(samples[0]["prompt"], samples[0]["rollouts"])
+    last = next(each for each in reversed(samples) if each["index"] == samples[0]["index"])
+    assert last["step"] == read(path / "steps.jsonl")[-1]["step"]
+    for rollout, score in zip(example.rollouts, last["scores"], strict=True):
         with torch.no_grad():
             reward = plain(torch.tensor([example.prompt + rollout])).logits.item()
         assert judge.score(reward) == pytest.approx(score, abs=1e-5)
@@ -183,6 +205,56 @@ def test_four_quintets_are_learnt_by_heart(policy_folder, tmp_path, loss):
         found.backward()
         optimizer.step(3e-3)
     assert found < 0.05
+
+
+DEMO = Path(__file__).parents[2] / "labeler/demo"
+SCORED = [0.80, 0.10, 0.50, 0.40, 0.30]  # of five rollouts, the best first: the second is far too low
+
+
+def quintet(number):
+    """One of the demo's rankings without ties, the best rollout first."""
+    given = [each for each in data.rankings(DEMO / "rankings.jsonl") if len(set(each.ranks)) == 5][number]
+    best_first = sorted(zip(given.ranks, given.rollouts, strict=True))
+    return data.Ranking(given.prompt, tuple(text for _, text in best_first), (1, 2, 3, 4, 5))
+
+
+def scores_of(judge, ranking):
+    rewards = judge.rewards_of([judge.encode(ranking.prompt, ranking.rollouts)])[0]
+    return torch.sigmoid(torch.tensor(rewards)).tolist()
+
+
+def scored(ranking, scores):
+    """The demo's model with a head that gives these rollouts these scores."""
+    model, tokenizer = checkpoint.start_reward_model(DEMO / "checkpoint", seed=0)
+    judge, width = RewardModel(model, tokenizer), model.score.weight.shape[1]
+    ends = []  # as the head reads them, of each rollout: one of its inputs at a time
+    with torch.no_grad():
+        for row in torch.eye(width):
+            model.score.weight.copy_(row[None])
+            ends.append(judge.rewards([judge.encode(ranking.prompt, ranking.rollouts)])[0])
+        head = torch.linalg.pinv(torch.stack(ends, dim=1)) @ torch.logit(torch.tensor(scores))
+        model.score.weight.copy_(head[None])
+    return model, tokenizer
+
+
+@pytest.mark.parametrize("loss", losses.KINDS)
+@pytest.mark.parametrize("number", [4, 5, 6])
+def test_one_update_raises_the_under_scored_second_most_and_lowers_the_worst(tmp_path, number, loss):
+    """What everybody draws on the board: 0.80 → 0.81, 0.10 → 0.15, and the worst one down."""
+    ranking = quintet(number)
+    checkpoint.save(tmp_path / "start", *scored(ranking, SCORED), {"kind": "reward"}, {})
+    data.write_lines(tmp_path / "one.jsonl", [data.as_line(ranking)])
+    told = {"loss": loss, "batch": 1, "epochs": 1, "held_out": 0, "warmup": 0, "precision": "fp32"}
+    start = tmp_path / "start", tmp_path / "one.jsonl"
+    path = tiny.run_directory(tmp_path / "run", "reward", *start, learning_rate=1e-4, **told)
+    outcome = run(path)
+    assert len(read(path / "steps.jsonl")) == 1
+    models = (RewardModel.load(at) for at in (tmp_path / "start", path / outcome.checkpoint))
+    before, after = (scores_of(judge, ranking) for judge in models)
+    assert before == pytest.approx(SCORED, abs=1e-3)
+    moved = [now - then for then, now in zip(before, after, strict=True)]
+    assert moved[1] == max(moved) and moved[1] > 0.02
+    assert moved[4] < -0.02
 
 
 def test_equal_seeds_give_equal_weights(directory):
