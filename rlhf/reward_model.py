@@ -152,26 +152,23 @@ class RewardModel:
         if not promising or self.model.dtype != torch.float32:
             return
         one = [sorted(examples, key=lambda each: each.tokens)[len(examples) // 2]]
-        with torch.no_grad():
-            exact = self._way(one)
-            with self._computing("bf16"):
-                found = self._way(one)
-        if not _close(found, exact, HALF_ROUNDING):
-            return
-        if device == "cuda" or self._seconds("fp32", one) > FASTER * self._seconds("bf16", one):
+        (exact, slow), (half, fast) = (self._tried(precision, one) for precision in ("fp32", "bf16"))
+        if _close(half, exact, HALF_ROUNDING) and (device == "cuda" or slow > FASTER * fast):
             self.precision = "bf16"
 
-    def _seconds(self, precision: str, examples: Sequence[Example]) -> float:
-        """The processor's time for one pass forward and back, the best of those that fit a short while."""
+    def _tried(self, precision: str, examples: Sequence[Example]) -> tuple[Tensor, float]:
+        """The rewards, and the processor's time for one pass forward and back, the best of those that fit a
+        short while."""
         best, ends = float("inf"), time.perf_counter() + TRYING_SECONDS
         while True:
             began = time.process_time()  # others may be at work on this machine
             with self._computing(precision):
-                self._way(examples).sum().backward()
+                found = self._way(examples)
+            found.sum().backward()
             best = min(best, time.process_time() - began)
             self.model.zero_grad(set_to_none=True)
             if time.perf_counter() > ends:
-                return best
+                return found.detach(), best
 
     def _computing(self, precision: str) -> torch.autocast:
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -185,9 +185,20 @@ def test_half_precision_is_chosen_where_it_is_clearly_faster(half, chosen, tmp_p
     judge = made(tmp_path, "llama")
     examples = [judge.encode(*quintet) for quintet in QUINTETS]
     monkeypatch.setattr(reward_model, "WEIGHTS_WORTH_TRYING", 0)
-    monkeypatch.setattr(judge, "_seconds", lambda precision, _: half if precision == "bf16" else 1.0)
+    tried = {"fp32": (torch.ones(1, 1, 2), 1.0), "bf16": (torch.ones(1, 1, 2), half)}
+    monkeypatch.setattr(judge, "_tried", lambda precision, _: tried[precision])
     judge.choose_precision("auto", examples)
     assert judge.precision == chosen
+
+
+def test_half_precision_that_gives_other_rewards_is_not_chosen(tmp_path, monkeypatch):
+    judge = made(tmp_path, "llama")
+    examples = [judge.encode(*quintet) for quintet in QUINTETS]
+    monkeypatch.setattr(reward_model, "WEIGHTS_WORTH_TRYING", 0)
+    tried = {"fp32": (torch.tensor([[[1.0, 2.0]]]), 1.0), "bf16": (torch.tensor([[[1.0, 2.5]]]), 0.1)}
+    monkeypatch.setattr(judge, "_tried", lambda precision, _: tried[precision])
+    judge.choose_precision("auto", examples)
+    assert judge.precision == "fp32"
 
 
 def test_the_try_costs_little_and_leaves_no_gradient(tmp_path, monkeypatch):
