@@ -162,7 +162,7 @@ class RewardConfig(_Training):
     policy: str = _input("inputs/policy")
     dataset: str = _input("dataset.jsonl")
     learning_rate: float = _setting(
-        9e-6, "Learning rate", "Size of a step; models under a billion weights take 0.00005, tiny ones more.",
+        9e-6, "Learning rate", "Size of a step; models under a billion weights take 5e-5, tiny ones more.",
         1e-9, 0.1)
     held_out: float = _setting(
         0.15, "Held out", "Share of the prompts kept away from training, to measure on.", 0, 0.5)
@@ -187,7 +187,7 @@ class RewardConfig(_Training):
         0, "Patience", "Stop when so many measurements in a row were no better, and propose the best.",
         0, 10000, advanced=True, unit="measurements")
     lora_rank: int = _setting(
-        0, "LoRA rank", "Train adapters of this rank, at a rate of 0.0001 or more; 0 trains all weights.",
+        0, "LoRA rank", "Train adapters of this rank, at a rate of 1e-4 or more; 0 trains all weights.",
         0, 1024, advanced=True)
     gradient_checkpointing: bool = _setting(
         False, "Compute twice", "Keep less in memory and compute it again: slower, for long or large models.",
@@ -222,7 +222,7 @@ class PolicyConfig(_Sampling):
         0.1, "β, pull to the start", "What moving away from the start costs; 0 lets it run off the cliff.",
         0, 10)
     learning_rate: float = _setting(
-        1e-6, "Learning rate", "Size of a step; tiny models take 0.0003 and more.", 1e-9, 0.1)
+        1e-6, "Learning rate", "Size of a step; tiny models take 3e-4 and more.", 1e-9, 0.1)
     prompts_per_step: int = _setting(
         8, "Prompts per step", "How many prompts one step answers.", 1, 1024)
     rollouts_per_prompt: int = _setting(
@@ -391,7 +391,8 @@ def _value(known: dataclasses.Field, value: Any) -> Any:
     if choices and found not in choices:
         raise Refused(known.name, f"{label} is one of {', '.join(choices)}; “{found}” is not.")
     if low is not None and not low <= found <= high:
-        raise Refused(known.name, f"{label} must be between {low:,} and {high:,}; {value} is not.")
+        least = f"{low:,}".replace("e-0", "e-")
+        raise Refused(known.name, f"{label} must be between {least} and {high:,}; {value} is not.")
     return found
 
 

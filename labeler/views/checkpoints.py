@@ -14,6 +14,7 @@ from django.views.decorators.http import require_safe
 from labeler.access import admin_required
 from labeler.charts import STRIP
 from labeler.models import Checkpoint, Evaluation, Project, Quintet, Request
+from labeler.models.probes import Alarm
 from rlhf.config import hub_start
 
 
@@ -59,6 +60,7 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
         "metrics": _measured(checkpoint),
         "evaluation": checkpoint.evaluations.filter(run__against=None).select_related("run").first(),
         "compared": Evaluation.objects.comparing(checkpoint),
+        "alarm": Alarm.of(checkpoint, project) if project and checkpoint.kind == "reward" else None,
         "uses": checkpoint.started_runs.all() | checkpoint.judged_runs.all(),
         "lineage": json.dumps(checkpoint.lineage, indent=2, ensure_ascii=False) if checkpoint.lineage else "",
         **_queue(checkpoint),

@@ -29,8 +29,8 @@ CONTESTED = 3  # held-out rankings on a reward model run's own page; all of them
 
 
 def seen_by(request: HttpRequest) -> QuerySet[Run]:
-    related = ("project", "start", "reward_model__run__dataset", "against__run", "dataset", "created_by")
-    related += ("round",)
+    related: tuple[str, ...] = ("project", "start", "reward_model__run__dataset", "against__run", "dataset")
+    related += ("created_by", "round")
     return Run.objects.filter(project__in=Project.objects.run_by(request.user)).select_related(*related)
 
 
