@@ -280,7 +280,7 @@ class EvaluationConfig(_Common):
     against: str = _input("")
     dataset: str = _input("dataset.jsonl")
     unseen: bool = _setting(
-        True, "Only unseen prompts", "Leave out the prompts that a reward model is known to have learnt from.")
+        True, "Only unseen prompts", "Leave out prompts that a reward model is known to have learnt from.")
     max_tokens: int = _setting(
         1024, "Longest example", "Prompt and rollout together; a longer prompt loses its beginning.",
         8, 131072, advanced=True, unit="tokens")
