@@ -124,7 +124,9 @@ def seen(found: Mapping[str, Any]) -> str:
 @register.filter
 def first_said(found: Mapping[str, Any]) -> Sequence[str]:
     """The claims that fit on another page: of a comparison its own."""
-    return (found.get("against") or found)["claims"][:2]
+    told = found.get("against") or found
+    further = [told["more_labels"]] if "more_labels" in told else told["claims"][1:2]
+    return [*told["claims"][:1], *further]
 
 
 @register.filter

@@ -61,7 +61,7 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
         "evaluation": checkpoint.evaluations.filter(run__against=None).select_related("run").first(),
         "compared": Evaluation.objects.comparing(checkpoint),
         "alarm": Alarm.of(checkpoint, project) if project and checkpoint.kind == "reward" else None,
-        "uses": checkpoint.started_runs.all() | checkpoint.judged_runs.all(),
+        "uses": checkpoint.started_runs.all() | checkpoint.judged_runs.all() | checkpoint.compared_runs.all(),
         "lineage": json.dumps(checkpoint.lineage, indent=2, ensure_ascii=False) if checkpoint.lineage else "",
         **_queue(checkpoint),
     }

@@ -136,7 +136,7 @@ def test_two_reward_models_are_chosen_on_a_form_and_stand_side_by_side(
         assert words.spaced(claim) in said
     for share in (told["first"], told["second"]):
         assert f"{100 * share['value']:.0f} %" in said
-    assert f"First: {first}" in said and f"Second: {second}" in said
+    assert f"First: {first} . Second: {second} ." in said
     assert words.p_value(told["p"]) in said and words.p_value(told["p_sign"]) in said
     assert (
         f"less {asked.evaluation.found['unseen']['left_out']} rankings of prompts that were trained" in said
