@@ -33,7 +33,7 @@ class Scored:
     score: float
     before: float | None
     place: int  # that the scores give it
-    contested: bool  # some other rollout stands on the other side of it
+    contested: bool  # that is none of the places that the ranks leave it
     text: str = ""
 
     @property
@@ -95,20 +95,12 @@ class Held:
         """In the order of whoever ranked."""
         texts = self.texts or [""] * len(self.ranks)
         before: Sequence[float | None] = self.before or [None] * len(self.ranks)
-        rows = [
-            Scored(
-                rank=rank,
-                score=score,
-                before=was,
-                place=1 + sum(other > score for other in self.scores),
-                contested=any(
-                    (rank - other) * (score - theirs) > 0
-                    for other, theirs in zip(self.ranks, self.scores, strict=True)
-                ),
-                text=text,
-            )
-            for rank, score, was, text in zip(self.ranks, self.scores, before, texts, strict=True)
-        ]
+        rows = []
+        for rank, score, was, text in zip(self.ranks, self.scores, before, texts, strict=True):
+            first = 1 + sum(other < rank for other in self.ranks)
+            place = 1 + sum(other > score for other in self.scores)
+            contested = not first <= place < first + self.ranks.count(rank)
+            rows.append(Scored(rank, score, was, place, contested, text))
         return sorted(rows, key=lambda row: (row.rank, -row.score))
 
     @property
