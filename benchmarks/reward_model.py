@@ -176,21 +176,23 @@ def _of_quality(found: Figures) -> Rows:
 
 
 def _told(name: str, found: dict[str, dict[str, float]]) -> Figures:
+    def fastest(who: str, what: str, precision: str = "") -> float:
+        return max(each[what] for key, each in found.items() if key.startswith(who) and precision in key)
+
     def ratio(what: str, precision: str = "") -> float:
-        def fastest(who: str) -> float:
-            return max(each[what] for key, each in found.items() if key.startswith(who) and precision in key)
+        return round(fastest("quintet", what, precision) / fastest("trl", what, precision), 2)
 
-        return round(fastest("quintet") / fastest("trl"), 2)
-
+    speed = "rankings_per_second"
     figures: Figures = {
-        f"ratio_{name}": ratio("rankings_per_second"),
-        f"ratio_{name}_wall": ratio("rankings_per_second_wall"),
+        f"ratio_{name}": ratio(speed),
+        f"ratio_{name}_wall": ratio(f"{speed}_wall"),
+        f"{speed}_{name}": {who: round(fastest(who, speed), 2) for who in ("quintet", "trl")},
         f"trials_{name}": {
             key: {what: round(number, 2) for what, number in each.items()} for key, each in found.items()
         },
     }
     if {"quintet fp32", "trl fp32"} <= found.keys():
-        figures[f"ratio_{name}_fp32"] = ratio("rankings_per_second", "fp32")
+        figures[f"ratio_{name}_fp32"] = ratio(speed, "fp32")
     return figures
 
 
