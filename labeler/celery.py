@@ -21,6 +21,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "labeler.settings")
 logger = logging.getLogger(__name__)
 
 QUEUES = {"execute": "runs", "answer": "interactive", "take_in": "interactive"}
+HEARD = "quintet_heard"  # where a worker that was called says so, for whoever listens in the database
 # Shared with the pool process that the worker forks: the one hears signals, the other is busy with a task.
 _stopping = mmap.mmap(-1, 1)
 

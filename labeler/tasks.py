@@ -19,7 +19,7 @@ from celery.worker import state as node
 from django.db import DatabaseError, connection
 
 from labeler import answers
-from labeler.celery import QUEUES, app, is_stopping
+from labeler.celery import HEARD, QUEUES, app, is_stopping
 from labeler.follower import Follower
 from labeler.intake.work import carry_out as carry_out_import
 from labeler.models import Checkpoint, Evaluation, Import, Project, Request, Run, StaleQuintet
@@ -221,6 +221,13 @@ def take_in(import_id: int) -> None:
     if found:
         logger.info("Import %s: attempt %s.", found.pk, found.attempt)
         carry_out_import(found, is_stopping)
+
+
+@app.task(name="hello")
+def hello(token: str) -> None:
+    """Say in the database that somebody came, to whoever asks how the installation is (doctor.py)."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, %s)", [HEARD, token])
 
 
 # The sweep
