@@ -24,7 +24,8 @@ from rlhf.reward_model import RewardModel, spread
 from rlhf.run import Failed, Outcome, RunDirectory
 from rlhf.sample import sample
 
-MEASURED = 128  # held-out rankings behind a measurement on the way; a checkpoint is measured on all of them
+# Held-out rankings behind a measurement on the way, unless more are followed; a checkpoint is measured on all.
+MEASURED = 128
 BLAMED = 5  # quintets that are named when a loss explodes
 TOLD = ("held_out_loss", "held_out_accuracy", "held_out_pairs", "spread")  # of a measurement, with its step
 REFERENCES = 64  # rollouts of the starting model whose mean reward becomes the middle of the score

@@ -1,5 +1,5 @@
-"""The disagreement table in a real browser: scrubbed by the keyboard, without a jump, under a thumb, and without
-JavaScript."""
+"""The disagreement table in a real browser: scrubbed by the keyboard, without a jump, under a thumb, and
+without JavaScript."""
 
 import pytest
 from django.urls import reverse
