@@ -73,8 +73,8 @@ class Held:
 
     @property
     def apart(self) -> float:
-        """1 − τ-b: 0 is the same order, 1 none in common, 2 the reverse."""
-        return 1 - (tau_b(self.ranks, [-score for score in self.scores]) or 0.0)
+        """0 is the same order, 1 none in common, 2 the reverse."""
+        return apart(self.ranks, self.scores)
 
     @property
     def pairs(self) -> int:
@@ -87,18 +87,17 @@ class Held:
         return sum(self.scores[better] < self.scores[worse] for better, worse in self._decided())
 
     def _decided(self) -> Iterator[tuple[int, int]]:
-        places = permutations(range(len(self.ranks)), 2)
-        return ((better, worse) for better, worse in places if self.ranks[better] < self.ranks[worse])
+        pairs = permutations(range(len(self.ranks)), 2)
+        return ((better, worse) for better, worse in pairs if self.ranks[better] < self.ranks[worse])
 
     @property
     def rollouts(self) -> list[Scored]:
         """In the order of whoever ranked."""
         texts = self.texts or [""] * len(self.ranks)
         before: Sequence[float | None] = self.before or [None] * len(self.ranks)
-        rows = []
-        for rank, score, was, text in zip(self.ranks, self.scores, before, texts, strict=True):
+        given, rows = places(self.scores), []
+        for rank, score, was, place, text in zip(self.ranks, self.scores, before, given, texts, strict=True):
             first = 1 + sum(other < rank for other in self.ranks)
-            place = 1 + sum(other > score for other in self.scores)
             contested = not first <= place < first + self.ranks.count(rank)
             rows.append(Scored(rank, score, was, place, contested, text))
         return sorted(rows, key=lambda row: (row.rank, -row.score))
@@ -119,6 +118,16 @@ class Held:
         if quintet is None or quintet.purpose != Purpose.WORK:
             return False
         return not (quintet.set_aside_at or quintet.round.closed_at)
+
+
+def places(scores: Sequence[float]) -> list[int]:
+    """Which place each has by its score; equal ones share the first of theirs."""
+    return [1 + sum(other > score for other in scores) for score in scores]
+
+
+def apart(ranks: Sequence[int], scores: Sequence[float]) -> float:
+    """1 − τ-b; scores that are all the same have nothing in common with any order."""
+    return 1 - (tau_b(ranks, places(scores)) or 0.0)
 
 
 def is_long(text: str) -> bool:
@@ -211,11 +220,7 @@ def summary(rows: Sequence[Held]) -> dict[str, Any]:
     """What the whole table comes to at its step, and at the measurement before."""
     if not rows:
         return {}
-    before = [
-        1 - (tau_b(row.ranks, [-score for score in row.before]) or 0.0)
-        for row in rows
-        if row.before is not None
-    ]
+    before = [apart(row.ranks, row.before) for row in rows if row.before is not None]
     return {
         "alike": sum(row.apart < 1e-9 for row in rows),
         "mean": sum(row.apart for row in rows) / len(rows),

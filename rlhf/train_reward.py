@@ -24,7 +24,7 @@ from rlhf.reward_model import RewardModel, spread
 from rlhf.run import Failed, Outcome, RunDirectory
 from rlhf.sample import sample
 
-# Held-out rankings behind a measurement on the way, unless more are followed; a checkpoint is measured on all.
+# Held-out rankings behind a measurement on the way, unless more are followed; at a checkpoint it is all.
 MEASURED = 128
 BLAMED = 5  # quintets that are named when a loss explodes
 TOLD = ("held_out_loss", "held_out_accuracy", "held_out_pairs", "spread")  # of a measurement, with its step

@@ -94,7 +94,13 @@ def test_a_score_stands_beside_the_one_of_the_step_before(as_reviewer, run, rank
         (0.7, 0.4, -1),
         (0.9, 0.6, -1),
     ]
-    assert [each.ordinal for each in row.rollouts] == ["1st", "5th", "2nd", "4th", "3rd"]
+    assert [(each.ordinal, each.contested) for each in row.rollouts] == [
+        ("1st", False),
+        ("5th", True),
+        ("2nd", True),
+        ("4th", False),
+        ("3rd", True),
+    ]
     first = page(as_reviewer, run, look="0").context["page"][0]
     assert {(each.before, each.moved) for each in first.rollouts} == {(None, 0)}
 
@@ -114,6 +120,8 @@ def test_the_rollouts_stand_in_the_order_of_whoever_ranked(as_reviewer, run, com
     assert [(each.rank, texts.index(each.text)) for each in row.rollouts] == [
         (1, 1), (2, 2), (2, 3), (3, 0), (4, 4),
     ]  # fmt: skip
+    # Third of all is as good as second for who shares the second rank.
+    assert [each.contested for each in row.rollouts] == [True, False, True, True, False]
 
 
 def test_the_newest_step_is_shown_and_any_other_by_its_number_or_its_step(as_reviewer, run, rankings):
