@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from rlhf import batch, checkpoint, config, data, losses, train_reward, weights
 from rlhf.evaluate import Measured, fit_tau, ranks_of
+from rlhf.execute import execute
 from rlhf.optimizer import Optimizer
 from rlhf.reward_model import RewardModel
 from rlhf.run import Failed, RunDirectory
@@ -71,9 +72,9 @@ def test_it_learns_what_people_like(directory):
 def test_the_scale_is_that_of_typical_answers_and_of_what_was_held_out(directory, monkeypatch):
     drawn = []
 
-    def remembering(policy, words, prompts, *rest):
-        found = sample(policy, words, prompts, *rest)
-        drawn.extend(zip(prompts, found, strict=True))
+    def remembering(policy, words, prompts, count, *rest):
+        found = sample(policy, words, prompts, count, *rest)
+        drawn.extend(zip([prompt for prompt in prompts for _ in range(count)], found, strict=True))
         return found
 
     monkeypatch.setattr(train_reward, "sample", remembering)
@@ -358,8 +359,24 @@ def test_a_loss_that_explodes_stops_the_run_at_its_last_good_checkpoint(director
     step = int(failed.value.reason.split()[2])
     assert len(told) == step - 1  # the third step in a row was not even taken
     assert losses.exploding(told) == 2
-    newest = max(folder.name for folder in (path / "checkpoints").iterdir())
-    assert newest == f"step-{step - 3:06d}"
+    newest = max((path / "checkpoints").iterdir())
+    # The first of the three losses was that of the weights which the step before it had left.
+    assert newest.name == f"step-{step - 4:06d}"
+    known = json.loads((newest / "trainer/state.json").read_text())["metrics"]
+    assert known["held_out_loss"] < 2
+
+
+@pytest.mark.parametrize("size", [1e12, 1e36])  # no number at all, or the same one for everything
+def test_weights_that_are_lost_in_a_step_are_not_kept(directory, monkeypatch, size):
+    """Its own loss was fine: it is the next one that would tell."""
+    path = directory("run", epochs=8, checkpoint_every=1)
+    monkeypatch.setattr(train_reward, "rate", lambda step, *_: 3e-3 if step < 5 else size)
+    assert execute(path) == 1
+    result = json.loads((path / "result.json").read_text())
+    assert result["checkpoint"] == "checkpoints/step-000004" and result["field"] == "learning_rate"
+    assert "At step 5 the loss" in result["reason"] and " on the quintets " in result["reason"]
+    assert RewardModel.load(path / result["checkpoint"])
+    assert [line["step"] for line in read(path / "steps.jsonl")] == [1, 2, 3, 4]
 
 
 def test_it_stops_when_it_gets_no_better_and_proposes_the_best(directory):
@@ -432,3 +449,38 @@ def test_one_prompt_alone_is_trained_on_and_not_held_out():
     assert data.split_by_prompt(["a", "a", "a"], 0.2, 0) == ([0, 1, 2], [])
     taught, held = data.split_by_prompt(["a", "b"], 0.01, 0)
     assert (len(taught), len(held)) == (1, 1)
+
+
+def test_a_run_that_has_no_step_left_still_tells_what_to_use(directory):
+    """Its judging was interrupted, so that it is started again."""
+    path = directory("run", early_stop=50)
+    first = run(path)
+    assert first.extra["suggested"]
+    assert run(path) == first
+
+
+def test_answers_of_the_start_are_drawn_in_portions_and_all_of_them_count():
+    def told(prompts, longest=40, tokens=4096):
+        given = [(number,) * 100 for number in range(prompts)]
+        return [(len(some), count) for some, count in train_reward._portions(given, longest, tokens)]
+
+    assert told(100) == [(29, 1), (29, 1), (6, 1)]
+    assert told(64, tokens=10**6) == [(64, 1)]
+    assert told(12) == [(4, 6), (5, 5), (3, 5)]
+    assert told(1) == [(1, 64)]
+    for prompts in (1, 5, 12, 63, 64, 65, 100):
+        assert sum(some * count for some, count in told(prompts)) == train_reward.REFERENCES
+
+
+def test_the_little_that_may_be_given_is_trained_on_and_nothing_is_claimed(directory):
+    """Five rankings by one labeler on one prompt: nothing can be held out."""
+    path = directory("run", epochs=1, early_stop=1)
+    lines = [line for _, line in data.read_lines(path / "dataset.jsonl")][:5]
+    given = [line | {"prompt": "Joke.", "labeler": "ann", "simulated": False} for line in lines]
+    data.write_lines(path / "dataset.jsonl", given)
+    assert execute(path) == 0
+    result, found = (json.loads((path / name).read_text()) for name in ("result.json", "evaluation.json"))
+    assert result["metrics"]["held_out_accuracy"] is None and found["accuracy"]["value"] is None
+    claims = " ".join(found["claims"])
+    for words in ("Nothing was held out", "by one labeler", "fewer than 20"):
+        assert words in claims and words in (path / "log.txt").read_text()
