@@ -57,7 +57,7 @@ def p_value(p: float) -> str:
 @register.filter
 def spaced(claim: str) -> str:
     """A sentence of rlhf's as these pages write numbers: `64 %`."""
-    return re.sub(r"(?<=\d)%", " %", claim)
+    return re.sub(r"(?<=\d) ?%", "\N{NO-BREAK SPACE}%", claim)
 
 
 @register.filter

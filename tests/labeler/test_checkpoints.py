@@ -70,6 +70,13 @@ def test_the_list_has_policies_and_reward_models_apart(as_admin, project, start,
     assert "the project's start" in said
 
 
+def test_two_reward_models_can_be_compared_from_the_list(as_admin, project, reward_model):
+    assert "Compare two of them" not in page(as_admin, "checkpoints", project=project.slug)
+    Checkpoint.objects.create(project=project, kind="reward", name="Another", location="another")
+    said = page(as_admin, "checkpoints", project=project.slug)
+    assert reverse("run_new", args=[project.slug, "evaluation"]) in said and "Compare two of them" in said
+
+
 def test_another_projects_checkpoints_stay_out_of_the_list(as_admin, project, reward_model):
     from labeler.models import Project
 

@@ -71,6 +71,19 @@ def test_a_run_of_a_checkpoint_takes_its_weights_and_not_its_trainer(say, traine
     assert (found["accuracy"]["value"], found["trained_on"]) == (metrics["accuracy"], True)
 
 
+def test_a_run_that_compares_two_checkpoints_takes_them_both(say, trained, policy_folder, tmp_path):
+    model, tokenizer = checkpoint.start_reward_model(policy_folder, 0)
+    checkpoint.save(tmp_path / "untrained", model, tokenizer, {"kind": "reward"}, {})
+    given = ("--reward", trained[0], "--against", tmp_path / "untrained", "--dataset", trained[1])
+    assert say("new", "evaluation", tmp_path / "run", *given)[0] == 0
+    assert say(tmp_path / "run")[0] == 0
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert found["against"]["second"] == found["against"]["other"]["accuracy"]
+    assert found["unseen"]["known"] == [True, False]  # the second one was made here and now
+    status, _, said = say("new", "reward", tmp_path / "no", "--from", policy_folder, *given[2:])
+    assert status == 1 and "takes no --against" in said
+
+
 def test_a_start_from_the_hub_is_only_named(say, tmp_path):
     dataset = tiny.demonstrations(tmp_path / "demonstrations.jsonl")
     assert say("new", "sft", tmp_path / "run", "--from", "hub:org/tiny@0a1b", "--dataset", dataset)[0] == 0
