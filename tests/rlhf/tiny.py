@@ -29,7 +29,8 @@ CONFIGS = {
 _LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8}
 UNSHARED = {  # that cannot take a quintet as one row: one says so, the others are silently wrong
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
-    "jamba": {  # state-space layers between those of attention
+    "jamba": {  # state-space layers between those of attention, with weights large enough to show
+        "initializer_range": 0.2,
         **_SIZES, "num_key_value_heads": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 1,
         "num_experts_per_tok": 1, "mamba_d_state": 4, "mamba_dt_rank": 4, "use_mamba_kernels": False,
     },
