@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 from labeler import disagreements as table
 from labeler import review as decisions
 from labeler.access import labeler_required
-from labeler.models import Project, Run
+from labeler.models import Project, Quintet, Run
 from labeler.models.rankings import RankingRefused
 
 A_PAGE = 25
@@ -61,10 +61,12 @@ def _shown(run: Run, measured: list[int], given: Any) -> dict[str, Any]:
     """A page of the table at the measured step that is asked for."""
     look = _look(given, measured)
     rows = table.at(run, measured[look], measured[look - 1] if look else None)
+    quintet = _quintet(run, given.get("quintet"))
+    alone = [row for row in rows if quintet and row.name == (quintet.external_id or str(quintet.pk))]
     # In the order of the last step the cards stay where they are while the slider moves.
     still = given.get("order") == "last"
     order = table.at(run, measured[-1]) if still and look < len(measured) - 1 else None
-    page = Paginator(table.worst_first(rows, order), A_PAGE).get_page(given.get("page"))
+    page = Paginator(table.worst_first(alone or rows, order), A_PAGE).get_page(given.get("page"))
     table.read(run, measured[0], page.object_list)
     table.look_up(run, page.object_list)
     return {
@@ -75,9 +77,17 @@ def _shown(run: Run, measured: list[int], given: Any) -> dict[str, Any]:
         "order": "last" if still else "",
         "page": page,
         "page_number": page.number,
+        "followed": len(rows),
+        "alone": quintet if alone else None,
         "sums": table.summary(rows),
         "held_out": run.result.get("metrics", {}).get("held_out") or 0,
     }
+
+
+def _quintet(run: Run, given: str | None) -> Quintet | None:
+    """The one whose scores alone are asked for."""
+    number = _number(given)
+    return run.project.quintets.filter(pk=number).first() if number else None
 
 
 @labeler_required

@@ -195,6 +195,15 @@ def test_the_run_and_its_reward_model_lead_here(as_admin, project, run, rankings
     assert reverse("checkpoint", args=[judge.pk]) in said and reverse("run", args=[run.pk]) in said
 
 
+def test_the_scores_of_one_quintet_alone_can_be_asked_for(as_reviewer, run, rankings):
+    answer = page(as_reviewer, run, step="10", quintet=str(rankings[1].quintet_id))
+    assert [row.index for row in answer.context["page"]] == [1]
+    said = text(answer)
+    assert "3 rankings that it has not learnt from" in said and "Show all 3" in said
+    for odd in ("99999", "x", "9" * 30):
+        assert len(shown(as_reviewer, run, quintet=odd)) == 3
+
+
 # The rows behind it
 
 
@@ -244,7 +253,8 @@ def test_a_marked_ranking_stands_on_the_review_list_with_its_reason(as_reviewer,
     listed = as_reviewer.get(LIST)
     assert listed.context["marked"] == [rankings[2].quintet]
     assert "The reward model disagrees</b> with lena: marked by rita" in text(listed)
-    assert f"{reverse('disagreements', args=[run.pk])}?step=10" in text(listed)
+    scores = f"{reverse('disagreements', args=[run.pk])}?step=10&amp;quintet={rankings[2].quintet_id}"
+    assert scores in text(listed)
     assert as_reviewer.get(LIST, {"show": "model"}).context["rows"] == [rankings[2].quintet]
     assert as_reviewer.get(LIST, {"show": "decided"}).context["rows"] == []
     assert "The reward model disagrees" in text(as_reviewer.get(f"{LIST}{rankings[2].quintet_id}/"))
