@@ -37,12 +37,13 @@ def sample(
     count: int,
     max_new_tokens: int,
     temperature: float,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
 ) -> list[Rollout]:
     """`count` rollouts of every prompt, prompt by prompt. A temperature of 0 takes the likeliest token.
 
     `generator` lives on the CPU and gives one number per rollout and place, so that dropping the finished
-    rollouts changes none of the others.
+    rollouts changes none of the others. With one generator for each prompt, a prompt's rollouts are the same
+    whichever others are sampled with it.
     """
     if not prompts:
         return []
@@ -52,7 +53,7 @@ def sample(
         batch = _Batch(model, prompts, count, max_new_tokens)
         stops = torch.tensor(sorted(checkpoint.end_ids(model, tokenizer)), device=model.device)
         for place in range(max_new_tokens):
-            chances = torch.rand(len(prompts) * count, generator=generator)
+            chances = _chances(generator, len(prompts), count)
             tokens, log_probs = choose(batch.logits, temperature, chances.to(model.device)[batch.rows])
             batch.record(place, tokens, log_probs, torch.isin(tokens, stops))
             if batch.done or place == max_new_tokens - 1:
@@ -82,6 +83,14 @@ def choose(
     else:
         tokens = logits.argmax(-1)
     return tokens, log_probs.gather(-1, tokens[:, None])[:, 0]
+
+
+def _chances(
+    generator: torch.Generator | Sequence[torch.Generator], prompts: int, count: int
+) -> torch.Tensor:
+    if isinstance(generator, torch.Generator):
+        return torch.rand(prompts * count, generator=generator)
+    return torch.cat([torch.rand(count, generator=each) for each in generator])
 
 
 def fitted(prompt: Sequence[int], model: PreTrainedModel, max_new_tokens: int) -> list[int]:

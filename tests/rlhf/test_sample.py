@@ -67,6 +67,18 @@ def test_the_same_seed_gives_the_same_rollouts_and_another_seed_others():
     assert drawn(model, seed=1) != drawn(model, seed=2)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_with_chances_of_its_own_a_prompt_does_not_see_which_others_are_sampled_with_it(kind):
+    model = sharp(kind)
+
+    def own(numbers):
+        chances = [torch.Generator().manual_seed(number) for number in numbers]
+        found = sample(model, WORDS, [PROMPTS[number] for number in numbers], 4, 12, 1.0, chances)
+        return [each.tokens for each in found]
+
+    assert own([0, 1, 2]) == own([0]) + own([1, 2]) == own([0, 1]) + own([2])
+
+
 def test_dropping_finished_rollouts_changes_none_of_the_others(monkeypatch):
     model = sharp()
     model.generation_config.eos_token_id = list(range(4, 120))  # so that most rollouts end early
