@@ -175,6 +175,13 @@ def _load(path: Path, auto: Any, **options: Any) -> tuple[Any, Any, list[str]]:
         model, report = _open(path, auto, safe | options)
     except LOADING_ERRORS as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
+        if reason.startswith("Unrecognized configuration class"):
+            raise Unloadable(
+                path,
+                f"transformers has no {KINDS[auto]} of the architecture {_json(path / 'config.json')['model_type']}, "
+                f"which {_called(path)} is of.",
+                "Choose a model of another one, such as Llama, Qwen or Gemma.",
+            ) from error
         raise Unloadable(
             path,
             f"{_called(path)} cannot be opened as a {KINDS[auto]}: {reason}",

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rlhf import checkpoint
 from rlhf.checkpoint import TrainerState, Unloadable
@@ -222,6 +222,15 @@ def test_what_cannot_be_used_is_refused_with_reason_and_remedy(copy, harm, words
             load(copy)
         assert refused.value.remedy
         assert str(copy.parent.parent) not in refused.value.reason
+
+
+def test_an_architecture_that_has_no_head_for_rewards_is_refused_in_words(tmp_path):
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "vocab_size": 261}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **size)).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(Unloadable, match="no reward model of the architecture mamba") as refused:
+        checkpoint.start_reward_model(tmp_path, 0)
+    assert "another" in refused.value.remedy
 
 
 def test_a_policy_is_no_reward_model(policy_folder):
