@@ -1,0 +1,197 @@
+"""How much one is preferred to another, from rankings of several at a time: Plackett–Luce with ties.
+
+It serves the five rollouts of one quintet (aggregate.py), and checkpoints whose rollouts met in many
+(models/faceoffs.py): there one checkpoint may have written several rollouts of a quintet.
+
+A ranking is a row of choices, as in the listwise loss (rlhf/losses.py): every rollout with something
+strictly below it is chosen from among itself and what lies below. A difference of strengths is the log of the
+odds that one is ranked before the other. Pure functions; left out: who ranked, and what becomes of it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import ceil, exp, fsum, log, sqrt
+
+PRIOR = 0.1  # precision of the normal prior on a strength: it holds where rankings say nothing, and no more
+STEPS, CLOSE_ENOUGH = 100, 1e-12
+WITHIN = 1.959964  # standard errors to either side of 95 of 100
+SEEN = 0.841621  # of a standard error: so that 80 of 100 would see it
+
+Matrix = list[list[float]]
+Stage = tuple[int, tuple[int, ...]]  # who was chosen, and how often each is among those it was chosen from
+
+
+def stages(ranks: Sequence[int], players: Sequence[int], count: int) -> Iterator[Stage]:
+    """The choices that a ranking says; `players[slot]` is whose rollout it is, one of `count`."""
+    for slot, rank in enumerate(ranks):
+        below = [players[other] for other, its in enumerate(ranks) if its > rank]
+        if below:
+            many = Counter([players[slot], *below])
+            yield players[slot], tuple(many[player] for player in range(count))
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """The strengths, whose mean is 0, and two accounts of how unsure they are: by the curvature at the top
+    (`inverse`), and by how far apart what single prompts say lies (`among`), where prompts are known."""
+
+    at: list[float]
+    inverse: Matrix
+    among: Matrix = field(default_factory=list)
+
+    def apart(self, one: int, other: int) -> tuple[float, float]:
+        """The difference, and its standard error: the greater one of the two accounts. The curvature takes
+        every choice for independent, which those at one prompt are not; the prompts' own spread is nothing
+        where all of a few prompts say the same."""
+        error = max(_of_difference(each, one, other) for each in (self.inverse, self.among) if each)
+        return self.at[one] - self.at[other], sqrt(max(error, 0.0))
+
+
+def fit(
+    counted: Mapping[Stage, float], count: int, prompts: Iterable[Mapping[Stage, float]] = ()
+) -> Strengths:
+    """The strengths of `count` players under which these choices, each as often as counted, are likeliest;
+    `prompts` are the same choices prompt by prompt."""
+    found = [0.0] * count
+    value = _log_posterior(found, counted)
+    for _ in range(STEPS):
+        slope, curve = _slope_and_curve(found, counted)
+        step = [fsum(a * b for a, b in zip(row, slope, strict=True)) for row in inverse(curve)]
+        # The hill has one top; a step that overshoots it is halved.
+        while (there := _log_posterior([a + b for a, b in zip(found, step, strict=True)], counted)) < value:
+            step = [part / 2 for part in step]
+            if max(map(abs, step)) < CLOSE_ENOUGH:
+                break
+        found = [a + b for a, b in zip(found, step, strict=True)]
+        value = there
+        if max(map(abs, step)) < CLOSE_ENOUGH:
+            break
+    spread = inverse(_slope_and_curve(found, counted)[1])
+    return Strengths(found, spread, _among(found, counted, list(prompts), spread))
+
+
+def _among(at: list[float], counted: Mapping[Stage, float], prompts: list[Mapping], spread: Matrix) -> Matrix:
+    """The sandwich: the inverse curvature around what the prompts' own slopes sum to."""
+    if len(prompts) < 2:
+        return []
+    size = range(len(at))
+    slopes = {stage: _slope(at, stage) for stage in counted}
+    middle = [[0.0] * len(at) for _ in size]
+    for prompt in prompts:
+        mine = [fsum(many * slopes[stage][i] for stage, many in prompt.items()) for i in size]
+        for i in size:
+            for j in size:
+                middle[i][j] += mine[i] * mine[j]
+    few = len(prompts) / (len(prompts) - 1)
+    return _product(_product(spread, [[few * each for each in row] for row in middle]), spread)
+
+
+def _shares(at: Sequence[float], pool: Sequence[int]) -> list[float]:
+    """How likely each is to be chosen."""
+    top = max(each for each, many in zip(at, pool, strict=True) if many)
+    odds = [many * exp(each - top) if many else 0.0 for each, many in zip(at, pool, strict=True)]
+    total = fsum(odds)
+    return [each / total for each in odds]
+
+
+def _slope(at: Sequence[float], stage: Stage) -> list[float]:
+    chosen, pool = stage
+    return [(i == chosen) - share for i, share in enumerate(_shares(at, pool))]
+
+
+def _log_posterior(at: Sequence[float], counted: Mapping[Stage, float]) -> float:
+    parts = [-PRIOR / 2 * each**2 for each in at]
+    for (chosen, pool), weight in counted.items():
+        top = max(each for each, many in zip(at, pool, strict=True) if many)
+        total = fsum(many * exp(each - top) for each, many in zip(at, pool, strict=True) if many)
+        parts.append(weight * (at[chosen] - top - log(total)))
+    return fsum(parts)
+
+
+def _slope_and_curve(at: Sequence[float], counted: Mapping[Stage, float]) -> tuple[list[float], Matrix]:
+    """The gradient of the log posterior and the negative of its Hessian."""
+    slope = [-PRIOR * each for each in at]
+    curve = [[PRIOR * (i == j) for j in range(len(at))] for i in range(len(at))]
+    for (chosen, pool), weight in counted.items():
+        shares = _shares(at, pool)
+        slope[chosen] += weight
+        for i, share in enumerate(shares):
+            slope[i] -= weight * share
+            if share:
+                curve[i][i] += weight * share
+                for j, other in enumerate(shares):
+                    curve[i][j] -= weight * share * other
+    return slope, curve
+
+
+def inverse(matrix: Matrix) -> Matrix:
+    """Gauss and Jordan. The matrix is positive definite: no pivots have to be looked for."""
+    size = len(matrix)
+    rows = [[*row, *(float(i == j) for j in range(size))] for i, row in enumerate(matrix)]
+    for i in range(size):
+        rows[i] = [each / rows[i][i] for each in rows[i]]
+        for k in range(size):
+            if k != i and rows[k][i]:
+                rows[k] = [a - rows[k][i] * b for a, b in zip(rows[k], rows[i], strict=True)]
+    return [row[size:] for row in rows]
+
+
+def _product(one: Matrix, other: Matrix) -> Matrix:
+    return [
+        [fsum(a * b for a, b in zip(row, column, strict=True)) for column in zip(*other, strict=True)]
+        for row in one
+    ]
+
+
+def _of_difference(spread: Matrix, one: int, other: int) -> float:
+    return spread[one][one] + spread[other][other] - 2 * spread[one][other]
+
+
+# How many quintets it takes
+
+
+@dataclass(frozen=True)
+class Power:
+    """How much quintets of so many checkpoints tell. `pairs`: those of different checkpoints in a quintet;
+    `direct`: of these, between any two checkpoints; `worth`: as how many separate comparisons of these two a
+    ranked quintet counts, what follows by way of the others included."""
+
+    checkpoints: int
+    pairs: float
+    direct: float
+    worth: float
+
+    def comparisons(self, share: float = 0.6) -> int:
+        """Separate comparisons of two, so that a preference of `share` is seen in 80 of 100 such trials."""
+        return ceil((WITHIN + SEEN) ** 2 * 4 / log(share / (1 - share)) ** 2)
+
+    def quintets(self, share: float = 0.6) -> int:
+        """Ranked quintets, for the same."""
+        return ceil((WITHIN + SEEN) ** 2 * 4 / log(share / (1 - share)) ** 2 / self.worth)
+
+
+def seats(number: int, checkpoints: int, size: int = 5) -> list[int]:
+    """Whose rollouts the quintet of this number has: each checkpoint's in turn, so that over as many quintets
+    as there are checkpoints all have as many."""
+    return [(number + turn) % checkpoints for turn in range(size)]
+
+
+def power(checkpoints: int, size: int = 5) -> Power:
+    """Between equal checkpoints, where any order is as likely as any other: each choice is from among any
+    `m` of the rollouts with the same chance, and tells of two what the curvature there says."""
+    several = [seats(number, checkpoints, size) for number in range(checkpoints)]
+    curve = [[1 / checkpoints] * checkpoints for _ in range(checkpoints)]
+    for players in several:
+        for many in range(2, size + 1):
+            pools = list(combinations(players, many))
+            for pool in pools:
+                shares = [pool.count(player) / many for player in range(checkpoints)]
+                for i, share in enumerate(shares):
+                    for j, other in enumerate(shares):
+                        told = share * (i == j) - share * other
+                        curve[i][j] += told / len(pools) / len(several)
+    pairs = sum(one != other for players in several for one, other in combinations(players, 2)) / len(several)
+    twos = checkpoints * (checkpoints - 1) / 2
+    # One comparison of two equal ones leaves a variance of 4.
+    return Power(checkpoints, pairs, pairs / twos, 4 / _of_difference(inverse(curve), 0, 1))
