@@ -176,10 +176,10 @@ def _load(path: Path, auto: Any, **options: Any) -> tuple[Any, Any, list[str]]:
     except LOADING_ERRORS as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         if reason.startswith("Unrecognized configuration class"):
+            kind = _json(path / "config.json")["model_type"]
             raise Unloadable(
                 path,
-                f"transformers has no {KINDS[auto]} of the architecture {_json(path / 'config.json')['model_type']}, "
-                f"which {_called(path)} is of.",
+                f"{_called(path)} is of the architecture {kind}, of which transformers has no {KINDS[auto]}.",
                 "Choose a model of another one, such as Llama, Qwen or Gemma.",
             ) from error
         raise Unloadable(

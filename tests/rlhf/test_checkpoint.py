@@ -228,7 +228,9 @@ def test_an_architecture_that_has_no_head_for_rewards_is_refused_in_words(tmp_pa
     size = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "vocab_size": 261}
     AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **size)).save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(Unloadable, match="no reward model of the architecture mamba") as refused:
+    with pytest.raises(
+        Unloadable, match="architecture mamba, of which transformers has no reward model"
+    ) as refused:
         checkpoint.start_reward_model(tmp_path, 0)
     assert "another" in refused.value.remedy
 
