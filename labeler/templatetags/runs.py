@@ -1,5 +1,6 @@
 """How far a run has come and what came of it, in sentences. Reads rows, changes none."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -167,3 +168,9 @@ def supply(dataset: Dataset) -> str:
 def prompt(content: str | list[dict[str, str]]) -> str:
     """The last thing that is said to the model."""
     return content if isinstance(content, str) else content[-1]["content"]
+
+
+@register.filter
+def pretty(value: Any) -> str:
+    """JSON as a person reads it."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -7,12 +7,13 @@ import json
 from django.contrib import messages
 from django.db import transaction
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_safe
 
-from labeler.access import admin_required
+from labeler.access import admin_required, labeler_required
 from labeler.charts import STRIP
+from labeler.lineage import Lineage
 from labeler.models import Checkpoint, Evaluation, Project, Quintet, Request
 from labeler.models.probes import Alarm
 from rlhf.config import hub_start
@@ -80,6 +81,38 @@ def order(request: HttpRequest, pk: int) -> HttpResponse:
     if not request.htmx:
         return redirect("checkpoint", pk)
     return render(request, "checkpoints/checkpoint.html#queue", {"checkpoint": judge, **_queue(judge)})
+
+
+@labeler_required
+@require_safe
+def lineage(request: HttpRequest, pk: int) -> HttpResponse:
+    """Everything that it rests on. Reviewers read it too; whose rankings they are is told to admins."""
+    checkpoint = _reviewed(request, pk)
+    project = checkpoint.project
+    context = {
+        "project": project,
+        "checkpoint": checkpoint,
+        "lineage": Lineage(checkpoint, request.user),
+        "may_run": request.user.may_run(project) if project else request.user.runs_any,
+    }
+    return render(request, "checkpoints/lineage.html", context)
+
+
+@labeler_required
+@require_safe
+def lineage_file(request: HttpRequest, pk: int) -> HttpResponse:
+    """The same as JSON; with `names=no` to publish it, without the names of those who ranked."""
+    checkpoint = _reviewed(request, pk)
+    found = Lineage(checkpoint, request.user, names=request.GET.get("names") != "no")
+    response = JsonResponse(found.as_json(), json_dumps_params={"indent": 2, "ensure_ascii": False})
+    response["Content-Disposition"] = f'attachment; filename="lineage-{pk}.json"'
+    return response
+
+
+def _reviewed(request: HttpRequest, pk: int) -> Checkpoint:
+    projects = Project.objects.reviewed_by(request.user)
+    theirs = Q(project__in=projects) | Q(project=None) if projects.exists() else Q(project__in=projects)
+    return get_object_or_404(Checkpoint.objects.filter(theirs).select_related("project"), pk=pk)
 
 
 def _queue(checkpoint: Checkpoint) -> dict:

@@ -26,6 +26,7 @@ REVIEWERS = {
     *("review", "review_quintet", "review_settle", "review_return", "review_another", "review_queue"),
     *("review_check", "checks", "check_remove", "agreement", "audits"),
     *("disagreements", "disagreement_review", "disagreement_another"),
+    *("checkpoint_lineage", "checkpoint_lineage_file"),
 }
 # What belongs to one labeler, and to nobody else in the project; and what needs a membership.
 OWN = {"rank_unskip", "rank_revise", "rank_undo"}
