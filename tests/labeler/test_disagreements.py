@@ -222,6 +222,14 @@ def test_runs_from_before_names_were_kept_are_found_by_their_texts(as_reviewer, 
     assert (row.quintet, row.ranking) == (ranking.quintet, ranking)
 
 
+def test_of_work_and_its_repeat_the_one_is_meant_that_says_the_same(as_reviewer, run, compose, labeler):
+    work = compose()[0].record_ranking(labeler, None, UP)
+    again = Ranking.objects.create(quintet=work.quintet, labeler=labeler, ranks=DOWN, purpose="repeat")
+    for index, ranking in enumerate((work, again)):
+        follow(run, ranking, index, ALIKE)
+    assert {row.index: row.ranking for row in page(as_reviewer, run).context["page"]} == {0: work, 1: again}
+
+
 def test_a_quintet_of_another_project_is_never_found(as_reviewer, run, compose, labeler, stranger):
     from labeler.models import Project, Prompt, Round
 
