@@ -360,7 +360,7 @@ def idle(monkeypatch):
 
 
 def test_the_sweep_rings_for_what_waits_and_for_what_was_left(run, project, rung, idle):
-    left = Run.objects.launch(project, "rollouts", {}, None)
+    left = Run.objects.launch(project, "rollouts", {}, None, again=True)
     working = Run.objects.launch(project, "rollouts", {}, None, again=True)
     asked = Request.objects.ask(project, "sample", {}, None)
     Run.objects.claim(left.pk, "here")
