@@ -208,13 +208,12 @@ def _answered(queue: str, came: bool) -> Finding:
 
 def models() -> Iterator[Finding]:
     """Checkpoints whose files are gone, or that nobody here can read."""
-    kept = [each for each in Checkpoint.objects.all() if each.folder]
-    gone = [each for each in kept if not (each.folder / "config.json").is_file()]
+    kept = [(each, folder) for each in Checkpoint.objects.all() if (folder := each.folder)]
+    gone = [f"{each} ({folder})" for each, folder in kept if not (folder / "config.json").is_file()]
     if not gone:
         yield Finding("Models", WELL, f"{count(len(kept), 'checkpoint')} on the disk")
         return
-    first = ", ".join(f"{each} ({each.folder})" for each in gone[:3])
-    words = f"{count(len(gone), 'checkpoint')} of {len(kept)} cannot be read: {first}"
+    words = f"{count(len(gone), 'checkpoint')} of {len(kept)} cannot be read: {', '.join(gone[:3])}"
     yield Finding("Models", ILL, words, "Bring the folders back; runs that start from them fail until then.")
 
 
