@@ -54,7 +54,8 @@ class Follower:
         self.earlier = {path.name for path in self._folders()}
         self._next_tail = 0.0
         self.files = {"steps.jsonl", "samples.jsonl"}
-        if run.kind == Run.Kind.ROLLOUTS:
+        # Of a face-off the rollouts of several runs meet in one quintet, when all are there (composing.py).
+        if run.kind == Run.Kind.ROLLOUTS and not run.contenders.exists():
             self.files.add("rollouts.jsonl.zst")
 
     def catch_up(self, to_the_end: bool = False) -> bool:

@@ -18,7 +18,7 @@ from celery.signals import worker_ready
 from celery.worker import state as node
 from django.db import DatabaseError, connection
 
-from labeler import answers
+from labeler import answers, composing
 from labeler.celery import HEARD, QUEUES, app, is_stopping
 from labeler.follower import Follower
 from labeler.intake.work import carry_out as carry_out_import
@@ -94,6 +94,8 @@ def execute(run_id: int) -> None:
             trainer.signal(signal.SIGKILL)
     for request in Request.objects.claimable():  # it may have waited for this run's memory
         request.ring()
+    if run.contenders.exists():
+        composing.attend()
 
 
 def carry_out(run: Run, trainer: Trainer, lease: Lease) -> None:
@@ -255,8 +257,9 @@ def _keep_sweeping(queues: set[str]) -> None:
 
 
 def sweep(queues: set[str]) -> None:
-    """Ring for every row of these queues that waits, its message lost or its worker dead; then bring what
-    was ranked into the sums of agreement. A node that is busy does neither: who is idle does it."""
+    """Ring for every row of these queues that waits, its message lost or its worker dead; then look at the
+    face-offs, and bring what was ranked into the sums of agreement. A node that is busy does none of it: who
+    is idle does it."""
     if node.active_requests:
         return
     if QUEUES["answer"] in queues:
@@ -269,6 +272,7 @@ def sweep(queues: set[str]) -> None:
             Run.objects.top_up(project)
         for run in Run.objects.claimable():
             run.ring()
+    composing.attend()
     if StaleQuintet.objects.exists():
         from labeler.agreement.folding import fold_all  # with numpy, which nothing else here needs
 

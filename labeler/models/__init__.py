@@ -7,6 +7,7 @@ from labeler.models.contributions import Contribution
 from labeler.models.datasets import Dataset, Demonstration
 from labeler.models.desks import Desk
 from labeler.models.evaluations import Evaluation
+from labeler.models.faceoffs import Contender, Faceoff
 from labeler.models.flags import Flag
 from labeler.models.imports import Import
 from labeler.models.people import Invitation, User, WrongTry
@@ -25,11 +26,13 @@ __all__ = [
     "Arm",
     "AuditEntry",
     "Checkpoint",
+    "Contender",
     "Contribution",
     "Dataset",
     "Demonstration",
     "Desk",
     "Evaluation",
+    "Faceoff",
     "Flag",
     "Guidelines",
     "Import",

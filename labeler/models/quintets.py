@@ -52,6 +52,7 @@ class QuintetQuerySet(Queueing["Quintet"]):
         external_id: str = "",
         extra: dict | None = None,
         places: int | None = None,
+        faceoff=None,
     ) -> "Quintet":
         """A quintet with its rollouts, slot by slot, and one place for each labeler wanted (the project's
         overlap, unless `places` says otherwise; 0 keeps it out of the queue). `checkpoints` is the one
@@ -60,6 +61,7 @@ class QuintetQuerySet(Queueing["Quintet"]):
         if not FEWEST <= len(texts) <= MOST:
             raise ValueError(f"A quintet has {FEWEST} to {MOST} rollouts, not {len(texts)}.")
         fields = {"project": project, "round": round, "prompt": prompt, "external_id": external_id}
+        fields |= {"faceoff": faceoff}
         if run is None or group is None:
             quintet = self.create(run=run, group=group, extra=extra or {}, **fields)
         else:
@@ -98,6 +100,10 @@ class Quintet(models.Model):
     run = models.ForeignKey("Run", models.SET_NULL, null=True, blank=True, related_name="quintets")
     # The follower of a run may see a line twice: (run, group) is what makes a quintet of it once.
     group = models.PositiveIntegerField(null=True, blank=True)
+    # Where its rollouts are of several checkpoints, for people to decide between: labelers are not told.
+    faceoff = models.ForeignKey(
+        "Faceoff", models.SET_NULL, null=True, blank=True, related_name="quintets", db_index=False
+    )
     external_id = models.CharField(max_length=200, blank=True)
     purpose = models.CharField(max_length=10, choices=Purpose, default=Purpose.WORK)
     # The queue serves small priorities first; equal ones in the order in which they came.
@@ -141,6 +147,7 @@ class Quintet(models.Model):
         ordering = ["pk"]
         constraints = [models.UniqueConstraint(fields=["run", "group"], name="a_sampled_group_once")]
         indexes = [
+            models.Index(fields=["faceoff"], condition=Q(faceoff__isnull=False), name="of_a_faceoff"),
             models.Index(
                 fields=["project", "purpose"], condition=~Q(purpose=Purpose.WORK), name="gold_and_practice"
             ),

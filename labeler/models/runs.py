@@ -93,7 +93,7 @@ class RunQuerySet(Launching):
         """How many quintets must be sampled, so that as many wait as the project wants."""
         if project.judge != Project.Judge.PEOPLE or not project.start_id or not project.keep_waiting:
             return 0
-        runs = project.runs.filter(kind=Run.Kind.ROLLOUTS)
+        runs = project.runs.filter(kind=Run.Kind.ROLLOUTS, contenders=None)
         went_wrong = Q(state__in=[Run.State.FAILED, Run.State.CANCELLED], finished_at__gt=Now() - PAUSE)
         if runs.live().exists() or runs.filter(went_wrong, start=project.start_id).exists():
             return 0
