@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 
+from labeler import harvest
 from labeler.celery import is_stopping
-from labeler.models import Checkpoint, Purpose, Quintet, Request, Run
+from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request, Run
 from labeler.trainer import MEMORY, kill_group, spawn
 from labeler.uncertainty import disagreement, uncertainty
 
@@ -233,7 +234,29 @@ def _read(quintets: list[Quintet], judge: Checkpoint, folder: Path) -> None:
     Quintet.objects.bulk_update(quintets, ["uncertainty", "scored_by"])
 
 
-KINDS = {"compare": _compare, "sample": _sample, "score": _score, "order": _order}
+def _harvest(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    """Look through what a policy run wrote. Nothing is sampled or scored: it has all been."""
+    found = Harvest.objects.select_related("run", "project").get(pk=asked["harvest"])
+    run = found.run
+    wrote = run.directory / "rollouts.jsonl.zst"
+    if not wrote.is_file():
+        raise Unanswerable(f"What run {run.pk} wrote is not on this machine.", "Look through another run.")
+    looked = harvest.look(
+        wrote,
+        run.step,
+        found.limit,
+        found.marked(),
+        found.decided(),
+        tell=lambda read: request.tell(f"looked at {read:,} rollouts"),
+    )
+    with transaction.atomic():
+        if not request.mine().select_for_update(no_key=True).exists():
+            raise Interrupted
+        offered = found.keep(looked, harvest.prompt_numbers(run.directory / "prompts.jsonl"))
+    return {"harvest": found.pk, "rollouts": looked.rollouts, "offered": offered}
+
+
+KINDS = {"compare": _compare, "sample": _sample, "score": _score, "order": _order, "harvest": _harvest}
 
 
 def _folder(pk: int | None, run: Run | None = None) -> Path:

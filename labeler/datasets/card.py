@@ -92,7 +92,10 @@ def _counts(manifest: dict[str, Any], what: str) -> Iterator[tuple[str, Any]]:
     yield what, f"{lines:,}"
     if what == "rankings":
         simulated = manifest["simulated"]
-        yield "by people", f"{lines - simulated:,}"
+        harvested = manifest.get("harvested", 0)
+        yield "by people", f"{lines - simulated - harvested:,}"
+        if harvested:
+            yield "confirmed of a harvest, and ranked last by whoever confirmed it", f"{harvested:,}"
         yield "simulated, not by people", f"{simulated:,}"
         yield "labelers", f"{len(manifest['labelers']):,}"
         yield "quintets", f"{manifest['quintets']:,}"
@@ -105,7 +108,9 @@ def _counts(manifest: dict[str, Any], what: str) -> Iterator[tuple[str, Any]]:
     }  # fmt: skip
     yield from ((words, f"{manifest[name]:,}") for name, words in names.items() if manifest[name])
     yield from ((f"in round {name}", f"{many:,}") for name, many in sorted(manifest["rounds"].items()))
-    others = {name: many for name, many in manifest["purposes"].items() if name != "work"}
+    faceoffs = manifest.get("faceoffs", {})  # datasets of before know of none
+    yield from ((f"in face-off {name}", f"{many:,}") for name, many in sorted(faceoffs.items()))
+    others = {name: many for name, many in manifest["purposes"].items() if name not in ("work", "harvest")}
     yield from ((f"rankings of {name} quintets", f"{many:,}") for name, many in others.items())
 
 

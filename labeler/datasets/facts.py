@@ -41,7 +41,8 @@ class Facts:
         self.share = share
         self.counts: Counter[str] = Counter()
         self.by: dict[str, Counter[str]] = {
-            name: Counter() for name in ("rounds", "labelers", "simulated_labelers", "guidelines", "purposes")
+            name: Counter()
+            for name in ("rounds", "labelers", "simulated_labelers", "guidelines", "purposes", "faceoffs")
         }
         self.lengths, self.characters, self.longest = [0] * len(LENGTHS), 0, 0
         self.agreement: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
@@ -101,6 +102,8 @@ class Facts:
         self.by["purposes"][str(line.get("purpose", "work"))] += 1
         if "guidelines" in line:
             self.by["guidelines"][str(line["guidelines"])] += 1
+        if "faceoff" in line:
+            self.by["faceoffs"][str(line["faceoff"])] += 1
         for i, j in combinations(range(len(ranks)), 2):
             if ranks[i] != ranks[j] and rollouts[i] != rollouts[j]:
                 counts["pairs"] += 1
@@ -143,6 +146,7 @@ class Facts:
             **{name: counts[name] for name in ("lines", "simulated", "quintets", "chats", "pairs")},
             **{name: counts[name] for name in ("ties", "all_tied", "partial", "surplus", "unfinished")},
             **{name: counts[name] for name in ("nonsense", "unsafe", "acceptable", "decided")},
+            "harvested": self.by["purposes"]["harvest"],
             "prompts": len(self.begins),
             **{name: dict(found.most_common()) for name, found in self.by.items()},
             "agreement": {

@@ -42,6 +42,7 @@ class FreezeForm(forms.Form):
     simulated = forms.BooleanField(required=False, label="Simulated rankings too")
     gold = forms.BooleanField(required=False, label="Rankings of gold quintets too")
     practice = forms.BooleanField(required=False, label="Rankings made in practice too")
+    harvest = forms.BooleanField(required=False, initial=True, label="What was confirmed of a harvest too")
 
     def __init__(self, project: Project, data: Mapping[str, Any] | None = None):
         super().__init__(data, label_suffix="")
@@ -59,7 +60,7 @@ class FreezeForm(forms.Form):
             "surplus": counted.filter(surplus=True).exists(),
             "simulated": counted.filter(simulated=True).exists(),
             "reviewed": project.quintets.filter(reviewed_at__isnull=False).exists(),
-            **{each.value: each in purposes for each in (Purpose.GOLD, Purpose.PRACTICE)},
+            **{each.value: each in purposes for each in (Purpose.GOLD, Purpose.PRACTICE, Purpose.HARVEST)},
         }
         for name in [name for name, is_there in there.items() if not is_there]:
             del self.fields[name]
@@ -133,8 +134,10 @@ class TakeOutForm(forms.Form):
 
 def summed(counts: Mapping[str, int]) -> str:
     """What a query would hold, in words."""
-    by_people = counts["lines"] - counts["simulated"]
+    by_people = counts["lines"] - counts["simulated"] - counts["harvested"]
     said = f"{count(by_people, 'ranking')} by people"
+    if counts["harvested"]:
+        said += f", {count(counts['harvested'], 'confirmed find')} of a harvest"
     if counts["simulated"]:
         said += f" and {counts['simulated']:,} simulated"
     return (

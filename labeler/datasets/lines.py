@@ -66,6 +66,7 @@ READ = (
     *("ranks", "shown", "seconds", "focus_seconds", "nonsense", "unsafe", "acceptable", "arm", "purpose"),
     *("surplus", "simulated", "extra", "guidelines__number", "labeler__username", "rollouts", "name"),
     *("quintet__decided_ranks", "quintet__round__number", "quintet__prompt", "quintet__prompt__content"),
+    "quintet__faceoff__number",
 )
 
 
@@ -96,6 +97,7 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
     told = {
         "arm": row["arm"] if row["arm"] != Arm.ORDER else "",
         "decided": row["quintet__decided_ranks"],
+        "faceoff": row["quintet__faceoff__number"],
         "finished": [] if all(finished) else finished,
         "guidelines": row["guidelines__number"],
         "models": models if any(models) else [],

@@ -45,6 +45,7 @@ class Query:
     surplus: bool = True
     gold: bool = False
     practice: bool = False
+    harvest: bool = True
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Query":
@@ -87,6 +88,7 @@ class Query:
         return self.rows(project).aggregate(
             lines=Count("pk"),
             simulated=Count("pk", filter=Q(simulated=True)),
+            harvested=Count("pk", filter=Q(purpose=Purpose.HARVEST)),
             **{name: Count(of, distinct=True) for name, of in many.items()},
         )
 
@@ -111,11 +113,14 @@ class Query:
         more = [name for name in ("simulated", "gold", "practice") if getattr(self, name)]
         if more:
             said.append(f"with {' and '.join(more)} ones")
+        if not self.harvest:
+            said.append("without what was confirmed of a harvest")
         return said or ["all by people"]
 
     def _counted(self, project: Project) -> RankingQuerySet:
         purposes = [Purpose.WORK]
-        purposes += [each for each in (Purpose.GOLD, Purpose.PRACTICE) if getattr(self, each.value)]
+        more = (Purpose.GOLD, Purpose.PRACTICE, Purpose.HARVEST)
+        purposes += [each for each in more if getattr(self, each.value)]
         found = Ranking.objects.filter(quintet__project=project).counted(*purposes)
         if not self.simulated:
             found = found.by_people()

@@ -252,5 +252,5 @@ _FACTS: dict[str, Callable[[Any, Line], bool]] = {
     "focus_seconds": _is_time,
     "surplus": lambda value, line: value is True,
     "arm": lambda value, line: value in (Arm.RANDOM, Arm.UNCERTAIN),
-    "purpose": lambda value, line: value in (Purpose.GOLD, Purpose.REPEAT, Purpose.PRACTICE),
+    "purpose": lambda value, line: value in (Purpose.GOLD, Purpose.REPEAT, Purpose.PRACTICE, Purpose.HARVEST),
 }

@@ -9,6 +9,7 @@ from labeler.models.desks import Desk
 from labeler.models.evaluations import Evaluation
 from labeler.models.faceoffs import Contender, Faceoff
 from labeler.models.flags import Flag
+from labeler.models.harvests import Find, Harvest
 from labeler.models.imports import Import
 from labeler.models.people import Invitation, User, WrongTry
 from labeler.models.places import Place
@@ -33,8 +34,10 @@ __all__ = [
     "Desk",
     "Evaluation",
     "Faceoff",
+    "Find",
     "Flag",
     "Guidelines",
+    "Harvest",
     "Import",
     "Invitation",
     "Membership",

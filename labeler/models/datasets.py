@@ -60,4 +60,9 @@ class Dataset(models.Model):
 
     @property
     def by_people(self) -> int:
-        return self.lines - self.simulated
+        return self.lines - self.simulated - self.harvested
+
+    @property
+    def harvested(self) -> int:
+        """Lines that say of a policy's find that it is nonsense: by people, but no rankings of theirs."""
+        return self.manifest.get("harvested", 0)

@@ -1,9 +1,9 @@
 """The probe bank of a project: answers that no reward model should like, and what each reward model made of
 them. One that scores above the median real rollout is a hole, and a policy would find it.
 
-In the bank are the kinds that rlhf makes of every dataset, every rollout that people marked as nonsense, and
-what admins wrote down. Left out: making and scoring them (rlhf/probes.py, in reward and evaluation runs), and
-refusing a run because of them (`Run.objects.launch`)."""
+In the bank are the kinds that rlhf makes of every dataset, every rollout that people marked as nonsense, what
+admins wrote down, and what they confirmed of a harvest. Left out: making and scoring them (rlhf/probes.py,
+in reward and evaluation runs), and refusing a run because of them (`Run.objects.launch`)."""
 
 import hashlib
 import json
@@ -70,11 +70,13 @@ class ProbeQuerySet(models.QuerySet["Probe"]):
 
 
 class Probe(models.Model):
-    """A bad answer. It has a row where an admin wrote it down, or has put aside what people marked."""
+    """A bad answer. It has a row where an admin wrote it down or confirmed it, or has put aside what people
+    marked."""
 
     class Kind(models.TextChoices):
         NONSENSE = "nonsense", "marked as nonsense"
         BY_HAND = "by hand", "added by hand"
+        HARVEST = "harvest", "confirmed from a harvest"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="probes")
     kind = models.CharField(max_length=20, choices=Kind, default=Kind.BY_HAND)

@@ -30,6 +30,7 @@ class Purpose(models.TextChoices):
     GOLD = "gold", "Hidden check against known ranks"
     REPEAT = "repeat", "Hidden check against one's own earlier ranking"
     PRACTICE = "practice", "Practice"
+    HARVEST = "harvest", "Confirmed nonsense, below ordinary rollouts"
 
 
 class Arm(models.TextChoices):
@@ -213,7 +214,8 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
         closed_since = apps.get_model("labeler", "Round").objects.filter(**closed)
         settled |= Q(~Q(purpose=Purpose.WORK), Exists(closed_since))
         open_ones = mine.filter(~Exists(later)).exclude(settled)
-        work = open_ones.exclude(purpose=Purpose.PRACTICE).order_by("-created_at", "-pk")
+        neither = [Purpose.PRACTICE, Purpose.HARVEST]
+        work = open_ones.exclude(purpose__in=neither).order_by("-created_at", "-pk")
         return work.select_related("quintet__prompt").prefetch_related("quintet__rollouts")[:RECENT]
 
     def returned(self, labeler: User, project: Project) -> "RankingQuerySet":

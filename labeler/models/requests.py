@@ -109,6 +109,7 @@ class Request(models.Model):
         SAMPLE = "sample"
         SCORE = "score"
         ORDER = "order"
+        HARVEST = "harvest"
 
     class State(models.TextChoices):
         WAITING = "waiting"

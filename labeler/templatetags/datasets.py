@@ -64,6 +64,7 @@ def taught(split: Mapping[str, Any]) -> str:
 def others(facts: Mapping[str, Any]) -> list[tuple[str, int]]:
     """What else was counted, where there is any of it."""
     found = [(f"Rankings {words}", facts[name]) for name, words in OTHERS.items() if facts[name]]
-    return found + [
-        (f"Rankings of {name} quintets", many) for name, many in facts["purposes"].items() if name != "work"
-    ]
+    if facts.get("harvested"):
+        found.append(("Confirmed of a harvest, ranked last", facts["harvested"]))
+    purposes = {name: many for name, many in facts["purposes"].items() if name not in ("work", "harvest")}
+    return found + [(f"Rankings of {name} quintets", many) for name, many in purposes.items()]

@@ -160,7 +160,9 @@ def scored(run: Run) -> str:
 def supply(dataset: Dataset) -> str:
     """What a frozen dataset holds: people and programs are never counted together."""
     noun = "demonstration" if dataset.kind == Dataset.Kind.DEMONSTRATIONS else "ranking"
-    people = f"{count(dataset.lines - dataset.simulated, noun)} by people"
+    people = f"{count(dataset.by_people, noun)} by people"
+    if dataset.harvested:
+        people += f", {dataset.harvested:,} confirmed of a harvest"
     return f"{people}, {dataset.simulated:,} simulated" if dataset.simulated else people
 
 

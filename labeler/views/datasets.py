@@ -177,7 +177,7 @@ def _page(
     take_out = TakeOutForm(project, only_simulated if simulated and not people["lines"] else None)
     context = {
         "project": project,
-        "counts": people | {"simulated": simulated},
+        "counts": people | {"simulated": simulated, "lines": people["lines"] - people["harvested"]},
         "take_out": take_out,
         "datasets": project.datasets.prefetch_related("runs").select_related("created_by"),
         **_counted(project, form, people),

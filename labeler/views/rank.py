@@ -184,7 +184,8 @@ def practise(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def mine_in(request: HttpRequest, project: Project):
-    own = request.user.rankings.filter(quintet__project=project).exclude(purpose=Purpose.PRACTICE)
+    neither = [Purpose.PRACTICE, Purpose.HARVEST]
+    own = request.user.rankings.filter(quintet__project=project).exclude(purpose__in=neither)
     return own.select_related("quintet__prompt", "quintet__round", "quintet__project")
 
 

@@ -199,7 +199,12 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
         return [launch("policy", "Run RLHF with this reward model", reward_model=best.pk)]
     compare = {"words": "Compare before and after", "url": reverse("run_compare", args=[run.pk])}
     sample = launch("rollouts", "Sample quintets from it", start=best.pk)
-    return [compare, sample, launch("policy", "Train it further", start=best.pk)]
+    harvest = {
+        "words": "Look for what fooled the reward model",
+        "url": f"{reverse('harvests', args=[run.project.slug])}?run={run.pk}",
+    }
+    further = launch("policy", "Train it further", start=best.pk)
+    return [compare, sample, *([harvest] if run.reward_model_id else []), further]
 
 
 def _shown(run: Run) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from django.utils import timezone
 from labeler.models import (
     Checkpoint,
     Evaluation,
+    Find,
     Import,
     Invitation,
     Membership,
@@ -64,6 +65,7 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
     brought.save()
     invitation, token = Invitation.objects.issue(admin, note="Nina", project=project)
     return {
+        "harvest": _harvested(project, run),
         "evaluation": _compared(project, judge),
         "run": run,
         "checkpoint": judge,
@@ -78,6 +80,23 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
         "disagreement": judge.run,
         "token": token,
     }
+
+
+def _harvested(project, run: Run) -> Find:
+    """What a look through the run has found: one to be looked at, and one confirmed."""
+    prompt, now = Prompt.objects.filter(project=project).first(), timezone.now()
+    Run.objects.filter(pk=run.pk).update(reward_model=project.checkpoints.filter(kind="reward").first())
+    look = project.harvests.create(
+        run=run, round=Round.objects.current(project), rollouts=99, picked=9, finished_at=now
+    )
+    told = {"score": 0.9, "reward": -1.0, "kl": 12.5, "distinct": 0.1, "alike": 7, "step": 8}
+    told |= {"reasons": ["far", "repeats"], "others": [LONG], "beside": [{"text": "Honk?", "step": 1}]}
+    finds = [
+        project.finds.create(harvest=look, prompt=prompt, text=f"the the {n}", digest=str(n) * 64, **told)
+        for n in (1, 2)
+    ]
+    finds[1].confirm(project.created_by)
+    return finds[0]
 
 
 def _compared(project, judge: Checkpoint) -> Run:

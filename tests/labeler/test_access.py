@@ -42,6 +42,7 @@ ADMINS = {
     *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
     *("imports", "import", "import_errors", "import_undo", "import_delete"),
     *("rounds", "round_close", "round_reopen", "probes", "probe_aside"),
+    *("harvests", "harvest_look", "harvest_decide"),
 }
 STAFF = {"project_new", "person_active"}
 # What they name, where it is not the thing of the address's first segment.
@@ -77,7 +78,11 @@ def numbers(project, compose, admin, labeler) -> dict:
     followed = project.runs.create(kind="reward")
     line = {"prompt": "Joke?", "rollouts": ["a", "b"], "ranks": [1, 2], "scores": [0.1, 0.9]}
     followed.samples.create(step=1, index=0, line=line)
+    look = project.harvests.create(run=run, round=project.rounds.first())
+    found = {"digest": "1" * 64, "step": 1, "score": 0.9, "reward": 0.1, "kl": 9, "distinct": 0.1}
+    find = project.finds.create(harvest=look, prompt=quintet.prompt, text="the the", **found)
     return {
+        "harvests": find.pk,
         "token": token,
         "disagreements": followed.pk,
         "index": 0,

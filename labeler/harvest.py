@@ -1,0 +1,260 @@
+"""Looking through what a policy run wrote for rollouts that may have fooled its reward model: a worker's
+matter, which reads the run directory. What people then decide about them is in labeler/models/harvests.py.
+
+A rollout is picked for one of three reasons, each held against what the same run wrote in its beginning:
+`far`: its reward is higher than nine of ten of those, and it is further from the start than the run's limit
+of KL. `repeats`: it repeats itself twice as much as was usual, and is rewarded no less. `marked`: it is like
+one that people marked as nonsense, and is rewarded no less. Two are alike where half of their runs of three
+words are the same, the prompt's own words taken out: so jokes of one template about two birds are. Of those
+that are alike the best rewarded one is offered, with how many there are.
+
+Left out: meaning. What is alike in sense and not in words is offered twice."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import zstandard
+
+from labeler.models.runs import storable
+from rlhf import data
+
+BEGINNING = 0.1  # of the steps
+HIGH = 0.9  # of the scores in the beginning are lower
+VARIETY = 0.5  # of the usual share of different pairs of tokens
+ALIKE = 0.5  # Jaccard, over runs of so many words
+WORDS = 3
+FEWEST_TOKENS = 4  # below which a text has nothing to repeat
+MOST = 60  # that one look offers
+BESIDE = 8  # ordinary rollouts that are kept for each prompt, from the beginning
+
+Grams = frozenset[tuple[str, ...]]
+
+
+@dataclass
+class Picked:
+    """A rollout that may have fooled the reward model."""
+
+    prompt: str
+    text: str
+    step: int
+    group: int
+    index: int
+    score: float
+    reward: float
+    kl: float
+    distinct: float
+    finished: bool
+    reasons: list[str]
+    alike: int = 1
+    others: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Usual:
+    """What the run was like in its beginning, and the limits that follow from it."""
+
+    until: int
+    high: float = 0.0
+    middle: float = 0.0
+    distinct: float = 0.0
+    kl: float = 0.0
+    rollouts: int = 0
+
+    def reasons(self, seen: Picked, is_marked: Callable[[str, str], bool]) -> list[str]:
+        told = []
+        if seen.score > self.high and seen.kl >= self.kl:
+            told.append("far")
+        if seen.score >= self.middle and seen.distinct < VARIETY * self.distinct:
+            told.append("repeats")
+        if seen.score >= self.middle and is_marked(seen.prompt, seen.text):
+            told.append("marked")
+        return told
+
+
+@dataclass
+class Looked:
+    """What one look found: the offered ones, the largest groups first."""
+
+    rollouts: int = 0
+    picked: int = 0
+    known: int = 0  # groups that are like one that was decided before
+    left_out: int = 0  # groups beyond what one look offers
+    offered: list[Picked] = field(default_factory=list)
+    usual: Usual | None = None
+    beside: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+def look(
+    path: Path,
+    steps: int,
+    limit: float,
+    marked: Iterable[tuple[str, str]],
+    decided: Iterable[tuple[str, str]],
+    tell: Callable[[int], None] = lambda _: None,
+) -> Looked:
+    """Through the rollouts file of a run of so many steps. `marked` and `decided`: prompts and texts that
+    people marked as nonsense, and that they have decided about before."""
+    found = Looked(usual=Usual(max(1, round(BEGINNING * steps)), kl=limit))
+    bad, ordinary, picked = Alike(marked), [], []
+    for seen in _rollouts(path):
+        found.rollouts += 1
+        if found.rollouts % 2000 == 0:
+            tell(found.rollouts)
+        if seen.step <= found.usual.until:
+            ordinary.append(seen)
+            continue
+        if not found.usual.rollouts:
+            found.usual = _usual(found.usual, ordinary)
+        if reasons := found.usual.reasons(seen, bad.has):
+            seen.reasons = reasons
+            picked.append(seen)
+    found.picked = len(picked)
+    groups = grouped(picked)
+    known = Alike(decided)
+    fresh = [each for each in groups if not known.has(each.prompt, each.text)]
+    found.known = len(groups) - len(fresh)
+    found.offered, found.left_out = fresh[:MOST], max(0, len(fresh) - MOST)
+    found.beside = _beside(ordinary, {each.prompt for each in found.offered})
+    return found
+
+
+def grouped(picked: list[Picked]) -> list[Picked]:
+    """One of each group of rollouts that are alike, the best rewarded; the largest groups first."""
+    leaders, first = Alike(), []
+    for seen in sorted(picked, key=lambda each: (-each.score, each.step, each.group, each.index)):
+        like = leaders.find(seen.prompt, seen.text)
+        if like is None:
+            leaders.add(seen.prompt, seen.text)
+            first.append(seen)
+            continue
+        leader = first[like]
+        leader.alike += 1
+        leader.reasons = sorted({*leader.reasons, *seen.reasons})
+        if seen.text not in (leader.text, *leader.others) and len(leader.others) < 3:
+            leader.others.append(seen.text)
+    return sorted(first, key=lambda each: (-each.alike, -each.score, each.step))
+
+
+class Alike:
+    """Texts, to find those that another is like, by the runs of words that they share."""
+
+    def __init__(self, texts: Iterable[tuple[str, str]] = ()):
+        self.sizes: list[int] = []
+        self.holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for prompt, text in texts:
+            self.add(prompt, text)
+
+    def add(self, prompt: str, text: str) -> None:
+        runs = grams(prompt, text)
+        for each in runs:
+            self.holders[each].append(len(self.sizes))
+        self.sizes.append(len(runs))
+
+    def find(self, prompt: str, text: str) -> int | None:
+        """The number of the one that it is most like; None where it is like none."""
+        runs = grams(prompt, text)
+        shared = Counter(number for each in runs for number in self.holders.get(each, ()))
+        best, best_share = None, ALIKE
+        for number, both in shared.most_common():
+            share = both / (len(runs) + self.sizes[number] - both)
+            if share > best_share or (share == best_share and best is None):
+                best, best_share = number, share
+        return best
+
+    def has(self, prompt: str, text: str) -> bool:
+        return self.find(prompt, text) is not None
+
+
+def grams(prompt: str, text: str) -> Grams:
+    """Its runs of three words, with one sign for every word that the prompt has; a short text whole."""
+    asked = set(_words(prompt))
+    said = ["·" if word in asked and len(word) > 3 else word for word in _words(text)]
+    if len(said) < WORDS:
+        return frozenset([tuple(said)])
+    return frozenset(zip(*(said[start:] for start in range(WORDS)), strict=False))
+
+
+def _words(text: str) -> list[str]:
+    return [kept for word in text.lower().split() if (kept := word.strip(".,;:!?\"'()[]“”‘’…-–—"))]
+
+
+def _usual(known: Usual, ordinary: list[Picked]) -> Usual:
+    if not ordinary:
+        return known
+    scores = sorted(each.score for each in ordinary)
+    return Usual(
+        until=known.until,
+        high=scores[min(len(scores) - 1, int(HIGH * len(scores)))],
+        middle=median(scores),
+        distinct=median(each.distinct for each in ordinary),
+        kl=known.kl,
+        rollouts=len(ordinary),
+    )
+
+
+def _beside(ordinary: list[Picked], prompts: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """Different rollouts of these prompts from the beginning, the plainest first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in sorted(ordinary, key=lambda each: (each.kl, each.step, each.group, each.index)):
+        mine = found.setdefault(each.prompt, [])
+        new = each.text not in [one["text"] for one in mine]
+        if each.prompt in prompts and each.finished and new and len(mine) < BESIDE:
+            mine.append({"text": each.text, "step": each.step})
+    return {prompt: some for prompt, some in found.items() if some}
+
+
+def _rollouts(path: Path) -> Iterator[Picked]:
+    """Every rollout that a reward model scored, as far as the file is whole."""
+    for line in _lines(path):
+        if line.get("score") is None or "rollout" not in line:
+            continue
+        yield Picked(
+            prompt=line["prompt"],
+            text=storable(line["rollout"]),
+            step=line["step"],
+            group=line["group"],
+            index=line["index"],
+            score=line["score"],
+            reward=line["reward"],
+            kl=sum(line["kl"]),
+            distinct=_distinct(line["tokens"]),
+            finished=line["finished"],
+            reasons=[],
+        )
+
+
+def _distinct(tokens: list[int]) -> float:
+    pairs = list(pairwise(tokens))
+    return len(set(pairs)) / len(pairs) if len(tokens) >= FEWEST_TOKENS else 1.0
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a compressed file, some at a time; what is still being written at its end is left."""
+    with path.open("rb") as file:
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        left = b""
+        while True:
+            try:
+                block = reader.read(1 << 20)
+            except zstandard.ZstdError:
+                return
+            if not block:
+                return
+            *whole, left = (left + block).split(b"\n")
+            for raw in whole:
+                yield json.loads(raw)
+
+
+def prompt_numbers(path: Path) -> dict[str, int]:
+    """The rows of a run's prompts, by what the model was asked."""
+    return {
+        data.prompt_text(line.prompt): int(line.id)
+        for line in data.prompt_lines(path)
+        if line.id is not None and str(line.id).isdecimal()
+    }
