@@ -99,8 +99,15 @@ class Up:
 
     def child(self, *words: str) -> psutil.Process | None:
         """The eldest process whose command has these words."""
-        found = [p for p in processes_of(self.home) if all(word in " ".join(p.cmdline()) for word in words)]
+        found = [p for p in processes_of(self.home) if all(word in command_of(p) for word in words)]
         return min(found, key=lambda p: p.create_time(), default=None)
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""  # it has ended since it was found
 
 
 def fresh_home() -> Path:
