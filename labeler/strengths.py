@@ -170,6 +170,11 @@ class Power:
         """Ranked quintets, for the same."""
         return ceil((WITHIN + SEEN) ** 2 * 4 / log(share / (1 - share)) ** 2 / self.worth)
 
+    def seen(self, quintets: int) -> float:
+        """The least preference that so many ranked quintets show, in 80 of 100 such trials."""
+        apart = (WITHIN + SEEN) * sqrt(4 / (self.worth * quintets))
+        return 1 / (1 + exp(-apart))
+
 
 def seats(number: int, checkpoints: int, size: int = 5) -> list[int]:
     """Whose rollouts the quintet of this number has: each checkpoint's in turn, so that over as many quintets

@@ -102,7 +102,7 @@ class Facts:
         self.by["purposes"][str(line.get("purpose", "work"))] += 1
         if "guidelines" in line:
             self.by["guidelines"][str(line["guidelines"])] += 1
-        if "faceoff" in line:
+        if isinstance(line.get("faceoff"), int):
             self.by["faceoffs"][str(line["faceoff"])] += 1
         for i, j in combinations(range(len(ranks)), 2):
             if ranks[i] != ranks[j] and rollouts[i] != rollouts[j]:

@@ -23,8 +23,8 @@ SAID = {"chosen", "rejected", "completion"}  # a text, or one turn of the assist
 # What a line of a ranking tells only where there is something to tell; in a table there is a column for each.
 TOLD = {
     "acceptable": "whole", "arm": "text", "decided": "wholes", "faceoff": "whole", "finished": "flags",
-    "focus_seconds": "real", "guidelines": "whole", "models": "texts", "nonsense": "wholes", "purpose": "text", "round": "whole",
-    "shown": "wholes", "surplus": "flag", "unsafe": "wholes",
+    "focus_seconds": "real", "guidelines": "whole", "models": "texts", "nonsense": "wholes",
+    "purpose": "text", "round": "whole", "shown": "wholes", "surplus": "flag", "unsafe": "wholes",
 }  # fmt: skip
 A_RANKING = {
     "rollouts": "texts", "ranks": "wholes", "labeler": "text", "quintet": "text", "seconds": "real",

@@ -67,6 +67,7 @@ _MEANS = {"rank": "rank", "model": "model", "system": "model"}
 _WRITTEN_OUT = {
     *("rollouts", "ranks", "models", "finished", "nonsense", "unsafe", "acceptable"),
     *("focus_seconds", "round", "guidelines", "surplus", "seconds", "simulated", "shown", "decided"),
+    "faceoff",
 }
 _MUST_BE_JSON = {"rollouts", "ranks", "models", "seconds", "simulated"}
 _MAY_BE_CHAT = {"prompt", "chosen", "rejected"}

@@ -89,6 +89,11 @@ class FaceoffQuerySet(models.QuerySet["Faceoff"]):
             each.seen = now.get(each.pk, "")
         return found
 
+    def fallen(self) -> list[tuple["Faceoff", str]]:
+        """Where people's preference falls while the reward rises, in words; the newest first."""
+        found = self.exclude(alarms={}).select_related("project", "round").order_by("-number")
+        return [(faceoff, words) for faceoff in found for words in faceoff.alarms.values()]
+
     def told(self) -> "FaceoffQuerySet":
         """With what a page says of them."""
         return self.select_related("project", "start", "shipped", "created_by").prefetch_related(

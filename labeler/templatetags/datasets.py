@@ -67,4 +67,6 @@ def others(facts: Mapping[str, Any]) -> list[tuple[str, int]]:
     if facts.get("harvested"):
         found.append(("Confirmed of a harvest, ranked last", facts["harvested"]))
     purposes = {name: many for name, many in facts["purposes"].items() if name not in ("work", "harvest")}
-    return found + [(f"Rankings of {name} quintets", many) for name, many in purposes.items()]
+    found += [(f"Rankings of {name} quintets", many) for name, many in purposes.items()]
+    faceoffs = sorted(facts.get("faceoffs", {}).items())  # datasets of before know of none
+    return found + [(f"Rankings of face-off {name}", many) for name, many in faceoffs]
