@@ -79,8 +79,8 @@ class Lease:
 
 @app.task(name="execute")
 def execute(run_id: int) -> None:
-    """Carry out a run, or go on with it."""
-    run = None if is_stopping() else Run.objects.claim(run_id, socket.gethostname())
+    """Carry out the run whose turn it is, or go on with it; as a rule the one that was rung for."""
+    run = None if is_stopping() else Run.objects.claim_next(socket.gethostname())
     if run is None:
         return
     logger.info("Run %s: attempt %s.", run.pk, run.attempt)
@@ -270,7 +270,7 @@ def sweep(queues: set[str]) -> None:
     if QUEUES["execute"] in queues:
         for project in Project.objects.filter(keep_waiting__gt=0, start__isnull=False):
             Run.objects.top_up(project)
-        for run in Run.objects.claimable():
+        for run in Run.objects.claimable().in_turn():
             run.ring()
     composing.attend()
     if StaleQuintet.objects.exists():

@@ -110,6 +110,7 @@ class Request(models.Model):
         SCORE = "score"
         ORDER = "order"
         HARVEST = "harvest"
+        TRY = "try"
 
     class State(models.TextChoices):
         WAITING = "waiting"

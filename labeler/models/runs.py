@@ -13,12 +13,13 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models, transaction
-from django.db.models import Count, F, Q
+from django.db.models import Case, Count, F, Max, Q, When
 from django.db.models.functions import Coalesce, Now
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
 from labeler.celery import ring
+from labeler.models.audit import AuditEntry
 from labeler.models.checkpoints import Checkpoint, link_or_copy
 from labeler.models.datasets import Dataset
 from labeler.models.launching import Launching
@@ -45,6 +46,20 @@ class RunQuerySet(Launching):
     def claimable(self) -> "RunQuerySet":
         """Those that wait, and those whose worker has not been heard of since its lease ran out."""
         return self.filter(Q(state=Run.State.QUEUED) | Q(state=Run.State.RUNNING, leased_until__lt=Now()))
+
+    def in_turn(self) -> "RunQuerySet":
+        """The order in which a worker takes them, of all projects: what was begun and lost, what somebody
+        moved to the front, then the oldest."""
+        begun = Case(When(state=Run.State.RUNNING, then=0), default=1, output_field=models.IntegerField())
+        return self.order_by(begun, "-ahead", "pk")
+
+    def claim_next(self, worker: str) -> "Run | None":
+        """The run whose turn it is. Which one a message was sent for makes no difference: nothing passes by
+        the order that the queue's page shows."""
+        for pk in list(self.claimable().in_turn().values_list("pk", flat=True)):
+            if run := self.claim(pk, worker):
+                return run
+        return None
 
     @transaction.atomic
     def claim(self, pk: int, worker: str) -> "Run | None":
@@ -153,6 +168,9 @@ class Run(models.Model):
     leased_until = models.DateTimeField(null=True, blank=True)
     worker = models.CharField(max_length=200, blank=True)
     cancel_requested = models.BooleanField(default=False)
+    ahead = models.PositiveIntegerField(
+        default=0, help_text="Above 0 it was moved to the front of the queue; the largest goes first."
+    )
 
     device = models.CharField(max_length=200, blank=True)
     phase = models.CharField(max_length=60, blank=True)
@@ -208,9 +226,25 @@ class Run(models.Model):
             "cancel_requested": True,
             "reason": reason,
         }
-        if not waiting.update(**ended):
-            Run.objects.filter(pk=self.pk, state=Run.State.RUNNING).update(cancel_requested=True)
+        stopped = waiting.update(**ended)
+        if not stopped:
+            running = Run.objects.filter(pk=self.pk, state=Run.State.RUNNING, cancel_requested=False)
+            stopped = running.update(cancel_requested=True)
+        if stopped and by:
+            AuditEntry.objects.write(by, self.project, "run stopped", f"Stopped {self}.", run=self.pk)
         self.refresh_from_db()
+
+    @transaction.atomic
+    def move_to_front(self, by: User | None) -> bool:
+        """Before all others that wait, whosever they are; False where it does not wait any more."""
+        waiting = Run.objects.filter(state=Run.State.QUEUED)
+        first = waiting.aggregate(most=Max("ahead"))["most"] or 0
+        if not waiting.filter(pk=self.pk).update(ahead=first + 1):
+            return False
+        words = f"Moved {self} to the front of the queue."
+        AuditEntry.objects.write(by, self.project, "run moved", words, run=self.pk)
+        self.refresh_from_db()
+        return True
 
     # What the directory is given
 
