@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rlhf import siblings
 from rlhf.batch import Example
 
 NAME = "quintet_in_two_parts"
@@ -61,6 +62,9 @@ def layout(
     carrier: Any = torch.empty(1, 1, 1, 1, device=device)
     carrier.window = window
     carrier.groups = []
+    carrier.parts = siblings.parts(examples, dtype, device, window)
+    if carrier.parts is not None:
+        return carrier
     for (prompt, behind), alike in groupby(
         examples, key=lambda each: (len(each.prompt), sum(map(len, each.rollouts)))
     ):
@@ -98,23 +102,36 @@ def in_two_parts(
 
     With any other mask than `layout` made it is plain fused attention.
     """
+    if (prefix := getattr(attention_mask, "prefix", None)) is not None:
+        refuse(attention_mask, dropout, others)
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return prefix.attend(module.layer_idx, attention_mask, query, key, value, scale), None
     groups: list[Group] | None = getattr(attention_mask, "groups", None)
     if groups is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
-    another = others.get("sliding_window") not in (None, getattr(attention_mask, "window", None))
-    if dropout or another or any(others.get(name) is not None for name in REFUSED):
-        raise NotImplementedError("Only plain causal attention is computed in two parts.")
+    refuse(attention_mask, dropout, others)
     if torch.is_autocast_enabled(query.device.type):
         narrow = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(narrow), key.to(narrow), value.to(narrow)
     if (shared := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+    parts_of_row: siblings.Parts | None = getattr(attention_mask, "parts", None)
+    if parts_of_row is not None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return siblings.in_three_parts(parts_of_row, query, key, value, scale), None
     sizes = [group.tokens for group in groups]
     queries, keys, values = (each.transpose(1, 2).split(sizes, 1) for each in (query, key, value))
     parts = zip(groups, queries, keys, values, strict=True)
     return torch.cat([_of_a_group(group, q, k, v, scaling) for group, q, k, v in parts], 1), None
+
+
+def refuse(mask: Any, dropout: float, others: dict[str, Any]) -> None:
+    """Raise where a layer wants more than plain causal attention within the window that its mask is of."""
+    another = others.get("sliding_window") not in (None, getattr(mask, "window", None))
+    if dropout or another or any(others.get(name) is not None for name in REFUSED):
+        raise NotImplementedError("Only plain causal attention is computed in parts.")
 
 
 def _of_a_group(group: Group, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:

@@ -8,16 +8,17 @@ fp32. Leaves out beams, top-k and top-p: what is trained must be what was sample
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
-from rlhf import checkpoint
+from rlhf import batch, checkpoint, prefix, products
 from rlhf.config import Refused
 
 WORTH_DROPPING = 0.75  # a batch of which no more than this share still writes is made smaller
-LEAP = 64  # tokens by which a cache grows
+ROUNDING = 1e-4  # by which two ways to write may differ in their logits, relative to the largest
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,17 @@ def sample(
     training = model.training
     model.eval()
     try:
-        batch = _Batch(model, prompts, count, max_new_tokens)
-        stops = torch.tensor(sorted(checkpoint.end_ids(model, tokenizer)), device=model.device)
-        for place in range(max_new_tokens):
-            chances = _chances(generator, len(prompts), count)
-            tokens, log_probs = choose(batch.logits, temperature, chances.to(model.device)[batch.rows])
-            batch.record(place, tokens, log_probs, torch.isin(tokens, stops))
-            if batch.done or place == max_new_tokens - 1:
-                break
-            batch.read(tokens)
-        return batch.rollouts()
+        with products.unchanging(model):
+            held = _Batch(writer(model, prompts, count, max_new_tokens), len(prompts) * count, max_new_tokens)
+            stops = torch.tensor(sorted(checkpoint.end_ids(model, tokenizer)), device=model.device)
+            for place in range(max_new_tokens):
+                chances = _chances(generator, len(prompts), count)
+                tokens, log_probs = choose(held.logits, temperature, chances.to(model.device)[held.rows])
+                held.record(place, tokens, log_probs, torch.isin(tokens, stops))
+                if held.done or place == max_new_tokens - 1:
+                    break
+                held.read(tokens)
+            return held.rollouts()
     finally:
         model.train(training)
 
@@ -118,15 +120,21 @@ def pad_left(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor,
     return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
 
 
-class _Batch:
-    """The rollouts being written: cache, mask and positions of those still held, results of all."""
+class Writer(Protocol):
+    """What another engine has to offer, in three lines: prompts in hand, one token after the other."""
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], count: int, longest: int):
-        if not all(prompts):
-            raise ValueError("A prompt holds no tokens at all.")
-        self.model, device = model, model.device
-        ids, mask, positions = (each.to(device) for each in pad_left(prompts))
-        total = len(prompts) * count
+    logits: torch.Tensor  # [rollouts held, vocabulary]: of each one's next token
+
+    def read(self, tokens: torch.Tensor) -> None: ...  # [held]: what each has written; then come new logits
+
+    def keep(self, rows: torch.Tensor) -> None: ...  # go on with these of the held ones, in this order
+
+
+class _Batch:
+    """The rollouts being written: which are still held, and the results of all."""
+
+    def __init__(self, writer: Writer, total: int, longest: int):
+        self.writer, device = writer, writer.logits.device
         self.rows = torch.arange(total, device=device)  # which rollouts are held, in order
         self.alive = torch.ones(total, dtype=torch.bool, device=device)  # of those held
         self.tokens = torch.zeros(total, longest, dtype=torch.long, device=device)
@@ -134,16 +142,10 @@ class _Batch:
         self.lengths = torch.zeros(total, dtype=torch.long, device=device)
         self.finished = torch.zeros(total, dtype=torch.bool, device=device)
         self.done = False
-        self.cache = _roomy_cache(model)
-        self.keep = {"logits_to_keep": 1} if keeps_logits(model) else {}
-        # Without padding no mask is built at all, and attention takes its faster way.
-        self.padded = not bool(mask.all())
-        self.width = mask.shape[1]
-        self.mask = torch.ones(len(prompts), self.width + longest, dtype=torch.long, device=device)
-        self.mask[:, : self.width] = mask
-        self.logits = self._forward(ids, positions)
-        self.positions = positions[:, -1:]
-        self._keep(torch.arange(len(prompts), device=device).repeat_interleave(count))
+
+    @property
+    def logits(self) -> torch.Tensor:
+        return self.writer.logits
 
     def record(self, place: int, tokens: torch.Tensor, log_probs: torch.Tensor, ending: torch.Tensor) -> None:
         """Note each living rollout's token [n], and let those that end here end."""
@@ -161,10 +163,8 @@ class _Batch:
         if int(self.alive.sum()) <= WORTH_DROPPING * len(self.rows):
             living = self.alive.nonzero()[:, 0]
             tokens, self.rows, self.alive = tokens[living], self.rows[living], self.alive[living]
-            self._keep(living)
-        self.positions = self.positions + 1
-        self.width += 1
-        self.logits = self._forward(tokens[:, None], self.positions)
+            self.writer.keep(living)
+        self.writer.read(tokens)
 
     def rollouts(self) -> list[Rollout]:
         ends = self.lengths.tolist()
@@ -173,6 +173,44 @@ class _Batch:
             Rollout(tokens[row][:end], log_probs[row][:end], finished[row]) for row, end in enumerate(ends)
         ]
 
+
+def writer(model: PreTrainedModel, prompts: Sequence[Sequence[int]], count: int, longest: int) -> Writer:
+    """Prompts that were read, each `count` times: their keys held once where the model can take it."""
+    if not all(prompts):
+        raise ValueError("A prompt holds no tokens at all.")
+    form = prefix.form(model, _alike) if count > 1 else None
+    if form is not None:
+        return _Sharing(model, prompts, count, form)
+    return _Apart(model, prompts, count, longest)
+
+
+class _Apart:
+    """Every rollout with a cache of its own that begins with a copy of its prompt's: takes any model."""
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], count: int, longest: int):
+        self.model, device = model, model.device
+        ids, mask, positions = (each.to(device) for each in pad_left(prompts))
+        self.cache = _roomy_cache(model)
+        self.keep_logits = {"logits_to_keep": 1} if keeps_logits(model) else {}
+        # Without padding no mask is built at all, and attention takes its faster way.
+        self.padded = not bool(mask.all())
+        self.width = mask.shape[1]
+        self.mask = torch.ones(len(prompts), self.width + longest, dtype=torch.long, device=device)
+        self.mask[:, : self.width] = mask
+        self.logits = self._forward(ids, positions)
+        self.positions = positions[:, -1:]
+        if count > 1:
+            self.keep(torch.arange(len(prompts), device=device).repeat_interleave(count))
+
+    def read(self, tokens: torch.Tensor) -> None:
+        self.positions = self.positions + 1
+        self.width += 1
+        self.logits = self._forward(tokens[:, None], self.positions)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.cache.reorder_cache(rows)  # type: ignore[arg-type]
+        self.mask, self.positions, self.logits = self.mask[rows], self.positions[rows], self.logits[rows]
+
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         output = self.model(
             input_ids=ids,
@@ -180,14 +218,64 @@ class _Batch:
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            **self.keep,
+            **self.keep_logits,
         )
         return output.logits[:, -1]
 
-    def _keep(self, rows: torch.Tensor) -> None:
-        """Go on with these rows of the batch, each as often as it is named."""
-        self.cache.reorder_cache(rows)  # type: ignore[arg-type]
-        self.mask, self.positions, self.logits = self.mask[rows], self.positions[rows], self.logits[rows]
+
+class _Sharing:
+    """Every rollout with a cache of what it wrote itself; its prompt's is one for all of its siblings."""
+
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], count: int, form: batch.Form
+    ):
+        self.model = model
+        ids, mask, positions = pad_left(prompts)
+        self.keep_logits = {"logits_to_keep": 1} if keeps_logits(model) else {}
+        cache = DynamicCache()  # of no config: a layer with a window holds the whole prompt too
+        output = model(
+            input_ids=ids,
+            attention_mask=None if bool(mask.all()) else mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            **self.keep_logits,
+        )
+        self.prefix = prefix.Prefix(model, form, count, mask, cache)
+        self.positions = positions[:, -1:].repeat_interleave(count, 0)
+        self.logits = output.logits[:, -1].repeat_interleave(count, 0)
+
+    def read(self, tokens: torch.Tensor) -> None:
+        self.positions = self.positions + 1
+        mask = self.prefix.mask()
+        self.prefix.written += 1
+        output = self.model(
+            input_ids=tokens[:, None],
+            attention_mask=mask,
+            position_ids=self.positions,
+            past_key_values=self.prefix.cache,
+            use_cache=True,
+            **self.keep_logits,
+        )
+        self.logits = output.logits[:, -1]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.prefix.keep(rows)
+        self.positions, self.logits = self.positions[rows], self.logits[rows]
+
+
+def _alike(model: PreTrainedModel, form: batch.Form) -> bool:
+    """Whether both ways of writing say the same, on prompts of unequal length, rows dropped in between."""
+    prompts, tokens = [[1, 2, 3, 4, 5], [3, 1]], torch.tensor([2, 0, 1, 3, 2, 1])
+    apart, sharing = _Apart(model, prompts, 3, 4), _Sharing(model, prompts, 3, form)
+    for kept in (None, torch.tensor([0, 2, 3]), torch.tensor([1, 2]), torch.tensor([1])):
+        for each in (apart, sharing):
+            if kept is not None:
+                each.keep(kept)
+            each.read(tokens[: len(each.logits)])
+        if not (sharing.logits - apart.logits).abs().max() <= ROUNDING * (1 + apart.logits.abs().max()):
+            return False
+    return True
 
 
 def keeps_logits(model: PreTrainedModel) -> bool:
@@ -195,40 +283,7 @@ def keeps_logits(model: PreTrainedModel) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
-class _RoomyLayer(DynamicLayer):
-    """Keys and values with room at their end: joining tensors would copy all of them for every token."""
-
-    room: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        held = self.get_seq_length()
-        end = held + key_states.shape[-2]
-        if not held or self.keys is None or self.values is None:
-            self.keys, self.values = key_states, value_states
-            return self.keys, self.values
-        assert self.keys is not None and self.values is not None
-        if self.room is None or self.room[0].shape[-2] < end:
-            self.room = self._widened(self.keys, end), self._widened(self.values, end)
-        for room, new in zip(self.room, (key_states, value_states), strict=True):
-            room[..., held:end, :] = new
-        self.keys, self.values = (room[..., :end, :] for room in self.room)
-        return self.keys, self.values
-
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
-        self.room = None
-
-    @staticmethod
-    def _widened(held: torch.Tensor, end: int) -> torch.Tensor:
-        size = end + max(LEAP, end // 4)
-        wide = held.new_empty((*held.shape[:-2], size, held.shape[-1]))
-        wide[..., : held.shape[-2], :] = held
-        return wide
-
-
 def _roomy_cache(model: PreTrainedModel) -> DynamicCache:
     cache = DynamicCache(config=model.config)
-    cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [prefix.RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
