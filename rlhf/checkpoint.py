@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlhf import adapters, card, ensemble
+from rlhf import adapters, card, ensemble, products
 from rlhf.config import Refused
 from rlhf.data import Prompt, prompt_text
 
@@ -89,7 +89,7 @@ def load_policy(path: str | Path, device: torch.device | None = None) -> tuple[A
     model, tokenizer, missing = _load(Path(path), transformers.AutoModelForCausalLM)
     if missing:
         raise _lacking(path, missing)
-    return model.to(device or "cpu").eval(), tokenizer
+    return products.speed_up(model.to(device or "cpu").eval()), tokenizer
 
 
 def load_reward_model(path: str | Path, device: torch.device | None = None) -> tuple[Any, Any]:
@@ -101,7 +101,7 @@ def load_reward_model(path: str | Path, device: torch.device | None = None) -> t
             f"{_called(path)} is no reward model: it has no head that gives one score.",
             "Choose a checkpoint that a reward run wrote.",
         )
-    return model.to(device or "cpu").eval(), tokenizer
+    return products.speed_up(model.to(device or "cpu").eval()), tokenizer
 
 
 def start_reward_model(path: str | Path, seed: int, device: torch.device | None = None) -> tuple[Any, Any]:
@@ -116,7 +116,7 @@ def start_reward_model(path: str | Path, seed: int, device: torch.device | None 
         width = model.score.weight.shape[1]
         drawn = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
         model.score.weight.data.copy_(drawn)
-    return model.to(device or "cpu").eval(), tokenizer
+    return products.speed_up(model.to(device or "cpu").eval()), tokenizer
 
 
 def backbone(model: Any) -> Any:
