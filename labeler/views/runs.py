@@ -189,6 +189,9 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
 
     if run.state != Run.State.FINISHED:
         return []
+    if contender := run.contenders.select_related("faceoff").first():
+        url = reverse("faceoff", args=[run.project.slug, contender.faceoff.number])
+        return [{"words": "See the face-off", "url": url}]
     if run.kind == Run.Kind.ROLLOUTS:
         return [{"words": "Rank the quintets", "url": reverse("rank", args=[run.project.slug])}]
     if run.kind == Run.Kind.EVALUATION:
@@ -203,8 +206,14 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
         "words": "Look for what fooled the reward model",
         "url": f"{reverse('harvests', args=[run.project.slug])}?run={run.pk}",
     }
+    decide = {
+        "words": "Let people decide",
+        "url": f"{reverse('faceoff_new', args=[run.project.slug])}?run={run.pk}",
+    }
     further = launch("policy", "Train it further", start=best.pk)
-    return [compare, sample, *([harvest] if run.reward_model_id else []), further]
+    more = [decide] if run.kind == Run.Kind.POLICY else []
+    more += [harvest] if run.reward_model_id else []
+    return [compare, *more, sample, further]
 
 
 def _shown(run: Run) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from django.utils import timezone
 from labeler.models import (
     Checkpoint,
     Evaluation,
+    Faceoff,
     Find,
     Import,
     Invitation,
@@ -66,6 +67,7 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
     invitation, token = Invitation.objects.issue(admin, note="Nina", project=project)
     return {
         "harvest": _harvested(project, run),
+        "faceoff": _faced_off(project, run, labeler),
         "evaluation": _compared(project, judge),
         "run": run,
         "checkpoint": judge,
@@ -80,6 +82,29 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
         "disagreement": judge.run,
         "token": token,
     }
+
+
+def _faced_off(project, run: Run, labeler: User) -> Faceoff:
+    """Ranked by a person and by a program; the reward went another way."""
+    checkpoints = [project.start, run.checkpoints.get(step=9)]
+    faceoff = project.faceoffs.create(
+        number=1,
+        round=run.round,
+        start=project.start,
+        composed_at=timezone.now(),
+        alarms={str(run.pk): "People prefer the starting model, though the reward went up."},
+    )
+    for place, checkpoint in enumerate(checkpoints):
+        faceoff.contenders.create(checkpoint=checkpoint, place=place)
+    program = User.objects.create_user("a program", simulated=True)
+    for prompt in Prompt.objects.filter(project=project)[:4]:
+        wrote = [checkpoints[slot % 2] for slot in range(5)]
+        quintet = Quintet.objects.compose(
+            project, Round.objects.current(project), prompt, ANSWERS, checkpoints=wrote, faceoff=faceoff, places=0
+        )
+        for who, ranks in ((labeler, [1, 2, 3, 4, 5]), (program, [5, 4, 3, 2, 1])):
+            quintet.record_ranking(who, None, ranks)
+    return faceoff
 
 
 def _harvested(project, run: Run) -> Find:

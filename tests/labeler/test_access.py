@@ -6,6 +6,7 @@ import pytest
 from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, get_resolver, reverse
+from django.utils import timezone
 
 from labeler import datasets, review
 from labeler.models import Checkpoint, Evaluation, Import, Invitation, Membership, Probe, Project, Skip, User
@@ -42,6 +43,7 @@ ADMINS = {
     *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
     *("imports", "import", "import_errors", "import_undo", "import_delete"),
     *("rounds", "round_close", "round_reopen", "probes", "probe_aside"),
+    *("faceoffs", "faceoff_new", "faceoff", "faceoff_stop", "faceoff_again", "faceoff_ship"),
     *("harvests", "harvest_look", "harvest_decide"),
 }
 STAFF = {"project_new", "person_active"}
@@ -74,6 +76,8 @@ def numbers(project, compose, admin, labeler) -> dict:
     measured = project.runs.create(kind="evaluation")
     measured.directory.mkdir(parents=True, exist_ok=True)
     Evaluation(run=measured).file.write_text("{}")
+    faceoff = project.faceoffs.create(number=1, round=quintet.round, start=tiny, stopped_at=timezone.now())
+    faceoff.contenders.create(checkpoint=tiny, place=0)
     invitation, token = Invitation.objects.issue(admin, project=project)
     followed = project.runs.create(kind="reward")
     line = {"prompt": "Joke?", "rollouts": ["a", "b"], "ranks": [1, 2], "scores": [0.1, 0.9]}
