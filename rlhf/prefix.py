@@ -38,6 +38,8 @@ def form(model: Any, alike: Callable[[Any, batch.Form], bool]) -> batch.Form | N
             except UNABLE:
                 continue
         model.set_attn_implementation(kind)
+    if _forms[model] is not None and model.config._attn_implementation != attention.NAME:
+        model.set_attn_implementation(attention.NAME)
     return _forms[model]
 
 
