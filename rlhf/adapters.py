@@ -5,8 +5,9 @@ checkpoint holds is merged and opens plainly; the adapters themselves travel in 
 puts them on its starting weights again, because what was merged cannot be taken apart to the bit.
 """
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,16 +19,31 @@ PREFIX = "trained."  # of their weights among a trainer's tensors
 
 
 def add(model: Any, rank: int) -> None:
-    """Freeze a reward model and adapt every linear layer of its backbone; the head is trained whole."""
+    """Freeze a model and adapt every linear layer of its backbone; a reward model's head is trained whole."""
     import peft  # only where it is asked for
 
+    head = ["score"] if hasattr(model, "score") else None
     settings = peft.LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", exclude_modules=["score"], bias="none"
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", exclude_modules=head, bias="none"
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # it finds out by itself what GPT-2 needs
         peft.inject_adapter_in_model(settings, model, adapter_name=NAME)
-    model.score.requires_grad_(True)
+    if head:
+        model.score.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def off(model: Any) -> Iterator[None]:
+    """The model as it was before `add`, for a while; any other model as it is."""
+    layers = list(_layers(model).values())
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def merged(model: Any) -> dict[str, Tensor] | None:

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -315,6 +315,21 @@ def encode_rollout(tokenizer: Any, text: str) -> list[int]:
 def decode_rollout(tokenizer: Any, ids: Sequence[int]) -> str:
     """The text of a rollout as people read it."""
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def pieces(tokenizer: Any, ids: Iterable[int]) -> dict[int, str]:
+    """The text of each of these tokens as it stands within a rollout; nothing for the end of one."""
+    known = sorted(set(ids))
+    texts = tokenizer.batch_decode(
+        [[each] for each in known], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    # Alone, a token that begins a word is decoded as the beginning of a text: its space is lost.
+    begins = [str(each).startswith("\u2581") for each in tokenizer.convert_ids_to_tokens(known)]
+    spaced = [
+        " " + text if begun and not text.startswith(" ") else text
+        for text, begun in zip(texts, begins, strict=True)
+    ]
+    return dict(zip(known, spaced, strict=True))
 
 
 # Saving

@@ -7,7 +7,6 @@ Knows neither torch nor the web; reading the lines of a dataset is the matter of
 
 import dataclasses
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -15,50 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rlhf.setting import Refused as Refused
+from rlhf.setting import Setting
+from rlhf.setting import read as _read
+from rlhf.setting import setting as _setting
+
 STEP_CAP = 500
 CHECKERS: tuple[str, ...] = ()  # rules that can judge an answer by themselves; none is built in yet
 AGAINST = "inputs/against"  # where the second reward model lies, if an evaluation run compares two
 HUB = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-TRUE, FALSE = {"true", "on", "yes", "1"}, {"false", "off", "no", "0", ""}
-
-
-class Refused(ValueError):
-    """A value that no run may have: which field, and why, in words."""
-
-    def __init__(self, field: str, message: str):
-        super().__init__(message)
-        self.field, self.message = field, message
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One field of a config as a form or a help text shows it."""
-
-    name: str
-    label: str
-    help: str
-    type: type
-    default: Any
-    minimum: float | None
-    maximum: float | None
-    choices: tuple[str, ...]
-    advanced: bool
-    unit: str
-
-
-def _setting(
-    default: Any,
-    label: str,
-    help: str,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] = (),
-    advanced: bool = False,
-    unit: str = "",
-) -> Any:
-    known = {"label": label, "help": help, "minimum": minimum, "maximum": maximum}
-    return field(default=default, metadata=known | {"choices": choices, "advanced": advanced, "unit": unit})
+RENAMED = {"advantage": "algorithm"}  # settings by the names that older runs know them by
+FORMER = {"leave-one-out": "rloo", "normalised": "grpo"}  # and what their choices are called now
 
 
 def _input(default: str) -> Any:
@@ -227,9 +193,28 @@ class PolicyConfig(_Sampling):
         8, "Prompts per step", "How many prompts one step answers.", 1, 1024)
     rollouts_per_prompt: int = _setting(
         8, "Rollouts per prompt", "They are judged against each other, so there are at least two.", 2, 128)
-    advantage: str = _setting(
-        "leave-one-out", "Advantage", "Against the mean of its siblings; normalised divides by their spread.",
-        choices=("leave-one-out", "normalised"), advanced=True)
+    algorithm: str = _setting(
+        "rloo", "Algorithm",
+        "Rollouts against the mean of their siblings (rloo), by their spread too (grpo), or the best alone.",
+        choices=("rloo", "grpo", "best"))
+    lora_rank: int = _setting(
+        0, "LoRA rank", "Train adapters of this rank, at ten times the rate or more; 0 trains all weights.",
+        0, 1024)
+    kl_limit: float = _setting(
+        0.0, "End at a KL of", "The run ends when five steps are further from the start; 0 is never.",
+        0, 100_000, unit="nats a rollout")
+    time_limit_minutes: float = _setting(
+        0.0, "End after", "The run ends after the step in which this time is over; 0 is never.",
+        0, 1_000_000, unit="minutes")
+    updates_per_batch: int = _setting(
+        1, "Updates per batch", "How often a step’s rollouts are learnt from before there are new ones.",
+        1, 16, advanced=True)
+    clip_ratio: float = _setting(
+        0.2, "Clipped ratio", "How far an update may move a token’s chance from where it was sampled.",
+        0.001, 10, advanced=True)
+    kl_target: float = _setting(
+        0.0, "KL to aim at", "β grows while the KL is above this and shrinks below it; 0 leaves β as it is.",
+        0, 100_000, advanced=True, unit="nats a rollout")
     unfinished_reward: float = _setting(
         -1.0, "Reward when cut off", "What a rollout earns that did not end by itself.",
         -100, 100, advanced=True)
@@ -251,13 +236,13 @@ class PolicyConfig(_Sampling):
         5, "Sampled prompts", "Fixed prompts answered at every measurement, to read along.",
         0, 64, advanced=True)
     crop_kl: float = _setting(
-        20.0, "KL limit", "A sequence KL above this is a sign of gaming; short answers take less.",
+        20.0, "KL of a crop", "A sequence KL above this is a sign of gaming; short answers take less.",
         0.01, 1000, advanced=True, unit="nats")
     crop_distinct: float = _setting(
-        0.35, "Variety limit", "Distinct word pairs below this share of their start are a sign of gaming.",
+        0.35, "Variety of a crop", "Distinct word pairs below this share of their start are such a sign.",
         0, 1, advanced=True)
     crop_entropy: float = _setting(
-        0.3, "Entropy limit", "Entropy below this share of its start is a sign of gaming.",
+        0.3, "Entropy of a crop", "Entropy below this share of its start is such a sign.",
         0, 1, advanced=True)
 
     def check(self) -> None:
@@ -265,10 +250,13 @@ class PolicyConfig(_Sampling):
             raise Refused("checker", _unknown_checker(self.checker))
         if not self.checker and not self.reward:
             raise Refused("reward", "A policy run needs a reward model or a checker to say what is good.")
-        if self.reward and self.steps > STEP_CAP:
+        if self.reward and self.steps * self.updates_per_batch > STEP_CAP:
+            each = f" of {self.updates_per_batch} updates each" if self.updates_per_batch > 1 else ""
             raise Refused("steps", (
-                f"A run against a reward model may take at most {STEP_CAP} steps, because a policy "
-                f"that trains for longer learns to fool its reward model; {self.steps} were asked for."))
+                f"A run against a reward model may take at most {STEP_CAP} steps, because a policy that "
+                f"trains for longer learns to fool its reward model; {self.steps}{each} were asked for."))
+        if self.kl_target and not self.beta:
+            raise Refused("beta", "To aim at a KL, β has to begin above 0: it is made larger or smaller.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +302,7 @@ def inputs(kind: str) -> dict[str, str]:
 def make(kind: str, values: Mapping[str, Any]) -> Config:
     """A config of this kind: the defaults and `values`, text read as its field's type. Raises Refused."""
     known = {each.name: each for each in dataclasses.fields(_class(kind))}
-    given = {name: value for name, value in values.items() if name != "kind"}
+    given = {RENAMED.get(name, name): value for name, value in values.items() if name != "kind"}
     if unknown := [name for name in given if name not in known]:
         names = ", ".join(sorted(each.name for each in settings(kind)))
         raise Refused(unknown[0], f"A {kind} run has no setting “{unknown[0]}”. It has: {names}.")
@@ -383,35 +371,8 @@ def _class(kind: str) -> type[Config]:
 def _value(known: dataclasses.Field, value: Any) -> Any:
     if "input" in known.metadata:
         return _path(known.name, value)
-    wanted = type(known.default)
-    found = _coerced(wanted, value)
-    if found is None:
-        raise Refused(known.name, f"{known.metadata['label']} must be {WORDS[wanted]}; “{value}” is not.")
-    label, choices, low, high = (known.metadata[each] for each in ("label", "choices", "minimum", "maximum"))
-    if choices and found not in choices:
-        raise Refused(known.name, f"{label} is one of {', '.join(choices)}; “{found}” is not.")
-    if low is not None and not low <= found <= high:
-        least = f"{low:,}".replace("e-0", "e-")
-        raise Refused(known.name, f"{label} must be between {least} and {high:,}; {value} is not.")
-    return found
-
-
-def _coerced(wanted: type, value: Any) -> Any:
-    """`value` as `wanted`, or None where it is nothing of that type."""
-    if wanted is bool:
-        text = str(value).strip().lower()
-        return True if text in TRUE else False if text in FALSE else None
-    if wanted is str:
-        return value.strip() if isinstance(value, str) else None
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if not math.isfinite(number) or (wanted is int and number != int(number)):
-        return None
-    return wanted(number)
+    former = FORMER if known.name in RENAMED.values() and isinstance(value, str) else {}
+    return _read(known, former.get(value, value))
 
 
 def _path(name: str, value: Any) -> str:

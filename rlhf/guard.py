@@ -3,8 +3,8 @@
 Three signs are read off a run's metrics: the KL to the start, the variety of what is written, the entropy.
 Each of them shows in healthy runs too, so that a crop is suggested only where two agree. On the demo's runs
 the KL tells a fall from a policy that has settled on few words (docs/log.md); how much of it is too much
-differs from project to project. It is a suggestion: people decide, and nothing here stops a run. Knows
-numbers only, no tensors and no files.
+differs from project to project. It is a suggestion: people decide. What does end a run are the limits that
+whoever started it has set. Knows numbers only, no tensors and no files.
 """
 
 import math
@@ -44,6 +44,21 @@ def crop(steps: Sequence[Mapping[str, float]], limits: Limits) -> Crop | None:
         found = signs(start, now, limits)
         if len(found) >= AGREEING:
             return Crop(int(steps[end - 1]["step"]), tuple(found), tuple(found.values()))
+    return None
+
+
+def ended(
+    steps: Sequence[Mapping[str, float]], kl_limit: float, minutes: float, time_limit: float
+) -> str | None:
+    """Why a run is to end now, in words, by the limits that it was given (0 is none); None if it goes on."""
+    kl = mean([float(each["kl"]) for each in steps[-SMOOTHED:]])
+    if kl_limit and kl > kl_limit:
+        return (
+            f"the KL to the start is {math.ceil(100 * kl - 1e-6) / 100:.2f} nats a rollout, "
+            f"above the limit of {kl_limit:g}"
+        )
+    if time_limit and minutes >= time_limit:
+        return f"the time limit of {time_limit:g} minutes is over"
     return None
 
 

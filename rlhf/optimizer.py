@@ -47,8 +47,12 @@ class Optimizer:
             for group in self.adam.param_groups:
                 group["lr"] = learning_rate
             self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        self.forget()
         return norm
+
+    def forget(self) -> None:
+        """Forget the gradients that were gathered."""
+        self.adam.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
         """Adam's moments by the names of their weights, as tensors that safetensors can hold."""

@@ -1,8 +1,8 @@
-"""What a policy says of rollouts that were sampled, and what it learns from them: the tensors of one step.
+"""What a policy, or its start, says of rollouts that were sampled: log-probabilities, entropies and the KL.
 
 Tokens of all rollouts stand in one flat row, rollout after rollout, so that no number here knows of padding.
 A prompt is read once for all its rollouts where that is less work and the model can take it, which is tried
-and not assumed. Sampling is the matter of `rlhf.sample`, the order of things that of `rlhf.train_policy`.
+and not assumed. Sampling is the matter of `rlhf.sample`, what is learnt that of `rlhf.algorithms`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf import batch
+from rlhf import adapters, batch, memory
 from rlhf.batch import Example
 from rlhf.sample import keeps_logits
 
 ROUNDING = 1e-4  # by which two ways to compute the same log-probability may differ in fp32
-SAME = 1e-4  # by which rewards less their KL, a sum over many tokens, may differ by rounding
 UNABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
 
 
@@ -73,15 +72,17 @@ class Reader:
         """Try shared rows on the longest of these examples, and keep them only if they change no number."""
         longest = sorted(examples, key=lambda each: each.tokens)[-2:]
         expected = self._padded(longest).log_probs
-        self._settled = True
         for masks in batch.mask_forms(self.model):
             try:
                 found = self._shared(longest, masks).log_probs
-            except UNABLE:
+            except UNABLE as error:
+                if memory.ran_out(error):
+                    raise
                 continue
             if bool((found - expected).abs().max() <= ROUNDING * (1 + expected.abs().max())):
                 self._masks = masks
-                return
+                break
+        self._settled = True
 
     def worth_sharing(self, example: Example) -> bool:
         """Whether one row for all is less work: the prompt is read once, but attention is quadratic."""
@@ -134,17 +135,30 @@ class Reader:
         return torch.tensor(numbers, device=self.model.device)
 
 
-def portions(examples: Sequence[Example], at_once: int) -> Iterator[tuple[list[Example], list[int]]]:
+class Start(Reader):
+    """Reads as the policy was at first: a model of its own, or the trained one with its adapters off."""
+
+    def log_probs(self, examples: Sequence[Example], at_once: int) -> Tensor:
+        with adapters.off(self.model):
+            return super().log_probs(examples, at_once)
+
+
+def portions(
+    examples: Sequence[Example], at_once: int, wanted: Sequence[bool] | None = None
+) -> Iterator[tuple[list[Example], list[int]]]:
     """The examples in portions of at most so many rollouts, and whose rollouts these are of all, in order.
 
-    Examples of similar length go together; one of too many rollouts is taken in pieces.
+    Examples of similar length go together; one of too many rollouts is taken in pieces. `wanted` says of each
+    rollout whether it is to be in any portion.
     """
     pieces, numbers, before = [], [], 0
     for each in examples:
-        for start in range(0, len(each.rollouts), at_once):
-            some = each.rollouts[start : start + at_once]
-            pieces.append(Example(each.prompt, some))
-            numbers.append(list(range(before + start, before + start + len(some))))
+        own = range(before, before + len(each.rollouts))
+        kept = [number for number in own if wanted is None or wanted[number]]
+        for start in range(0, len(kept), at_once):
+            some = kept[start : start + at_once]
+            pieces.append(Example(each.prompt, [each.rollouts[number - before] for number in some]))
+            numbers.append(some)
         before += len(each.rollouts)
     most = max((len(each.rollouts) for each in pieces), default=1)
     for portion in batch.portions(pieces, max(1, at_once // most)):
@@ -175,31 +189,3 @@ def kl(log_probs: Tensor, reference: Tensor) -> Tensor:
     Positive where the policy is surer of what it wrote than its start would be; its expectation is the KL.
     """
     return (log_probs - reference).detach()
-
-
-def advantages(rewards: Tensor, normalised: bool = False) -> Tensor:
-    """How much better each rollout is than the mean of its siblings: rewards [prompts, rollouts] → the same.
-
-    Normalised divides the distance from the group's own mean by the group's spread instead.
-    """
-    count = rewards.shape[1]
-    from_mean = rewards - rewards.mean(1, keepdim=True)
-    if normalised:
-        return from_mean / (rewards.std(1, keepdim=True) + 1e-6)
-    return from_mean * count / (count - 1)
-
-
-def without_spread(rewards: Tensor) -> Tensor:
-    """Which groups say nothing, all their rollouts being worth the same: [prompts, rollouts] → [prompts].
-
-    The same but for rounding: Adam would make a whole step of a gradient that is nothing else.
-    """
-    return rewards.amax(1) - rewards.amin(1) <= SAME
-
-
-def loss(log_probs: Tensor, advantages: Tensor, tokens: int) -> Tensor:
-    """REINFORCE over some of a step's tokens: log-probabilities and their rollout's advantage, both [tokens].
-
-    `tokens` counts those of the whole step, so that losses of portions add up to that of the step.
-    """
-    return -(advantages * log_probs).sum() / tokens

@@ -1,8 +1,9 @@
 """Several processes for one run, as torchrun starts them: each computes its share of a batch, their
 gradients are summed before every step, and the first one alone decides, measures and writes.
 
-A reward run takes them all; of the other kinds of run the first process does everything. Which machine they
-run on and how they find each other is torchrun's business; starting them is the matter of `rlhf.launch`.
+Reward and policy runs take them all; of the other kinds of run the first process does everything. Which
+machine they run on and how they find each other is torchrun's business; starting them is the matter of
+`rlhf.launch`.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from rlhf.run import Failed, Resumed, RunDirectory
 
-KINDS = ("reward",)  # of runs that take more than one process
+KINDS = ("reward", "policy")  # of runs that take more than one process
 WAITING = datetime.timedelta(days=1)  # for the first to measure; if it dies, torchrun ends the others
 
 Value = TypeVar("Value")
@@ -79,15 +80,20 @@ def agree(value: Value) -> Value:
     return told[0]
 
 
-def gathered(values: dict[int, float]) -> dict[int, float]:
-    """What all of them found."""
+def everyones(value: Value) -> list[Value]:
+    """What each of them says, the first one first."""
     if not _together():
-        return values
+        return [value]
     import torch
 
     found: list[Any] = [None] * count()
-    torch.distributed.all_gather_object(found, values)
-    return {key: value for each in found for key, value in each.items()}
+    torch.distributed.all_gather_object(found, value)
+    return found
+
+
+def gathered(values: dict[int, float]) -> dict[int, float]:
+    """What all of them found."""
+    return {key: value for each in everyones(values) for key, value in each.items()}
 
 
 def sum_gradients(weights: Iterable[Any], loss: float) -> float:
@@ -192,6 +198,9 @@ class Followed(RunDirectory):
         self.total = self.total if total is None else total
 
     def samples(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Told by the first."""
+
+    def rollouts(self, lines: Sequence[dict[str, Any]]) -> None:
         """Told by the first."""
 
     def leave(self, name: str, value: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jinja2.exceptions import TemplateError
 
 from rlhf import checkpoint
 from rlhf.batch import Example, fit
@@ -38,10 +39,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rollout is worth, of which parts that sum is made, and what the reward model itself said."""
+    """What a rollout is worth, of which parts that sum is made, what the reward model itself said, and
+    whether there are characters in it that the reward model's tokenizer does not know."""
 
     parts: dict[str, float]
     raw: float | None = None
+    unknown: bool = False
 
     @property
     def reward(self) -> float:
@@ -56,17 +59,31 @@ class Verdict:
 class ModelRewards:
     """(raw − μ)/τ of a reward model; a rollout that was cut off earns a fixed reward instead."""
 
-    def __init__(self, model: RewardModel, policy_tokenizer: Any, unfinished: float, at_once: int = 8):
-        self.model, self.unfinished, self.at_once = model, unfinished, at_once
+    def __init__(
+        self,
+        model: RewardModel,
+        policy_tokenizer: Any,
+        unfinished: float,
+        prompts: Sequence[Prompt] = ("A prompt.",),
+    ):
+        self.model, self.unfinished = model, unfinished
         self.words = policy_tokenizer
-        self.by_text = not same_tokens(policy_tokenizer, model.tokenizer)
+        self.by_text = not same_tokens(policy_tokenizer, model.tokenizer, prompts)
+        if self.by_text:
+            self._must_take(prompts)
 
-    def __call__(self, groups: Sequence[Group]) -> list[list[Verdict]]:
+    def __call__(self, groups: Sequence[Group], at_once: int = 8) -> list[list[Verdict]]:
+        """A verdict for every rollout, so many groups at once."""
         encode = self._from_text if self.by_text else self._from_tokens
-        raws = self.model.rewards_of([encode(each) for each in groups], self.at_once)
+        examples = [encode(each) for each in groups]
+        raws = self.model.rewards_of(examples, at_once)
+        unknown = _unknown(self.model.tokenizer) if self.by_text else None
         return [
-            [self._verdict(group, place, raw) for place, raw in enumerate(row)]
-            for group, row in zip(groups, raws, strict=True)
+            [
+                self._verdict(group, place, raw, unknown in example.rollouts[place])
+                for place, raw in enumerate(row)
+            ]
+            for group, example, row in zip(groups, examples, raws, strict=True)
         ]
 
     def cost_of_text(self, groups: Sequence[Group]) -> float:
@@ -76,12 +93,12 @@ class ModelRewards:
             self._from_text(each)
         return time.perf_counter() - began
 
-    def _verdict(self, group: Group, place: int, raw: float) -> Verdict:
+    def _verdict(self, group: Group, place: int, raw: float, unknown: bool) -> Verdict:
         if not math.isfinite(raw):
             raise _failure(group, place, f"the reward model answered {raw}", self.words)
         if not group.rollouts[place].finished:
-            return Verdict({"unfinished": self.unfinished}, raw)
-        return Verdict({"model": (raw - self.model.mu) / self.model.tau}, raw)
+            return Verdict({"unfinished": self.unfinished}, raw, unknown)
+        return Verdict({"model": (raw - self.model.mu) / self.model.tau}, raw, unknown)
 
     def _from_tokens(self, group: Group) -> Example:
         # A chat model may end in one of several tokens; the reward model has learnt to read at one of them.
@@ -96,6 +113,18 @@ class ModelRewards:
             ids = checkpoint.encode_rollout(words, checkpoint.decode_rollout(self.words, each.tokens))
             rollouts.append(ids if each.finished or len(ids) == 1 else ids[:-1])
         return fit(checkpoint.encode_prompt(words, group.line.prompt), rollouts, self.model.limit)
+
+    def _must_take(self, prompts: Sequence[Prompt]) -> None:
+        """Refuse a reward model that cannot read these prompts, before anything is scored."""
+        words = self.model.tokenizer
+        for each in prompts:
+            asked = f"the prompt “{_short(prompt_text(each))}”"
+            try:
+                ids = checkpoint.encode_prompt(words, each)
+            except TemplateError as error:
+                raise _unable(f"The reward model's chat template does not take {asked}: {error}.") from error
+            if _unknown(words) in ids:
+                raise _unable(f"The reward model's tokenizer has no tokens for a part of {asked}.")
 
 
 class RuleRewards:
@@ -125,13 +154,26 @@ def score(reward: float) -> float:
     return float(torch.sigmoid(torch.tensor(reward, dtype=torch.float64)))
 
 
-def same_tokens(one: Any, other: Any, prompt: Prompt = "A prompt.") -> bool:
-    """Whether ids that one tokenizer wrote mean the same to the other, prompts included."""
-    return (
-        one.get_vocab() == other.get_vocab()
-        and one.eos_token_id == other.eos_token_id
-        and checkpoint.encode_prompt(one, prompt) == checkpoint.encode_prompt(other, prompt)
-    )
+def same_tokens(one: Any, other: Any, prompts: Sequence[Prompt] = ("A prompt.",)) -> bool:
+    """Whether ids that one tokenizer wrote mean the same to the other, in these prompts included."""
+    if one.get_vocab() != other.get_vocab() or one.eos_token_id != other.eos_token_id:
+        return False
+    try:
+        return all(
+            checkpoint.encode_prompt(one, each) == checkpoint.encode_prompt(other, each) for each in prompts
+        )
+    except TemplateError:
+        return False
+
+
+def _unknown(words: Any) -> int | None:
+    """The token that stands for what a tokenizer cannot write, None where it can write everything."""
+    ends = (words.eos_token_id, words.bos_token_id, words.pad_token_id)  # GPT-2 calls its end unknown, too
+    return None if words.unk_token_id in ends else words.unk_token_id
+
+
+def _unable(reason: str) -> Failed:
+    return Failed(reason, "Train a reward model from this policy's own start.", "reward")
 
 
 def _failure(group: Group, place: int, reason: str, words: Any) -> Failed:

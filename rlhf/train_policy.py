@@ -1,138 +1,216 @@
 """Reinforcement learning against a reward model, for a capped number of steps.
 
 Reads top to bottom. One step: sample rollouts of a few prompts, reward them, subtract what they paid in KL to
-the start, compare each with its siblings, make the better ones likelier: REINFORCE with a leave-one-out
-baseline. One update per batch, so that nothing is off-policy and nothing is clipped but the gradient. Leaves
-out critics, several updates a batch, adapters and mixed precision.
+the start, compare each with its siblings, make the better ones likelier. How they are compared and what
+becomes of it is one of three algorithms (`rlhf.algorithms`); where rollouts and their rewards come from, the
+matter of `rlhf.experience`. Leaves out critics.
 """
 
 import json
 import math
-import random
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from rlhf import batch, checkpoint, data, guard, policy
+from rlhf import adapters, algorithms, batch, checkpoint, data, guard, policy, processes
+from rlhf.algorithms import Lesson
+from rlhf.batch import Example
 from rlhf.config import PolicyConfig
+from rlhf.experience import FORWARD_ONLY, Experience, Stage
+from rlhf.memory import Memory
 from rlhf.optimizer import Optimizer
-from rlhf.policy import Reader
+from rlhf.policy import Reader, Start
 from rlhf.reward_model import RewardModel
-from rlhf.rewards import Group, ModelRewards, Verdict
+from rlhf.rewards import Group, ModelRewards
 from rlhf.run import Failed, Outcome, RunDirectory
-from rlhf.sample import fitted, sample
+from rlhf.sample import fitted
 
-DISAGREEMENT = 0.05  # nats a token between sampling and training pass, beyond which a model is not understood
-FORWARD_ONLY = 4  # times as many rollouts fit where no gradient is kept
+EXPECTED = 1e-3  # nats a token between sampling and training pass that rounding may come to in fp32
+DISAGREEMENT = 0.05  # and beyond this a model is not understood
 
 
 def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
-    """Train, or go on training, to the last step."""
+    """Train, or go on training, to the last step or to a limit."""
     # 1. The policy, its start (which stays as it is), the reward model, and the prompts as tokens.
     torch.manual_seed(config.seed)
     device = checkpoint.choose_device(config.device)
+    processes.join(device)
     run.tell("loading", device=checkpoint.describe(device))
     base = run.input(config.policy)
     resumed = run.resume()
-    model, tokenizer = checkpoint.load_policy(resumed.path if resumed else base, device)
-    start = Reader(checkpoint.load_policy(base, device)[0].requires_grad_(False), config.temperature)
-    reader = Reader(model, config.temperature)
-    judge = _judge(run, tokenizer, config, device)
+    # Adapters are put on the starting weights again, which are the start as well: no second model is held.
+    begun = resumed.path if resumed and not config.lora_rank else base
+    model, tokenizer = checkpoint.load_policy(begun, device)
+    if config.lora_rank:
+        adapters.add(model, config.lora_rank)
+    first = model if config.lora_rank else checkpoint.load_policy(base, device)[0].requires_grad_(False)
+    reader, start = Reader(model, config.temperature), Start(first, config.temperature)
     prompts = _prompts(run, model, tokenizer, config)
+    judge = _judge(run, tokenizer, prompts, config, device)
+    memory = Memory(run, min(config.micro_batch, config.prompts_per_step * config.rollouts_per_prompt))
+    stage = Stage(model, tokenizer, start, judge, config, memory)
     lineage = run.lineage(config, base, reward={"sha256": checkpoint.fingerprint(run.input(config.reward))})
     limits = guard.Limits(config.crop_kl, config.crop_distinct, config.crop_entropy)
 
-    # 2. The optimizer, and what earlier attempts have measured.
+    # 2. The optimizer, β, and what earlier attempts have measured.
     optimizer = Optimizer(model, weight_decay=0.0, clip=config.clip)
-    done, last, metrics = 0, None, {}
+    beta, stopped, done, last, metrics = config.beta, None, 0, None, {}
     if resumed:
         resumed.restore(optimizer)
+        if config.lora_rank:
+            adapters.restore(model, resumed.tensors)
         done, metrics, last = resumed.step, resumed.metrics, str(resumed.path.relative_to(run.path))
+        beta, stopped, memory.at_once = (resumed.state[name] for name in ("beta", "stopped", "at_once"))
     history = _history(run)
     crop = guard.crop(history, limits)
     _announce(run, config, judge, prompts)
     if not resumed:
         run.tell("sampling", total=config.steps)
-        run.samples(_samples(model, tokenizer, start, judge, prompts, config, step=0))
+        run.samples(_samples(stage, prompts, step=0))
 
-    for step in run.steps(done, config.steps):
-        # 3. Sample: rollouts of each of the step's prompts, with chances that follow from the step alone.
+    for step in run.steps(done, done if stopped else config.steps):
+        # 3. Sample rollouts of each of the step's prompts; find out what they are worth and what they paid.
         drawn = batch.drawn(len(prompts), config.prompts_per_step, step, config.seed)
-        groups = _sampled(model, tokenizer, [prompts[number] for number in drawn], config, step)
-        examples = [group.example for group in groups]
-        rollouts = [rollout for group in groups for rollout in group.rollouts]
-        lengths = [len(rollout.tokens) for rollout in rollouts]
-        shape = (len(groups), config.rollouts_per_prompt)
+        lived = stage.experience([prompts[number] for number in drawn], step, config.rollouts_per_prompt)
 
-        # 4. Reward: what they are worth, less β times the KL that they paid.
-        verdicts = [verdict for row in judge(groups) for verdict in row]
-        sampled = torch.tensor([each for rollout in rollouts for each in rollout.log_probs], device=device)
-        paid = policy.kl(sampled, start.log_probs(examples, FORWARD_ONLY * config.micro_batch))  # [tokens]
-        kl = policy.per_rollout(paid, lengths)  # [rollouts]
-        rewards = torch.tensor([verdict.reward for verdict in verdicts], device=device)
-        idle = policy.without_spread(rewards.view(shape))  # [prompts]
+        # 4. Compare: the reward less β times the KL, with that of the siblings. Where all earn the same, what
+        # they paid still pulls them back; a group that is left without spread teaches nothing.
+        lesson = algorithms.lesson(config.algorithm, lived.rewards - beta * lived.kl)
 
-        # 5. Compare: each with the mean of its siblings. Where all earn the same, what they paid still pulls
-        # them back; a group that is left without spread teaches nothing but its rounding.
-        worth = (rewards - config.beta * kl).view(shape)  # [prompts, rollouts]
-        mute = policy.without_spread(worth)  # [prompts]
-        advantages = policy.advantages(worth, config.advantage == "normalised")
-        advantages = advantages.masked_fill(mute[:, None], 0.0).flatten()  # [rollouts]
+        # 5. Update, once or several times: one mean over all tokens that are learnt from, however they are
+        # cut into portions and shared among processes.
+        learning_rate, norm = config.learning_rate * min(1.0, step / (config.warmup + 1)), 0.0
+        for update in range(config.updates_per_batch):
+            gradients = partial(_gradients, reader, optimizer, lived, lesson, config, first=update == 0)
+            found = _Update.of(memory.fit(gradients))
+            processes.sum_gradients(optimizer.names, found.loss)
+            if update == 0:
+                entropy = found.entropy / sum(lived.lengths)
+                if step == 1:
+                    _agree(run, found.apart)
+            if bool(lesson.taught.any()):
+                norm = optimizer.step(learning_rate)
+            if not math.isfinite(norm):
+                raise run.lost(step)
 
-        # 6. Update: one mean over all tokens of the step, however it is cut into portions.
-        loss, entropy, apart = 0.0, 0.0, 0.0
-        for some, numbers in policy.portions(examples, config.micro_batch):
-            owners = torch.tensor(numbers).repeat_interleave(
-                torch.tensor([lengths[each] for each in numbers])
-            )
-            reading = reader.read(some)
-            part = policy.loss(reading.log_probs, advantages[owners], sum(lengths))
-            part.backward()
-            loss += part.item()
-            entropy += reading.entropies.sum().item() / sum(lengths)
-            if step == 1:
-                expected = torch.cat([paid.new_tensor(rollouts[each].log_probs) for each in numbers])
-                apart = max(apart, (reading.log_probs.detach() - expected).abs().max().item())
-        if step == 1:
-            _agree(run, apart)
-        learning_rate = config.learning_rate * min(1.0, step / (config.warmup + 1))
-        norm = optimizer.step(learning_rate)
-        if not math.isfinite(norm):
-            raise run.lost(step)
-
-        # 7. Tell: the step's numbers, every rollout of it, and the crop if this is the step that suggests it.
-        metrics = _numbers(groups, verdicts, kl, idle) | {
-            "entropy": entropy,
-            "loss": loss,
-            "grad_norm": norm,
-            "learning_rate": learning_rate,
-        }
+        # 6. Tell: the step's numbers, every rollout of it, and the crop if this is the step that suggests it.
+        metrics = lived.numbers() | {"entropy": entropy, "loss": found.loss, "grad_norm": norm}
+        metrics |= {"learning_rate": learning_rate} | ({"beta": beta} if config.kl_target else {})
+        if config.updates_per_batch > 1 and algorithms.is_clipped(config.algorithm, config.updates_per_batch):
+            metrics |= found.against_the_sampler(lesson)
         history.append({"step": step, **metrics})
-        found = crop or guard.crop(history, limits)
-        run.rollouts(_lines(step, groups, verdicts, paid.split(lengths), advantages, mute, config, tokenizer))
-        run.step(step, **metrics, crop=list(found.signs) if found and not crop else None)
-        if found and not crop:
-            run.log(f"step {step}: a crop is suggested. {' '.join(found.rules)}")
-        crop = found
+        signs = None if crop else guard.crop(history, limits)
+        run.rollouts(lived.lines(step, lesson, beta, tokenizer))
+        run.step(step, **metrics, crop=list(signs.signs) if signs else None)
+        if signs:
+            run.log(f"step {step}: a crop is suggested. {' '.join(signs.rules)}")
+        crop = crop or signs
+        if judge.by_text and step == 1:
+            _tell_the_cost(run, judge, lived)
+
+        # 7. What the next step begins with: β, and whether there is to be one.
+        if config.kl_target:
+            beta = algorithms.adapted(beta, metrics["kl"], config.kl_target)
+        minutes = run.seconds / 60
+        stopped = processes.agree(guard.ended(history, config.kl_limit, minutes, config.time_limit_minutes))
 
         # 8. Every so often: the fixed prompts, to read along, and a checkpoint (also before it has to stop).
-        if step == config.steps or step % config.evaluate_every == 0:
-            run.samples(_samples(model, tokenizer, start, judge, prompts, config, step))
+        if stopped or step == config.steps or step % config.evaluate_every == 0:
+            run.samples(_samples(stage, prompts, step))
             run.log(f"step {step} of {config.steps}: {_in_words(metrics)}")
-        if run.checkpoint_due(step, config.checkpoint_every):
-            last = run.save(step, model, tokenizer, optimizer, lineage, metrics)
+        if run.checkpoint_due(step, config.checkpoint_every) or stopped:
+            kept = {"beta": beta, "stopped": stopped, "at_once": memory.at_once}
+            last = run.save(step, model, tokenizer, optimizer, lineage, metrics, **kept)
+        if stopped:
+            run.log(f"Stopped early, because {stopped}.")
+            break
 
-    return Outcome(last, metrics, _suggestion(run, crop, last))
+    return Outcome(last, metrics, _suggestion(run, crop, last) | {"stopped": stopped})
 
 
-def _judge(run: RunDirectory, tokenizer: Any, config: PolicyConfig, device: torch.device) -> ModelRewards:
+@dataclass
+class _Update:
+    """What one update came to, or a process's share of it: sums over tokens, and the loss."""
+
+    loss: float = 0.0
+    entropy: float = 0.0
+    clipped: float = 0.0
+    drift: float = 0.0
+    learnt: int = 0  # tokens
+    apart: float = 0.0  # the largest distance between two log-probabilities of a token
+
+    @classmethod
+    def of(cls, parts: Sequence["_Update"]) -> "_Update":
+        """All shares together."""
+        sums = {each.name: sum(getattr(part, each.name) for part in parts) for each in fields(cls)}
+        return cls(**sums | {"apart": max(part.apart for part in parts)})
+
+    def against_the_sampler(self, lesson: Lesson) -> dict[str, float]:
+        """How far this update found the policy from the one that sampled: clipped tokens, nats a rollout."""
+        rollouts = max(1, int(lesson.taught.sum()))
+        return {"clip_fraction": self.clipped / max(1, self.learnt), "sampler_kl": self.drift / rollouts}
+
+
+def _gradients(
+    reader: Reader,
+    optimizer: Optimizer,
+    lived: Experience,
+    lesson: Lesson,
+    config: PolicyConfig,
+    at_once: int,
+    first: bool,
+) -> _Update:
+    """Gather this process's share of an update's gradients. What is not learnt from is read all the same the
+    first time, for its entropy."""
+    optimizer.forget()
+    advantages, taught = lesson.advantages.flatten(), lesson.taught.flatten().tolist()  # [rollouts]
+    lengths, told = lived.lengths, _Update()
+    clipped = algorithms.is_clipped(config.algorithm, config.updates_per_batch)
+    total = sum(length for length, learnt in zip(lengths, taught, strict=True) if learnt)
+
+    def read(some: Sequence[Example], numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        reading, sampled = reader.read(some), torch.cat([lived.sampled[number] for number in numbers])
+        told.entropy += reading.entropies.sum().item()
+        told.apart = max(told.apart, (reading.log_probs.detach() - sampled).abs().max().item())
+        return reading.log_probs, sampled
+
+    size = processes.portion(at_once, sum(taught))
+    for some, numbers in processes.share(list(policy.portions(lived.examples, size, taught))):
+        log_probs, sampled = read(some, numbers)  # [tokens]
+        owners = torch.tensor(numbers).repeat_interleave(torch.tensor([lengths[each] for each in numbers]))
+        weights = advantages[owners]  # [tokens]
+        if clipped:
+            part = algorithms.clipped_loss(log_probs, sampled, weights, total, config.clip_ratio)
+            told.clipped += algorithms.clipped(log_probs, sampled, weights, config.clip_ratio).sum().item()
+            told.drift += algorithms.drift(log_probs, sampled).sum().item()
+        else:
+            part = algorithms.loss(log_probs, weights, total)
+        part.backward()
+        told.loss += part.item()
+        told.learnt += len(owners)
+    if first:
+        rest = [not learnt for learnt in taught]
+        with torch.no_grad():
+            for some, numbers in processes.share(
+                list(policy.portions(lived.examples, FORWARD_ONLY * at_once, rest))
+            ):
+                read(some, numbers)
+    return told
+
+
+def _judge(
+    run: RunDirectory, tokenizer: Any, prompts: Sequence[Group], config: PolicyConfig, device: torch.device
+) -> ModelRewards:
     try:
         model = RewardModel.load(run.input(config.reward), device)
     except checkpoint.Unloadable as unloadable:
         raise Failed(unloadable.reason, unloadable.remedy, "reward") from unloadable
-    at_once = max(1, FORWARD_ONLY * config.micro_batch // config.rollouts_per_prompt)
-    return ModelRewards(model, tokenizer, config.unfinished_reward, at_once)
+    asked = [group.line.prompt for group in prompts]
+    return ModelRewards(model, tokenizer, config.unfinished_reward, asked)
 
 
 def _prompts(run: RunDirectory, model: Any, tokenizer: Any, config: PolicyConfig) -> list[Group]:
@@ -164,41 +242,27 @@ def _announce(run: RunDirectory, config: PolicyConfig, judge: ModelRewards, prom
         )
 
 
-def _sampled(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Group],
-    config: PolicyConfig,
-    step: int,
-    count: int | None = None,
-    temperature: float | None = None,
-) -> list[Group]:
-    """These prompts with `count` rollouts each, as many at once as fit."""
-    count = count or config.rollouts_per_prompt
-    chances = torch.Generator().manual_seed(random.Random(f"step {step} of {config.seed}").getrandbits(63))
-    size = max(1, FORWARD_ONLY * config.micro_batch // count)
-    found = []
-    for first in range(0, len(prompts), size):
-        asked = prompts[first : first + size]
-        rollouts = sample(
-            model,
-            tokenizer,
-            [each.prompt for each in asked],
-            count,
-            config.max_new_tokens,
-            config.temperature if temperature is None else temperature,
-            chances,
+def _tell_the_cost(run: RunDirectory, judge: ModelRewards, lived: Experience) -> None:
+    seconds = judge.cost_of_text(lived.groups)
+    run.log(f"Spelling a step's rollouts anew for the reward model takes {1000 * seconds:.0f} ms of it.")
+    if any(verdict.unknown for verdict in lived.verdicts):
+        run.log(
+            "Some hold characters that the reward model's tokenizer does not know: it is told so, no more."
         )
-        found += [
-            Group(each.line, each.prompt, rollouts[place * count : (place + 1) * count])
-            for place, each in enumerate(asked)
-        ]
-    return found
+
+
+def _samples(stage: Stage, prompts: Sequence[Group], step: int) -> list[dict[str, Any]]:
+    """One rollout of each fixed prompt: always of the same chances, so that only the policy differs."""
+    shown = prompts[: stage.config.sample_prompts]
+    return stage.experience(shown, step=0, count=1).samples(step, stage.tokenizer) if shown else []
 
 
 def _agree(run: RunDirectory, apart: float) -> None:
     """Before any update, sampling and training pass must say the same of every token."""
-    run.log(f"Sampling and training agree on every token's log-probability to {apart:.1e}.")
+    run.log(
+        f"Sampling and training agree on every token's log-probability to {apart:.1e}."
+        + (f" More than {EXPECTED} is not mere rounding." if apart >= EXPECTED else "")
+    )
     if not apart < DISAGREEMENT:
         raise Failed(
             f"This model says other things when it writes than when it is trained, by up to {apart:.2g} nats "
@@ -208,102 +272,9 @@ def _agree(run: RunDirectory, apart: float) -> None:
         )
 
 
-def _numbers(
-    groups: Sequence[Group], verdicts: Sequence[Verdict], kl: torch.Tensor, idle: torch.Tensor
-) -> dict[str, float | None]:
-    """What a step's rollouts were like, as steps.jsonl tells it."""
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    tokens = [rollout.tokens for rollout in rollouts]
-    raws = [verdict.raw for verdict in verdicts if verdict.raw is not None]
-    return {
-        "reward": guard.mean([verdict.score for verdict in verdicts]),
-        "raw_reward": guard.mean(raws) if raws else None,
-        "kl": kl.mean().item(),
-        "sqrt_kl": max(0.0, kl.mean().item()) ** 0.5,
-        "distinct_1": guard.distinct(tokens, 1),
-        "distinct_2": guard.distinct(tokens, 2),
-        "length": guard.mean([len(each) for each in tokens]),
-        "finished": guard.mean([rollout.finished for rollout in rollouts]),
-        "zero_spread": idle.float().mean().item(),
-    }
-
-
 def _in_words(metrics: dict[str, Any]) -> str:
     shown = ("reward", "kl", "entropy", "distinct_2", "length", "finished")
     return ", ".join(f"{name} {metrics[name]:.3g}" for name in shown)
-
-
-def _lines(
-    step: int,
-    groups: Sequence[Group],
-    verdicts: Sequence[Verdict],
-    paid: Sequence[torch.Tensor],
-    advantages: torch.Tensor,
-    mute: torch.Tensor,
-    config: PolicyConfig,
-    tokenizer: Any,
-) -> list[dict[str, Any]]:
-    """Every rollout of a step with all that was made of it, for rollouts.jsonl.zst."""
-    lines = []
-    numbered = [
-        (number, place) for number, group in enumerate(groups) for place in range(len(group.rollouts))
-    ]
-    for (number, place), verdict, tokens, advantage in zip(
-        numbered, verdicts, paid, advantages.tolist(), strict=True
-    ):
-        rollout, cost = groups[number].rollouts[place], -config.beta * tokens.sum().item()
-        lines.append(
-            {
-                "step": step,
-                "group": number,
-                "index": place,
-                "prompt": data.prompt_text(groups[number].line.prompt),
-                "rollout": checkpoint.decode_rollout(tokenizer, rollout.tokens),
-                "tokens": rollout.tokens,
-                "reward": round(verdict.reward + cost, 6),
-                "parts": {name: round(part, 6) for name, part in (verdict.parts | {"kl": cost}).items()},
-                "score": round(verdict.score, 6),
-                "advantage": round(advantage, 6),
-                "kl": [round(each, 5) for each in tokens.tolist()],
-                "trained": not bool(mute[number]),
-                "finished": rollout.finished,
-            }
-        )
-    return lines
-
-
-def _samples(
-    model: Any,
-    tokenizer: Any,
-    start: Reader,
-    judge: ModelRewards,
-    prompts: Sequence[Group],
-    config: PolicyConfig,
-    step: int,
-) -> list[dict[str, Any]]:
-    """One rollout of each fixed prompt: always of the same chances, so that only the policy differs."""
-    shown = prompts[: config.sample_prompts]
-    if not shown:
-        return []
-    groups = _sampled(model, tokenizer, shown, config, step=0, count=1)
-    lengths = [len(group.rollouts[0].tokens) for group in groups]
-    sampled = torch.tensor(
-        [each for group in groups for each in group.rollouts[0].log_probs], device=model.device
-    )
-    reference = start.log_probs([group.example for group in groups], FORWARD_ONLY * config.micro_batch)
-    kl = policy.per_rollout(policy.kl(sampled, reference), lengths).tolist()
-    return [
-        {
-            "step": step,
-            "index": index,
-            "prompt": data.prompt_text(group.line.prompt),
-            "rollout": checkpoint.decode_rollout(tokenizer, group.rollouts[0].tokens),
-            "score": row[0].score,
-            "kl": kl[index],
-            "finished": group.rollouts[0].finished,
-        }
-        for index, (group, row) in enumerate(zip(groups, judge(groups), strict=True))
-    ]
 
 
 def _suggestion(run: RunDirectory, crop: guard.Crop | None, last: str | None) -> dict[str, Any]:

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from rlhf import batch, policy
+from rlhf import adapters, algorithms, batch, policy
 from rlhf.batch import Example
-from rlhf.policy import Reader
+from rlhf.policy import Reader, Start
 from rlhf.sample import sample
 from tests.rlhf import tiny
 
@@ -37,7 +37,7 @@ def gradient(model, examples, advantages, size, share=True):
         some = [examples[number] for number in portion]
         lengths = torch.tensor([len(one) for each in some for one in each.rollouts])
         weights = torch.cat([advantages[number] for number in portion]).repeat_interleave(lengths)
-        part = policy.loss(reader.read(some).log_probs, weights, tokens)
+        part = algorithms.loss(reader.read(some).log_probs, weights, tokens)
         part.backward()
         total += float(part)
     return total, torch.cat([each.grad.flatten() for each in model.parameters()])
@@ -147,29 +147,6 @@ def test_half_precision_is_summed_in_full():
     assert torch.equal(found.log_probs, exact.log_probs)
 
 
-def test_leave_one_out_by_hand():
-    rewards = torch.tensor([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]])
-    # 1 − (2+6)/2, 2 − (1+6)/2, 6 − (1+2)/2
-    assert policy.advantages(rewards).tolist() == [[-3.0, -1.5, 4.5], [0.0, 0.0, 0.0]]
-
-
-def test_normalised_advantages_have_a_spread_of_one():
-    found = policy.advantages(torch.tensor([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]]), normalised=True)
-    assert found[0].mean().item() == pytest.approx(0, abs=1e-6)
-    assert found[0].std().item() == pytest.approx(1, abs=1e-4)
-    assert found[1].tolist() == [0, 0, 0]
-
-
-def test_advantages_do_not_see_a_constant():
-    rewards = torch.tensor([[0.3, 0.9, -2.0]])
-    assert torch.allclose(policy.advantages(rewards), policy.advantages(rewards + 7), atol=1e-5)
-
-
-def test_a_group_without_spread_is_found():
-    rewards = torch.tensor([[1.0, 1.0], [1.0, 1.1], [1.0, 1.0 + 1e-5], [1.0, 1.001]])
-    assert policy.without_spread(rewards).tolist() == [True, False, True, False]
-
-
 def test_kl_is_positive_where_the_policy_is_surer_than_its_start():
     now, start = torch.tensor([-1.0, -2.0], requires_grad=True), torch.tensor([-1.5, -1.0])
     found = policy.kl(now, start)
@@ -186,24 +163,9 @@ def test_kl_sampled_from_the_policy_approaches_the_true_one():
     assert float(policy.kl(now.log_probs, start.log_probs).mean()) == pytest.approx(true, abs=0.01)
 
 
-def test_a_penalty_on_kl_pulls_towards_the_start():
-    """Two rollouts of equal reward: the one the policy has come to prefer loses, the other wins."""
-    paid = policy.per_rollout(policy.kl(torch.tensor([-0.2, -1.8]), torch.tensor([-0.7, -0.7])), [1, 1])
-    found = policy.advantages((torch.tensor([1.0, 1.0]) - 0.1 * paid)[None])
-    assert found[0, 0] < 0 < found[0, 1]
-
-
 def test_sums_per_rollout_by_hand():
     values = torch.tensor([1.0, 2.0, 4.0, 8.0])
     assert policy.per_rollout(values, [3, 1]).tolist() == [7.0, 8.0]
-
-
-def test_the_loss_by_hand():
-    log_probs = torch.tensor([-1.0, -2.0, -4.0], requires_grad=True)
-    found = policy.loss(log_probs, torch.tensor([2.0, 2.0, -1.0]), tokens=3)
-    found.backward()
-    assert found.item() == pytest.approx((2 + 4 - 4) / 3)
-    assert log_probs.grad.tolist() == pytest.approx([-2 / 3, -2 / 3, 1 / 3])
 
 
 def test_an_update_makes_the_better_rollout_likelier():
@@ -216,3 +178,36 @@ def test_an_update_makes_the_better_rollout_likelier():
             weight -= 0.05 * weight.grad
     after = policy.per_rollout(Reader(model).read(examples).log_probs.detach(), [3, 4])
     assert after[0] > before[0] and after[1] < before[1]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_with_its_adapters_off_a_policy_says_what_it_said_at_the_start(kind):
+    model = tiny.model(kind)
+    examples, _ = sampled(model)
+    before = Reader(model).log_probs(examples, 8)
+    adapters.add(model, 2)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.3)
+    adapted = Reader(model).log_probs(examples, 8)
+    assert float((adapted - before).abs().max()) > 0.01
+    assert torch.allclose(Start(model).log_probs(examples, 8), before, atol=1e-6)
+    assert torch.equal(Reader(model).log_probs(examples, 8), adapted)
+    assert {name.split(".")[-2] for name, weight in model.named_parameters() if weight.requires_grad} == {
+        "default"
+    }
+
+
+def test_portions_can_leave_rollouts_out():
+    examples = [Example([1], [[2], [3], [4]]), Example([5], [[6], [7], [8]])]
+    wanted = [False, True, True, False, False, True]
+    found = {
+        number: (example.prompt, tokens)
+        for some, numbers in policy.portions(examples, 2, wanted)
+        for number, (example, tokens) in zip(
+            numbers, [(each, one) for each in some for one in each.rollouts], strict=True
+        )
+    }
+    assert found == {1: ([1], [3]), 2: ([1], [4]), 5: ([5], [8])}
+    assert list(policy.portions(examples, 2, [False] * 6)) == []

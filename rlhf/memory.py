@@ -1,0 +1,82 @@
+"""How much is computed at once: as much as was asked for, and by halves wherever that did not fit.
+
+Memory runs out without a warning, in one of several processes or in all of them. What was under way is then
+done again in portions half as large, by all alike, and the run says so; what does not fit at all fails and
+names the setting to turn. Which numbers come out does not depend on the portions, but for rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from rlhf import processes
+from rlhf.run import Failed, RunDirectory
+
+WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether this is how a library says that there was not enough memory: a card's, or the processor's."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
+
+
+class Memory:
+    """How many rollouts are computed at once: the same number in all processes, and only ever less."""
+
+    def __init__(self, run: RunDirectory, at_once: int):
+        self.run, self.at_once = run, at_once
+
+    def share(
+        self, items: Sequence[Item], work: Callable[[list[Item], int], Sequence[Result]]
+    ) -> list[Result]:
+        """`work` on all items, a share of them by each process: a result for every item, in their order."""
+        mine = list(processes.share(items))
+        found: list[Any] = [None] * len(items)
+        parts = self.fit(lambda at_once: list(work(mine, at_once)) if mine else [])
+        for number, part in enumerate(parts):
+            found[number :: len(parts)] = part
+        return found
+
+    def fit(self, work: Callable[[int], Result]) -> list[Result]:
+        """What `work` gives at each process, told how much to compute at once. It may be called again, and
+        then has to begin anew; it may not talk to other processes. What fails at one of them fails at all."""
+        while True:
+            found, trouble = self._tried(work)
+            told = processes.everyones((found, trouble))
+            if all(each is None for _, each in told):
+                return [part for part, _ in told]
+            for _, each in told:
+                if isinstance(each, Failed):
+                    raise each
+            self._halve()
+
+    def _tried(self, work: Callable[[int], Result]) -> tuple[Any, Failed | str | None]:
+        try:
+            return work(self.at_once), None
+        except Failed as failed:
+            return None, failed
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            return None, str(error)
+
+    def _halve(self) -> None:
+        if self.at_once == 1:
+            raise Failed(
+                "There is not enough memory for one rollout at a time.",
+                "Lower the longest rollout, train adapters (LoRA rank), or start from a smaller model.",
+                "max_new_tokens",
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        before, self.at_once = self.at_once, self.at_once // 2
+        self.run.log(
+            f"There was not enough memory for {before} rollouts at once; from here on it is {self.at_once}. "
+            "The setting “Rollouts at once” (micro_batch) begins lower."
+        )
