@@ -68,6 +68,8 @@ def _found(
     found = evaluate.evaluate(model, held, bank, taught[:BESIDE], fitted_here=True, **about)
     run.leave(evaluate.FILE, found)
     run.log(" ".join(found["claims"]))
+    # Training knows these with the τ that the same pairs were fitted by, which flatters them.
+    outcome.metrics.update({name: found[name] for name in ("nll", "ece")})
     return found
 
 
@@ -75,5 +77,6 @@ def parts(given: Sequence[Ranking], config: RewardConfig) -> tuple[list[Ranking]
     """What was trained on and what was held out, in the orders in which training has them."""
     telling = [ranking for ranking in given if ranking.teaches]
     taught, held = data.split_by_prompt([ranking.prompt for ranking in telling], config.held_out, config.seed)
+    held = [number for number in held if not telling[number].harvested]
     random.Random(config.seed).shuffle(held)
     return [telling[number] for number in taught], [telling[number] for number in held]

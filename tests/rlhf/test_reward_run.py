@@ -45,6 +45,7 @@ def test_a_finished_run_leaves_its_evaluation(directory):
     assert found["accuracy"]["pairs"] == metrics["held_out_pairs"]
     assert found["accuracy"]["low"] < found["accuracy"]["value"] < found["accuracy"]["high"]
     assert (found["tau"], found["mu"]) == (metrics["tau"], metrics["mu"])
+    assert (found["nll"], found["ece"]) == (metrics["nll"], metrics["ece"])
     assert found["dataset"]["rankings"] == 30 and found["dataset"]["held_out"] == found["rankings"]
     assert {"marked 1", "empty"} <= {probe["name"] for probe in found["probes"]["probes"]}
     assert "learning_curve" not in found and not (path / "curve").exists()
