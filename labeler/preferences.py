@@ -140,22 +140,21 @@ def _preferences(
     strengths = found.strengths = fit(counted, len(checkpoints), prompts.values())
     best = max(range(len(checkpoints)), key=lambda number: strengths.at[number])
     for number, checkpoint in enumerate(checkpoints):
-        value, error = strengths.apart(number, 0)
-        behind, unsure = strengths.apart(best, number)
+        low, high = strengths.between(number, 0) if number else (0.0, 0.0)
         found.rows.append(
             Row(
                 checkpoint,
                 is_start=number == 0,
-                share=chance(value),
-                low=chance(value - WITHIN * error),
-                high=chance(value + WITHIN * error),
-                against_best=chance(-behind),
-                level=behind <= WITHIN * unsure,
+                share=chance(strengths.at[number] - strengths.at[0]),
+                low=chance(low),
+                high=chance(high),
+                against_best=chance(strengths.at[number] - strengths.at[best]),
+                level=number == best or strengths.sure(best, number) <= WITHIN,
                 is_best=number == best,
             )
         )
-    others = [strengths.apart(best, each) for each in range(len(checkpoints)) if each != best]
-    found.parted = all(behind > SURELY * unsure for behind, unsure in others)
+    others = [number for number in range(len(checkpoints)) if number != best]
+    found.parted = all(strengths.sure(best, number) > SURELY for number in others)
     return found
 
 
@@ -215,14 +214,15 @@ def _alarm(run: Run, line: list[int], said: Preferences) -> str:
     rewards = {number: at_step(run, rows[number].checkpoint.step or 0 if number else 0) for number in line}
     falls = []
     for before, after in ((a, b) for i, a in enumerate(line) for b in line[i + 1 :]):
-        worse, error = strengths.apart(before, after)
         then, now = rewards[before], rewards[after]
-        if worse > WITHIN * error and then is not None and now is not None and now - then > RISES:
-            falls.append((worse, error, rows[before], rows[after], then, now))
+        rises = then is not None and now is not None and now - then > RISES
+        if rises and strengths.sure(before, after) > WITHIN:
+            falls.append((strengths.at[before] - strengths.at[after], before, after, then, now))
     if not falls:
         return ""
-    worse, error, one, other, then, now = max(falls, key=lambda each: each[0])
-    low, mid, high = (_percent(chance(worse + side * WITHIN * error)) for side in (-1, 0, 1))
+    worse, before, after, then, now = max(falls)
+    one, other = rows[before], rows[after]
+    low, mid, high = (_percent(chance(each)) for each in sorted([worse, *strengths.between(before, after)]))
     who = said.whose.capitalize()
     return (
         f"{who} prefer {one.name} to {other.name}: a rollout of the earlier one is ranked higher {mid} of "

@@ -7,14 +7,15 @@ A ranking is a row of choices, as in the listwise loss (rlhf/losses.py): every r
 strictly below it is chosen from among itself and what lies below. A difference of strengths is the log of the
 odds that one is ranked before the other. Pure functions; left out: who ranked, and what becomes of it."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from math import ceil, exp, fsum, log, sqrt
+from math import ceil, copysign, exp, fsum, log, sqrt
 
 PRIOR = 0.1  # precision of the normal prior on a strength: it holds where rankings say nothing, and no more
 STEPS, CLOSE_ENOUGH = 100, 1e-12
+CLOSE = 0.003  # standard errors: an end of an interval is known to a tenth of a percent
 WITHIN = 1.959964  # standard errors to either side of 95 of 100
 SEEN = 0.841621  # of a standard error: so that 80 of 100 would see it
 
@@ -39,6 +40,7 @@ class Strengths:
     at: list[float]
     inverse: Matrix
     among: Matrix = field(default_factory=list)
+    told: "Told | None" = field(default=None, repr=False, compare=False)
 
     def apart(self, one: int, other: int) -> tuple[float, float]:
         """The difference, and its standard error: the greater one of the two accounts. The curvature takes
@@ -47,28 +49,126 @@ class Strengths:
         error = max(_of_difference(each, one, other) for each in (self.inverse, self.among) if each)
         return self.at[one] - self.at[other], sqrt(max(error, 0.0))
 
+    def sure(self, one: int, other: int) -> float:
+        """How many standard errors lie between the two, above 0 where `one` is the stronger: the root of
+        twice what the likelihood loses where they are equal. Where one nearly always wins the top is flat and
+        the error there says nothing; this does not suffer from that."""
+        return copysign(self._lost(one, other, 0.0), self.at[one] - self.at[other])
+
+    def between(self, one: int, other: int, within: float = WITHIN) -> tuple[float, float]:
+        """The differences that are no more than `within` standard errors away: those of the profile."""
+        value, error = self.apart(one, other)
+        low, high = (self._end(one, other, side * within * error, within) for side in (-1, 1))
+        return value + low, value + high
+
+    def _lost(self, one: int, other: int, difference: float) -> float:
+        """The root of twice what the likelihood loses where the two differ by so much; less, where the
+        prompts differ more than the choices by themselves would."""
+        assert self.told
+        middle = (self.at[one] + self.at[other]) / 2
+        begin = list(self.at)
+        begin[one], begin[other] = middle + difference / 2, middle - difference / 2
+        lost = self.told.height(self.at) - self.told.climb(begin, (one, other))[1]
+        wider = _of_difference(self.among, one, other) if self.among else 0.0
+        alone = _of_difference(self.inverse, one, other)
+        return sqrt(max(0.0, 2 * lost * min(1.0, alone / wider if wider else 1.0)))
+
+    def _end(self, one: int, other: int, reach: float, most: float) -> float:
+        """How far from the likeliest difference so much is lost, to the side of `reach`. What is lost grows
+        nearly as a straight line, so a few looks along one find the place."""
+        value, near, far = self.at[one] - self.at[other], 0.0, reach
+        lost_near, lost_far = 0.0, self._lost(one, other, value + far)
+        while lost_far < most:
+            near, lost_near, far = far, lost_far, 2 * far
+            lost_far = self._lost(one, other, value + far)
+        for _ in range(STEPS):
+            at = near + (far - near) * (most - lost_near) / (lost_far - lost_near)
+            lost = self._lost(one, other, value + at)
+            if abs(lost - most) < CLOSE:
+                return at
+            if lost < most:
+                near, lost_near = at, lost
+            else:
+                far, lost_far = at, lost
+        return at
+
 
 def fit(
     counted: Mapping[Stage, float], count: int, prompts: Iterable[Mapping[Stage, float]] = ()
 ) -> Strengths:
     """The strengths of `count` players under which these choices, each as often as counted, are likeliest;
     `prompts` are the same choices prompt by prompt."""
-    found = [0.0] * count
-    value = _log_posterior(found, counted)
-    for _ in range(STEPS):
-        slope, curve = _slope_and_curve(found, counted)
-        step = [fsum(a * b for a, b in zip(row, slope, strict=True)) for row in inverse(curve)]
-        # The hill has one top; a step that overshoots it is halved.
-        while (there := _log_posterior([a + b for a, b in zip(found, step, strict=True)], counted)) < value:
-            step = [part / 2 for part in step]
+    told = Told(counted, count)
+    found, _ = told.climb([0.0] * count)
+    spread = inverse(told.slope_and_curve(found)[1])
+    return Strengths(found, spread, _among(found, counted, list(prompts), spread), told)
+
+
+class Told:
+    """All that choices say together: how often each was chosen, and how often it was chosen from which."""
+
+    def __init__(self, counted: Mapping[Stage, float], count: int):
+        self.chosen = [0.0] * count
+        self.pools: dict[tuple[int, ...], float] = defaultdict(float)
+        for (who, pool), weight in counted.items():
+            self.chosen[who] += weight
+            self.pools[pool] += weight
+
+    def climb(self, begin: list[float], tied: tuple[int, int] | None = None) -> tuple[list[float], float]:
+        """The top of the log posterior and its height; where two are `tied`, with the difference that they
+        begin with."""
+        found, value = begin, self.height(begin)
+        for _ in range(STEPS):
+            slope, curve = self.slope_and_curve(found)
+            if tied:
+                _merge(slope, curve, *tied)
+            step = [fsum(a * b for a, b in zip(row, slope, strict=True)) for row in inverse(curve)]
+            if tied:
+                step.insert(tied[0], step[tied[1] - (tied[1] > tied[0])])
+            # The hill has one top; a step that overshoots it is halved.
+            while (there := self.height([a + b for a, b in zip(found, step, strict=True)])) < value:
+                step = [part / 2 for part in step]
+                if max(map(abs, step)) < CLOSE_ENOUGH:
+                    break
+            found = [a + b for a, b in zip(found, step, strict=True)]
+            value = there
             if max(map(abs, step)) < CLOSE_ENOUGH:
                 break
-        found = [a + b for a, b in zip(found, step, strict=True)]
-        value = there
-        if max(map(abs, step)) < CLOSE_ENOUGH:
-            break
-    spread = inverse(_slope_and_curve(found, counted)[1])
-    return Strengths(found, spread, _among(found, counted, list(prompts), spread))
+        return found, value
+
+    def height(self, at: Sequence[float]) -> float:
+        """The log posterior."""
+        parts = [-PRIOR / 2 * each**2 for each in at]
+        parts += [many * each for many, each in zip(self.chosen, at, strict=True)]
+        for pool, weight in self.pools.items():
+            top = max(each for each, many in zip(at, pool, strict=True) if many)
+            odds = fsum(many * exp(each - top) for each, many in zip(at, pool, strict=True) if many)
+            parts.append(-weight * (top + log(odds)))
+        return fsum(parts)
+
+    def slope_and_curve(self, at: Sequence[float]) -> tuple[list[float], Matrix]:
+        """The gradient of the log posterior and the negative of its Hessian."""
+        slope = [many - PRIOR * each for many, each in zip(self.chosen, at, strict=True)]
+        curve = [[PRIOR * (i == j) for j in range(len(at))] for i in range(len(at))]
+        for pool, weight in self.pools.items():
+            shares = _shares(at, pool)
+            for i, share in enumerate(shares):
+                slope[i] -= weight * share
+                if share:
+                    curve[i][i] += weight * share
+                    for j, other in enumerate(shares):
+                        curve[i][j] -= weight * share * other
+        return slope, curve
+
+
+def _merge(slope: list[float], curve: Matrix, one: int, other: int) -> None:
+    """The two move as one: its row and column are the sums of theirs."""
+    slope[other] += slope[one]
+    curve[other] = [a + b for a, b in zip(curve[other], curve[one], strict=True)]
+    for row in curve:
+        row[other] += row[one]
+        del row[one]
+    del slope[one], curve[one]
 
 
 def _among(at: list[float], counted: Mapping[Stage, float], prompts: list[Mapping], spread: Matrix) -> Matrix:
@@ -98,31 +198,6 @@ def _shares(at: Sequence[float], pool: Sequence[int]) -> list[float]:
 def _slope(at: Sequence[float], stage: Stage) -> list[float]:
     chosen, pool = stage
     return [(i == chosen) - share for i, share in enumerate(_shares(at, pool))]
-
-
-def _log_posterior(at: Sequence[float], counted: Mapping[Stage, float]) -> float:
-    parts = [-PRIOR / 2 * each**2 for each in at]
-    for (chosen, pool), weight in counted.items():
-        top = max(each for each, many in zip(at, pool, strict=True) if many)
-        total = fsum(many * exp(each - top) for each, many in zip(at, pool, strict=True) if many)
-        parts.append(weight * (at[chosen] - top - log(total)))
-    return fsum(parts)
-
-
-def _slope_and_curve(at: Sequence[float], counted: Mapping[Stage, float]) -> tuple[list[float], Matrix]:
-    """The gradient of the log posterior and the negative of its Hessian."""
-    slope = [-PRIOR * each for each in at]
-    curve = [[PRIOR * (i == j) for j in range(len(at))] for i in range(len(at))]
-    for (chosen, pool), weight in counted.items():
-        shares = _shares(at, pool)
-        slope[chosen] += weight
-        for i, share in enumerate(shares):
-            slope[i] -= weight * share
-            if share:
-                curve[i][i] += weight * share
-                for j, other in enumerate(shares):
-                    curve[i][j] -= weight * share * other
-    return slope, curve
 
 
 def inverse(matrix: Matrix) -> Matrix:

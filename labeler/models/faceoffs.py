@@ -84,9 +84,11 @@ class FaceoffQuerySet(models.QuerySet["Faceoff"]):
         ranked = Ranking.objects.counted().filter(quintet__faceoff__isnull=False)
         counted = ranked.order_by().values_list("quintet__faceoff").annotate(Count("pk"), Max("pk"))
         now = {pk: f"{many} rankings, the last is {last}" for pk, many, last in counted}
-        found = [each for each in self.told().exclude(composed_at=None) if each.seen != now.get(each.pk, "")]
+        known = dict(self.exclude(composed_at=None).values_list("pk", "seen"))
+        other = {pk: now.get(pk, "") for pk, seen in known.items() if seen != now.get(pk, "")}
+        found = list(self.told().filter(pk__in=other))
         for each in found:
-            each.seen = now.get(each.pk, "")
+            each.seen = other[each.pk]
         return found
 
     def fallen(self) -> list[tuple["Faceoff", str]]:
@@ -95,10 +97,11 @@ class FaceoffQuerySet(models.QuerySet["Faceoff"]):
         return [(faceoff, words) for faceoff in found for words in faceoff.alarms.values()]
 
     def told(self) -> "FaceoffQuerySet":
-        """With what a page says of them."""
-        return self.select_related("project", "start", "shipped", "created_by").prefetch_related(
-            "contenders__checkpoint__run", "contenders__run"
-        )
+        """With what a page says of them; not with their runs' logs."""
+        heavy = [f"{run}__{name}" for run in ("run", "checkpoint__run") for name in ("log_tail", "cursors")]
+        contenders = Contender.objects.select_related("run", "checkpoint__run").defer(*heavy)
+        told = self.select_related("project", "start", "shipped", "before", "created_by", "round")
+        return told.prefetch_related(models.Prefetch("contenders", contenders))
 
 
 def with_start(project: Project, chosen: Iterable[Checkpoint]) -> tuple[Checkpoint, list[Checkpoint]]:
@@ -174,6 +177,11 @@ class Faceoff(models.Model):
     def checkpoints(self) -> list[Checkpoint]:
         """In their order, the starting model first."""
         return [each.checkpoint for each in self.contenders.all()]
+
+    @property
+    def said(self) -> dict:
+        """What people said when the worker last looked; what simulated labelers did where no person ranked."""
+        return self.found.get("people") or self.found.get("simulated") or {}
 
     @property
     def state(self) -> str:

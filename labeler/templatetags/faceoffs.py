@@ -5,7 +5,7 @@ from typing import Any
 from django import template
 
 from labeler.agreement.pictures import strip
-from labeler.models import Faceoff, Project, Run
+from labeler.models import Checkpoint, Faceoff, Project, Run
 from labeler.preferences import Row
 from labeler.templatetags.words import count, figure
 
@@ -34,6 +34,17 @@ def fallen(about: Run | Project, everywhere: bool = False) -> dict[str, Any]:
         newest = about.faceoffs.exclude(composed_at=None).order_by("-number").values("pk")[:1]
         faceoffs = faceoffs.filter(pk__in=newest, shipped=None)
     return {"fallen": faceoffs.fallen(), "everywhere": everywhere}
+
+
+@register.inclusion_tag("faceoffs/_liked.html")
+def liked(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What people said of a checkpoint, as the worker last saw it: in the newest face-off ranked."""
+    stood = Faceoff.objects.filter(contenders__checkpoint=checkpoint, found__has_key="people")
+    for faceoff in stood.select_related("project").order_by("-pk"):
+        for row in faceoff.found["people"]["rows"][1:]:
+            if row["checkpoint"] == checkpoint.pk:
+                return {"faceoff": faceoff, "row": row, "rankings": faceoff.found["people"]["rankings"]}
+    return {}
 
 
 @register.filter

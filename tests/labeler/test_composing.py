@@ -1,61 +1,21 @@
 """Quintets of several checkpoints' rollouts: all of them in each, in no telling order, once."""
 
-import json
 from collections import Counter
 
 import pytest
-import zstandard
 
 from labeler import composing, tasks
 from labeler.composing import chosen
 from labeler.follower import Follower
-from labeler.models import Checkpoint, Faceoff, Place, Prompt, Quintet, Round, Run
+from labeler.models import Checkpoint, Place, Prompt, Quintet, Run
+from tests.labeler.faced import launch, line, policies, sampled, write
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def checkpoints(project) -> list[Checkpoint]:
-    """The start, and three of one policy run."""
-    start = Checkpoint.objects.create(name="start", location="hub:a/b@main")
-    project.start = start
-    project.save()
-    run = project.runs.create(
-        kind="policy", state="finished", start=start, round=Round.objects.current(project)
-    )
-    made = [
-        Checkpoint.objects.create(
-            project=project, run=run, step=step, name=f"step {step}", location=f"{step}"
-        )
-        for step in (10, 20, 30)
-    ]
-    return [start, *made]
-
-
-def line(prompt: Prompt, group: int, text: str, finished: bool = True) -> dict:
-    about = {"prompt": prompt.content, "id": str(prompt.pk), "group": group, "tokens": []}
-    return about | {"rollout": text, "finished": finished}
-
-
-def write(run: Run, *lines: dict) -> None:
-    with (run.directory / "rollouts.jsonl.zst").open("ab") as file:
-        file.write(zstandard.compress("".join(json.dumps(each) + "\n" for each in lines).encode()))
-
-
-def sampled(faceoff: Faceoff, say=lambda name, number, time: f"{name} says {number}.{time}") -> None:
-    """As if every run had written its rollouts, `say(checkpoint, number of the prompt, which rollout)`."""
-    for contender in faceoff.contenders.select_related("run", "checkpoint"):
-        name, known = contender.checkpoint.name, Prompt.objects.in_bulk(faceoff.asked)
-        for number, pk in enumerate(faceoff.asked):
-            texts = [say(name, number, time) for time in range(contender.run.config["count"])]
-            write(contender.run, *(line(known[pk], number, text) for text in texts))
-        Run.objects.filter(pk=contender.run.pk).update(state="finished")
-
-
-def launch(project, chosen, quintets=6, prompts=6, by=None) -> Faceoff:
-    for number in range(prompts):
-        Prompt.objects.create(project=project, content=f"Joke {number}.")
-    return Faceoff.objects.launch(project, chosen, quintets, by)
+    return policies(project)
 
 
 def test_every_quintet_has_a_rollout_of_every_checkpoint(project, checkpoints):

@@ -92,10 +92,55 @@ def test_the_interval_is_as_wide_as_a_bootstrap_over_prompts():
 
 
 def test_a_few_prompts_that_all_say_the_same_do_not_make_it_sure():
-    """Their own spread is next to nothing; the curvature is not fooled by that."""
-    found = fitted(counted([([1, 2], [0, 1])] * 4, 2), 2)
+    """Their own spread is next to nothing; the likelihood is not fooled by that: 2 · 2 log 2 is no 3.84."""
+    found = fitted(counted([([1, 2], [0, 1])] * 2, 2), 2)
+    assert 0 < found.sure(0, 1) < WITHIN
+    low, high = found.between(0, 1)
+    assert low < 0 < high
+
+
+def test_forty_wins_of_forty_are_sure_though_the_top_is_flat():
+    """2 · 40 log 2 is 55.5, whose root is 7.4; by the curvature it would not be 3."""
+    found = fitted(counted([([1, 2], [0, 1])] * 40, 2), 2)
     value, error = found.apart(0, 1)
-    assert value < WITHIN * error
+    assert value / error < 3
+    assert found.sure(0, 1) == pytest.approx(7.3, abs=0.2) and found.sure(1, 0) == -found.sure(0, 1)
+    assert found.between(0, 1)[0] > log(8)
+
+
+def test_the_interval_is_where_another_optimizer_has_lost_as_much():
+    """The profile, slowly: the other strengths at their best for each difference of the two."""
+    chances = random.Random(8)
+    rankings = [(drawn([0.8, 0, -0.5], seats(n, 3), chances), seats(n, 3)) for n in range(15)]
+    together = sum(counted(rankings, 3), Counter())
+    found = fit(together, 3)
+
+    def height(at: list[float]) -> float:
+        total = -PRIOR / 2 * sum(each**2 for each in at)
+        for (who, pool), many in together.items():
+            total += many * (at[who] - log(sum(m * exp(s) for m, s in zip(pool, at, strict=True))))
+        return total
+
+    for end in found.between(0, 2):
+        best = minimize(lambda u, end=end: -height([u[0] + end, u[1], u[0]]), np.zeros(2)).fun
+        assert 2 * (height(found.at) + best) == pytest.approx(WITHIN**2, abs=0.05)
+
+
+def test_the_interval_is_wider_by_as_much_as_prompts_differ():
+    """The same rankings as of 30 prompts, five each, and as of 150."""
+    chances = random.Random(2)
+    prompts = []
+    for number in range(30):
+        taste = [0.0, chances.gauss(0.5, 1.5)]
+        seen = [(drawn(taste, seats(number, 2), chances), seats(number, 2)) for _ in range(5)]
+        prompts.append(sum(counted(seen, 2), Counter()))
+    together = sum(prompts, Counter())
+    alone, among = fit(together, 2), fit(together, 2, prompts)
+    wider = among.apart(0, 1)[1] / alone.apart(0, 1)[1]
+    assert wider > 1.3
+    assert among.sure(0, 1) == pytest.approx(alone.sure(0, 1) / wider)
+    (a, b), (c, d) = alone.between(0, 1), among.between(0, 1)
+    assert (d - c) / (b - a) == pytest.approx(wider, rel=0.05)
 
 
 def test_the_intervals_hold_what_they_promise():
@@ -103,8 +148,8 @@ def test_the_intervals_hold_what_they_promise():
     chances, true, held = random.Random(5), [0.0, 0.5, -0.4, 0.2], 0
     for _ in range(200):
         rankings = [(drawn(true, seats(number, 4), chances), seats(number, 4)) for number in range(40)]
-        value, error = fitted(counted(rankings, 4), 4).apart(1, 0)
-        held += abs(value - 0.5) <= WITHIN * error
+        low, high = fitted(counted(rankings, 4), 4).between(1, 0)
+        held += low <= 0.5 <= high
     assert 0.91 <= held / 200 <= 0.995
 
 
@@ -149,6 +194,5 @@ def test_with_as_many_quintets_as_estimated_60_to_40_is_told_apart_four_times_of
         for number in range(many):
             players = seats(number, checkpoints)
             rankings.append((drawn(true, players, chances), players))
-        value, error = fitted(counted(rankings, checkpoints), checkpoints).apart(0, 1)
-        seen += value > WITHIN * error
+        seen += fitted(counted(rankings, checkpoints), checkpoints).sure(0, 1) > WITHIN
     assert 0.72 <= seen / 250 <= 0.89
