@@ -234,6 +234,15 @@ def _read(quintets: list[Quintet], judge: Checkpoint, folder: Path) -> None:
     Quintet.objects.bulk_update(quintets, ["uncertainty", "scored_by"])
 
 
+def _try(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    """A dry pass for the launch form (preview.py): how fast the start writes and learns here."""
+    request.tell("the model is tried out")
+    options = {name: asked[name] for name in ("prompts", "max_new_tokens", "at_once", "train")}
+    folder = _folder(asked["checkpoint"])
+    said = warm.ask("try", checkpoint=str(folder), **options)
+    return {name: value for name, value in said.items() if name != "id"}
+
+
 def _harvest(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     """Look through what a policy run wrote. Nothing is sampled or scored: it has all been."""
     found = Harvest.objects.select_related("run", "project").get(pk=asked["harvest"])
@@ -256,7 +265,14 @@ def _harvest(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     return {"harvest": found.pk, "rollouts": looked.rollouts, "offered": offered}
 
 
-KINDS = {"compare": _compare, "sample": _sample, "score": _score, "order": _order, "harvest": _harvest}
+KINDS = {
+    "compare": _compare,
+    "sample": _sample,
+    "score": _score,
+    "order": _order,
+    "harvest": _harvest,
+    "try": _try,
+}
 
 
 def _folder(pk: int | None, run: Run | None = None) -> Path:

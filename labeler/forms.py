@@ -15,9 +15,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import slugify
 
-from labeler.models import Checkpoint, Dataset, Project, Ranking, Run, User
+from labeler.models import Checkpoint, Dataset, Project, Ranking, Request, Run, User
 from labeler.models.launching import LaunchedBefore
 from labeler.models.probes import Alarm
+from labeler.preview import Look, Preview
 from labeler.templatetags.words import count, plain
 from rlhf import config
 
@@ -66,7 +67,8 @@ class RunForm(forms.Form):
         preset: str = "",
         chosen: Mapping[str, Any] | None = None,
     ):
-        """`source`: a run to do again; `chosen`: inputs that a link to this page has picked already."""
+        """`source`: a run to do again; `chosen`: inputs that a link to this page has picked already, and of a
+        run that is done again the settings that are to be others (remedies.py)."""
         self.project, self.kind, self.settings = project, kind, _settings(project, kind)
         self.presets = [
             each | {"slug": slugify(each["name"])} for each in project.presets if each["kind"] == kind
@@ -75,7 +77,11 @@ class RunForm(forms.Form):
         self.config: config.Config | None = None
         self.before: LaunchedBefore | None = None  # an equal run, of which it is asked once
         self.own = project.run_defaults.get(kind, {})
-        picked = {name: chosen[name] for name in INPUTS[kind] if chosen and name in chosen}
+        finished = project.runs.filter(kind=kind, state=Run.State.FINISHED).order_by("-pk")
+        self.earlier = source or finished.first()
+        self.changed = {each.name for each in self.settings if chosen and each.name in chosen and source}
+        names = [*INPUTS[kind], *self.changed]
+        picked = {name: chosen[name] for name in names if chosen and name in chosen}
         super().__init__(data, initial=self._first_values(source) | picked, label_suffix="")
         for name in INPUTS[kind]:
             self.fields[name] = getattr(self, f"_{name}_field")()
@@ -179,9 +185,10 @@ class RunForm(forms.Form):
 
     @property
     def advanced_is_open(self) -> bool:
-        """A field that was refused, or that a preset set, must not hide."""
+        """A field that was refused, or that a preset or a link set, must not hide."""
         named = {field.name for field in self.advanced}
-        return bool(named & (set(self.errors) | set(self.preset["values"] if self.preset else ())))
+        set_by_others = self.changed | set(self.preset["values"] if self.preset else ())
+        return bool(named & (set(self.errors) | set_by_others))
 
     def missing(self) -> dict[str, str] | None:
         """What has to be there before such a run can be thought of, and the page that mends it."""
@@ -218,6 +225,9 @@ class RunForm(forms.Form):
             self._refuse(refused)
         if self.cleaned_data.get("dataset") == NOW and not self._lines():
             self.add_error("dataset", f"There is nothing to learn from: {self.supply()}.")
+        if not self.errors and (look := self._look()):
+            for block in look.preview().blocks:
+                self._refuse(block)
         return self.cleaned_data
 
     def launched(self, by: User) -> Run | None:
@@ -284,6 +294,33 @@ class RunForm(forms.Form):
         less = ", less those of prompts it learnt from" if made.unseen else ""
         return f"{count(self._lines(), 'ranking')} to measure on{less}"
 
+    # What it will take.
+
+    def preview(self) -> Preview | None:
+        """None while one of the values cannot be used."""
+        look = self._look()
+        return look.preview() if look else None
+
+    def try_out(self, by: User) -> None:
+        """Ask the worker for a dry pass, unless one is on its way."""
+        look = self._look()
+        question = look.question() if look else None
+        if look and question and not (look.found.tried and look.found.tried.is_live):
+            Request.objects.ask(self.project, Request.Kind.TRY, question, by)
+
+    def _look(self) -> Look | None:
+        made, refusals = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
+        if refusals:
+            return None
+        start, judge = (self._chosen(name) for name in ("start", "reward_model"))
+        return Look(self.project, made, start, judge, self._lines() if "dataset" in self.fields else 0)
+
+    def _chosen(self, name: str) -> Checkpoint | None:
+        if name not in self.fields:
+            return None
+        value = str(self[name].value() or "")
+        return self.fields[name].queryset.filter(pk=int(value) if value.isdecimal() else None).first()
+
     def differing(self) -> int:
         """How many settings are not what a run of this project starts from."""
         made, _ = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
@@ -292,11 +329,8 @@ class RunForm(forms.Form):
 
     def alarm(self) -> Alarm | None:
         """What the probes say of the chosen reward model, where a policy would be trained against it."""
-        if self.kind != Run.Kind.POLICY:
-            return None
-        chosen = str(self["reward_model"].value() or "")
-        judges = self.fields["reward_model"].queryset.filter(pk=int(chosen) if chosen.isdecimal() else None)
-        return Alarm.of(judges[0], self.project) if judges else None
+        judge = self._chosen("reward_model") if self.kind == Run.Kind.POLICY else None
+        return Alarm.of(judge, self.project) if judge else None
 
     def suggests(self) -> str:
         """Which of its checkpoints a reward model run will propose to use."""

@@ -18,7 +18,7 @@ from celery.signals import worker_ready
 from celery.worker import state as node
 from django.db import DatabaseError, connection
 
-from labeler import answers, composing
+from labeler import answers, capacity, composing
 from labeler.celery import HEARD, QUEUES, app, is_stopping
 from labeler.follower import Follower
 from labeler.intake.work import carry_out as carry_out_import
@@ -246,6 +246,11 @@ def begin_to_sweep(sender: Any, **_: Any) -> None:
 
 
 def _keep_sweeping(queues: set[str]) -> None:
+    if QUEUES["execute"] in queues:
+        try:
+            capacity.tell()
+        except OSError as error:
+            logger.warning("What this machine has could not be told: %s", error)
     while not is_stopping():
         try:
             sweep(queues)

@@ -8,6 +8,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,6 +68,8 @@ PREFIXES = (
     ),
 )
 PATIENCE = 60.0  # seconds: for a step to end, and for the checkpoint after it
+FULL = 4_000_000  # bytes: less is no room for a result, a log and a status
+ROOM = "Delete runs that nobody needs, or move the home to a larger disk."
 MEMORY = "Compute fewer at once, take a smaller model, or give the machine more memory."
 
 
@@ -169,6 +172,8 @@ class Trainer:
     def how_it_ended(self) -> tuple[str, str]:
         """The reason in words, and the remedy, where it left no result that says so itself."""
         said = self._last_words()
+        if shutil.disk_usage(self.directory).free < FULL:  # then a trainer cannot write why it failed, either
+            return f"The disk is full{said}.", ROOM
         if self.status == -signal.SIGKILL:
             return f"It was killed, probably because the machine ran out of memory{said}.", MEMORY
         if self.was_killed:

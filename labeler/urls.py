@@ -77,11 +77,14 @@ urlpatterns = [
     path("runs/<int:pk>/", runs.run, name="run"),
     path("runs/<int:pk>/live/", runs.live, name="run_live"),
     path("runs/<int:pk>/steps/", runs.steps, name="run_steps"),
+    path("runs/queue/", runs.queue, name="run_queue"),
     path("runs/<int:pk>/cancel/", runs.cancel, name="run_cancel"),
+    path("runs/new/<slug:slug>/<str:kind>/try/", runs.try_out, name="run_try"),
     path("runs/<int:pk>/compare/", runs.compare, name="run_compare"),
     path("review/<slug:slug>/", review.review, name="review"),
     path("review/<slug:slug>/<int:pk>/", review.quintet, name="review_quintet"),
     path("review/<slug:slug>/<int:pk>/settle/", review.settle, name="review_settle"),
+    path("runs/<int:pk>/front/", runs.front, name="run_front"),
     path(
         "review/<slug:slug>/<int:pk>/rankings/<int:ranking>/return/", review.send_back, name="review_return"
     ),

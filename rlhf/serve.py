@@ -4,6 +4,8 @@
         -> {"id", "rollouts": [[{"text", "tokens", "finished"}]]}
     {"id", "op": "score", "checkpoint", "items": [{"prompt", "rollouts": […]}]}
         -> {"id", "rewards": [[…]], "scores": [[…]]}, and of an ensemble "spreads": [[…]]
+    {"id", "op": "try", "checkpoint", "prompts": […], "max_new_tokens", "at_once", "train"}
+        -> {"id", "device", "loading", "sampled", "trained", …}: seconds, and tokens a second (rlhf.tryout)
     {"id", "op": "unload"} -> {"id", "unloaded": n}
     anything else, and whatever goes wrong -> {"id", "error", "remedy"}
 
@@ -26,7 +28,7 @@ from typing import Any, TextIO
 
 import torch
 
-from rlhf import checkpoint, data
+from rlhf import checkpoint, data, tryout
 from rlhf.config import Refused
 from rlhf.reward_model import RewardModel, spread
 from rlhf.sample import fitted, sample
@@ -149,11 +151,22 @@ def _score(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
     return told | {"spreads": [spread(each).tolist() for each in members]} if model.count > 1 else told
 
 
+def _try(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
+    longest = _number(request, "max_new_tokens", 256, 1, LONGEST)
+    at_once = _number(request, "at_once", 1, 1, 4096)
+    prompts = [_prompt({"prompt": each}) for each in _list(request, "prompts")]
+    began = time.perf_counter()
+    model, tokenizer = shelf.policy(_text(request, "checkpoint"))
+    loading = time.perf_counter() - began
+    found = tryout.measure(model, tokenizer, prompts, longest, at_once, bool(request.get("train")))
+    return {"device": checkpoint.describe(shelf.device), "loading": loading, **found}
+
+
 def _unload(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
     return {"unloaded": shelf.unload()}
 
 
-OPERATIONS = {"sample": _sample, "score": _score, "unload": _unload}
+OPERATIONS = {"sample": _sample, "score": _score, "try": _try, "unload": _unload}
 
 
 def _number(request: dict[str, Any], name: str, default: Any, low: float, high: float) -> Any:

@@ -16,6 +16,7 @@ from labeler.models.probes import Alarm, Probe
 from labeler.models.projects import Project
 from labeler.models.prompts import Prompt
 from labeler.models.quintets import FEWEST, MOST
+from labeler.models.rankings import Ranking
 from labeler.models.rounds import Round
 from rlhf import config, data
 from rlhf.config import Refused
@@ -60,6 +61,8 @@ class Launching(models.QuerySet["Run"]):
         What is not given is chosen: the project's start, its newest reward model, all of its prompts, and a
         dataset frozen now. What the run learns from is fixed here, not when a worker comes to it. `again`:
         though an equal run is there, or though the one of this number is."""
+        from labeler.preview import Look  # it is built on these models
+
         defaults = project.run_defaults.get(kind, {})
         wanted = {name: value for name, value in {**defaults, **values}.items() if name != "simulated"}
         needed = config.inputs(config.make(kind, {}).kind)
@@ -86,9 +89,13 @@ class Launching(models.QuerySet["Run"]):
         asked = list(project.prompts.all() if prompts is None else prompts) if "prompts" in needed else []
         if "prompts" in needed and not asked:
             raise Refused("prompts", "The project has no prompts yet: add some first.")
+        include = defaults.get("simulated", False) if simulated is None else simulated
+        lines = lines_of(project, kind, dataset, include) if "dataset" in needed else 0
+        foreseen = Look(project, made, start, reward_model, lines, asked).preview()
+        if foreseen.blocks:
+            raise foreseen.blocks[0]
         if "dataset" in needed and dataset is None:
             # Before the transaction of the run: a snapshot has one of its own.
-            include = defaults.get("simulated", False) if simulated is None else simulated
             dataset = self._frozen(project, kind, include, by)
         given: dict[str, Any] = {
             "kind": kind,
@@ -99,21 +106,22 @@ class Launching(models.QuerySet["Run"]):
             "dataset": dataset if "dataset" in needed else None,
         }
         written = [data.PromptLine(each.content, each.answer or None, str(each.pk)) for each in asked]
-        lines = {
+        files = {
             "prompts": list(map(data.as_line, written)),
             "probes": Probe.objects.lines(project) if kind in TRIED else [],
         }
         with transaction.atomic():
             # One launch of a project at a time, so that the second of two finds the first.
             Project.objects.select_for_update(no_key=True).get(pk=project.pk)
-            given["fingerprint"] = fingerprint(given, lines)
+            given["fingerprint"] = fingerprint(given, files)
             twin = self._twin(project, given["fingerprint"])
             if twin and again is not True and again != twin.pk:
                 raise LaunchedBefore(twin)
             round = self._round(project, kind, reward_model)
             run = self.create(project=project, round=round, created_by=by, **given)
-            run.keep_inputs(lines)
+            run.keep_inputs(files)
             transaction.on_commit(run.ring, robust=True)
+        run.foreseen = foreseen
         return run
 
     def _twin(self, project: Project, fingerprint: str) -> "Run | None":
@@ -159,6 +167,16 @@ class Launching(models.QuerySet["Run"]):
             return datasets.freeze(project, datasets.Query(simulated=simulated), by)
         except datasets.NothingToFreeze as nothing:
             raise Refused("dataset", str(nothing)) from None
+
+
+def lines_of(project: Project, kind: str, dataset: Dataset | None, simulated: bool) -> int:
+    """How many a run learns from, or is measured on: of a dataset that may not be frozen yet."""
+    if dataset:
+        return dataset.lines
+    if kind == "sft":
+        return project.demonstrations.all().counted().count()
+    found = Ranking.objects.filter(quintet__project=project).counted()
+    return (found if simulated else found.by_people()).count()
 
 
 def fingerprint(given: Mapping[str, Any], lines: Mapping[str, list[dict[str, Any]]]) -> str:

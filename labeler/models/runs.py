@@ -5,11 +5,12 @@ Here is what may happen to the row, and what the run directory is given. What it
 in launching.py; its process, and the lines that it writes, are the matter of tasks.py and follower.py."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models, transaction
@@ -30,9 +31,15 @@ from labeler.models.rankings import Ranking
 from labeler.models.rounds import Round
 from rlhf import config, data
 
+if TYPE_CHECKING:
+    from labeler.preview import Preview
+
 LEASE = timedelta(seconds=45)
 TRIES = 3  # attempts that may die one after the other without having saved a checkpoint
 PAUSE = timedelta(hours=1)  # after a rollouts run that failed, before another is launched by itself
+
+
+logger = logging.getLogger(__name__)
 
 
 class FencedOff(Exception):
@@ -102,7 +109,11 @@ class RunQuerySet(Launching):
                 return None
             # Another seed each time, or a prompt's second quintet would be its first one again.
             seed = {"seed": project.runs.filter(kind=Run.Kind.ROLLOUTS).count()}
-            return self.launch(project, Run.Kind.ROLLOUTS, seed, None, prompts=chosen, again=True)
+            try:
+                return self.launch(project, Run.Kind.ROLLOUTS, seed, None, prompts=chosen, again=True)
+            except config.Refused as refused:
+                logger.warning("No rollouts are sampled for %s: %s", project.slug, refused.message)
+                return None
 
     def _short(self, project: Project) -> int:
         """How many quintets must be sampled, so that as many wait as the project wants."""
@@ -191,6 +202,7 @@ class Run(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     objects = RunQuerySet.as_manager()
+    foreseen: "Preview | None" = None  # what was said of it as it was launched; not kept
 
     class Meta:
         ordering = ["-pk"]

@@ -28,6 +28,14 @@ SIGNS = {
 # What a step of such a run is called, where it is no update of a model.
 STEPS = {"rollouts": "portion"}
 # A running run's lease is renewed by its worker; what has run out for this long is nobody's at the moment.
+# What a run says it is at before its first step, and how a page calls it.
+START_UP = (
+    ((), "in the queue"),
+    (("", "starting"), "taken by the worker"),
+    (("downloading",), "downloading the model"),
+    (("loading",), "loading"),
+    (("sampling", "measuring", "training"), "first step"),
+)
 PATIENCE = timedelta(seconds=5)
 
 
@@ -90,16 +98,43 @@ def sentence(run: Run) -> str:
 
 
 def _waiting(run: Run) -> str:
-    ahead = Run.objects.live().filter(pk__lt=run.pk).count()
+    ahead = _before(run)
     return f"waiting behind {count(ahead, 'run')}" if ahead else "waiting for the worker to take it"
 
 
 def _busy_with(run: Run) -> list[str]:
+def _before(run: Run) -> int:
+    """How many run or are to run before it."""
+    waiting = list(Run.objects.claimable().in_turn().values_list("pk", flat=True))
+    running = Run.objects.live().exclude(pk__in=waiting).count()
+    return running + (waiting.index(run.pk) if run.pk in waiting else 0)
+
+
     """The phase once steps are being made is worth a word only where it is not training itself."""
     return [run.phase] if run.step and run.phase and run.phase != "training" else []
 
 
 @register.filter
+@register.filter
+def phases(run: Run) -> list[dict[str, str]]:
+    """The way to the first step, while a run is on it: what is past, what is now, what comes."""
+    if run.state == Run.State.QUEUED:
+        now = 0
+    elif run.state != Run.State.RUNNING or run.step:
+        return []
+    else:
+        now = next((place for place, (known, _) in enumerate(START_UP) if run.phase in known), 1)
+    shown = [
+        (place, words)
+        for place, (known, words) in enumerate(START_UP)
+        if "downloading" not in known or place == now or (run.start and run.start.is_hub)
+    ]
+    states = {True: "past", False: "next"}
+    return [
+        {"words": words, "state": "now" if place == now else states[place < now]} for place, words in shown
+    ]
+
+
 def outcome(run: Run) -> str:
     """One line for a list: what came of it."""
     if run.state == Run.State.FAILED:

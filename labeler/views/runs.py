@@ -7,6 +7,7 @@ import csv
 from typing import Any
 from urllib.parse import urlencode
 
+from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -14,8 +15,8 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from labeler import disagreements
-from labeler.access import admin_required
+from labeler import disagreements, queueing, remedies
+from labeler.access import admin_required, staff_required
 from labeler.charts import charts, strip
 from labeler.forms import RunForm
 from labeler.models import Checkpoint, Evaluation, Project, Request, Run
@@ -71,6 +72,39 @@ def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
     context["missing"] = None if request.htmx else form.missing()
     template = "runs/new.html#sums" if request.htmx and request.method == "GET" else "runs/new.html"
     return render(request, template, context, status=422 if form.is_bound and sent is request.POST else 200)
+
+
+@admin_required
+@require_POST
+def try_out(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
+    """Have the worker try for some seconds what the form describes, to know how long it would take."""
+    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
+    if kind not in config.KINDS:
+        raise Http404
+    form = RunForm(project, kind, request.POST)
+    form.try_out(request.user)
+    context = {"project": project, "kind": kind, "form": form, "title": words.TITLES[kind], "missing": None}
+    return render(request, "runs/new.html#sums" if request.htmx else "runs/new.html", context)
+
+
+@admin_required
+@require_safe
+def queue(request: HttpRequest) -> HttpResponse:
+    """What runs and what waits, of all projects, in the order in which it is taken. Of a project that one
+    does not run, only that something is there."""
+    mine = set(Project.objects.run_by(request.user).values_list("pk", flat=True))
+    live = Run.objects.live().select_related("project", "start", "reward_model", "dataset", "created_by")
+    context = {"lines": queueing.lines(live, mine), "staff": request.user.is_staff}
+    return render(request, "runs/queue.html#lines" if request.htmx else "runs/queue.html", context)
+
+
+@staff_required
+@require_POST
+def front(request: HttpRequest, pk: int) -> HttpResponse:
+    run = get_object_or_404(seen_by(request), pk=pk)
+    if not run.move_to_front(request.user):
+        messages.info(request, f"{words.title(run)} does not wait any more.")
+    return redirect("run_queue")
 
 
 @admin_required
@@ -137,6 +171,8 @@ def _csv(run: Run) -> HttpResponse:
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     run = get_object_or_404(seen_by(request), pk=pk)
     run.cancel(request.user)
+    if request.POST.get("from") == "queue":
+        return redirect("run_queue")
     return _news(request, run) if request.htmx else redirect("run", pk)
 
 
@@ -229,6 +265,7 @@ def _shown(run: Run) -> dict[str, Any]:
         "made": run.checkpoints.order_by("-step"),
         "suggested": run.checkpoints.filter(suggested=True).first(),
         "next": _next_steps(run),
+        "remedy": remedies.of(run),
         "evaluation": Evaluation.objects.filter(run=run).first(),
         "last_words": "\n".join(run.log_tail.splitlines()[-12:]),
     }

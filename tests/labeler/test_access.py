@@ -37,6 +37,7 @@ ADMINS = {
     *("members", "member_add", "member_role", "member_pause", "member_exclude", "member_remove"),
     *("project_edit", "audit", "prompts", "prompts_add", "prompt_delete"),
     *("runs", "run_new", "run", "run_live", "run_steps", "run_cancel", "run_compare"),
+    *("run_queue", "run_try"),
     *("checkpoints", "checkpoint", "checkpoint_order", "evaluation", "evaluation_file"),
     *("datasets", "dataset_export", "dataset", "dataset_file"),
     *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
@@ -46,9 +47,9 @@ ADMINS = {
     *("faceoffs", "faceoff_new", "faceoff", "faceoff_stop", "faceoff_again", "faceoff_ship"),
     *("harvests", "harvest_look", "harvest_decide"),
 }
-STAFF = {"project_new", "person_active"}
+STAFF = {"project_new", "person_active", "run_front"}
 # What they name, where it is not the thing of the address's first segment.
-GLOBAL = {"people", "invite", "runs", "checkpoints", "project_new"}
+GLOBAL = {"people", "invite", "runs", "run_queue", "checkpoints", "project_new"}
 
 PEOPLE = ["anonymous", "stranger", "labeler", "reviewer", "admin", "staff"]
 GROUPS = (OPEN, SIGNED_IN, MEMBERS, REVIEWERS, ADMINS, STAFF)
