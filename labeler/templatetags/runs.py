@@ -27,7 +27,6 @@ SIGNS = {
 }
 # What a step of such a run is called, where it is no update of a model.
 STEPS = {"rollouts": "portion"}
-# A running run's lease is renewed by its worker; what has run out for this long is nobody's at the moment.
 # What a run says it is at before its first step, and how a page calls it.
 START_UP = (
     ((), "in the queue"),
@@ -36,6 +35,7 @@ START_UP = (
     (("loading",), "loading"),
     (("sampling", "measuring", "training"), "first step"),
 )
+# A running run's lease is renewed by its worker; what has run out for this long is nobody's at the moment.
 PATIENCE = timedelta(seconds=5)
 
 
@@ -102,7 +102,6 @@ def _waiting(run: Run) -> str:
     return f"waiting behind {count(ahead, 'run')}" if ahead else "waiting for the worker to take it"
 
 
-def _busy_with(run: Run) -> list[str]:
 def _before(run: Run) -> int:
     """How many run or are to run before it."""
     waiting = list(Run.objects.claimable().in_turn().values_list("pk", flat=True))
@@ -110,11 +109,11 @@ def _before(run: Run) -> int:
     return running + (waiting.index(run.pk) if run.pk in waiting else 0)
 
 
+def _busy_with(run: Run) -> list[str]:
     """The phase once steps are being made is worth a word only where it is not training itself."""
     return [run.phase] if run.step and run.phase and run.phase != "training" else []
 
 
-@register.filter
 @register.filter
 def phases(run: Run) -> list[dict[str, str]]:
     """The way to the first step, while a run is on it: what is past, what is now, what comes."""
@@ -135,6 +134,7 @@ def phases(run: Run) -> list[dict[str, str]]:
     ]
 
 
+@register.filter
 def outcome(run: Run) -> str:
     """One line for a list: what came of it."""
     if run.state == Run.State.FAILED:
