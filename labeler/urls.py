@@ -24,6 +24,7 @@ from labeler.views import (
     review,
     rounds,
     runs,
+    steps,
 )
 
 urlpatterns = [
@@ -85,6 +86,9 @@ urlpatterns = [
     path("review/<slug:slug>/", review.review, name="review"),
     path("review/<slug:slug>/<int:pk>/", review.quintet, name="review_quintet"),
     path("review/<slug:slug>/<int:pk>/settle/", review.settle, name="review_settle"),
+    path("steps/<int:pk>/", steps.steps, name="steps"),
+    path("steps/<int:pk>/<int:number>/", steps.step, name="step"),
+    path("steps/<int:pk>/<int:number>/send/", steps.send, name="step_send"),
     path(
         "review/<slug:slug>/<int:pk>/rankings/<int:ranking>/return/", review.send_back, name="review_return"
     ),

@@ -54,15 +54,18 @@ class LineFile:
         self.path = path
         self.compressed = path.suffix == ".zst"
 
-    def append(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Add whole lines: a reader never sees half of what one call wrote, save after a crash."""
+    def append(self, lines: Sequence[dict[str, Any]]) -> list[int]:
+        """Add whole lines: a reader never sees half of what one call wrote, save after a crash. Where they
+        begin in the file and how many bytes they take."""
         block = "".join(data.dumps(line) + "\n" for line in lines).encode()
         if self.compressed:
             import zstandard
 
             block = zstandard.compress(block)
         with open(self.path, "ab", buffering=0) as file:
+            at = file.seek(0, os.SEEK_END)
             file.write(block)
+        return [at, len(block)]
 
     @property
     def size(self) -> int:
@@ -91,6 +94,7 @@ class RunDirectory:
         self.terminal: TextIO | None = None
         self._stepping = False
         self._may_end_after = 0
+        self._kept: tuple[int, list[int]] | None = None  # the newest step with rollouts, and where they are
         self._began = time.monotonic()
 
     # In
@@ -136,8 +140,13 @@ class RunDirectory:
     # Out
 
     def step(self, step: int, **metrics: Any) -> None:
-        """One line of steps.jsonl. A metric that was not measured is left out, one that is None as well."""
+        """One line of steps.jsonl. A metric that was not measured is left out, one that is None as well.
+
+        With the place of its rollouts, where they were kept before it: whoever reads one step of
+        rollouts.jsonl.zst need not read the others."""
         known = {key: value for key, value in metrics.items() if value is not None}
+        if self._kept and self._kept[0] == step:
+            known["rollouts"] = self._kept[1]
         try:
             self.lines["steps.jsonl"].append([{"step": step, "seconds": round(self.seconds, 3), **known}])
         except ValueError:
@@ -170,8 +179,10 @@ class RunDirectory:
             raise self.lost(lines[0]["step"]) from None
 
     def rollouts(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Lines of rollouts.jsonl.zst, one frame per call."""
-        self.lines["rollouts.jsonl.zst"].append(lines)
+        """Lines of rollouts.jsonl.zst, one frame per call: those of a step in one call."""
+        place = self.lines["rollouts.jsonl.zst"].append(lines)
+        if lines and "step" in lines[0]:
+            self._kept = lines[0]["step"], place
 
     def leave(self, name: str, value: dict[str, Any]) -> None:
         """A whole file of the run that is there at once or not at all."""

@@ -32,6 +32,7 @@ from labeler.models import (
 )
 from labeler.urls import urlpatterns
 from rlhf import config
+from rlhf.run import LineFile
 from tests.browser import axe
 from tests.labeler import measured
 
@@ -70,6 +71,7 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
         "faceoff": _faced_off(project, run, labeler),
         "evaluation": _compared(project, judge),
         "run": run,
+        "step": run,
         "checkpoint": judge,
         "dataset": project.datasets.first(),
         "import": brought,
@@ -182,6 +184,8 @@ def _runs(project, admin) -> tuple[Run, Checkpoint]:
     after = policy.checkpoints.create(project=project, name="Step 9", step=9, location="y", suggested=True)
     answer = {"before": {"text": "Honk.", "score": 0.2}, "after": {"text": "Honk honk.", "score": 0.8}}
     items = {"items": [{"prompt": "Joke?", **answer}]}
+    policy.refresh_from_db()
+    policy.steps.filter(step=1).update(metrics=stepped(policy))
     question = {"after": after.pk, "seed": 0}
     policy.requests.create(project=project, kind="compare", state="answered", question=question, answer=items)
     settings = config.as_dict(config.make("rollouts", {}))
@@ -197,6 +201,19 @@ def _finish(run: Run, steps: list[dict], **more) -> None:
         run.steps.create(step=number, metrics=metrics | {"seconds": number})
     ended = {
         "state": "finished",
+def stepped(run: Run) -> dict:
+    """The first step's metrics, with the place of two rollouts that the run wrote in it."""
+    said = {"reward": 0.5, "score": 0.6, "parts": {"model": 0.7, "kl": -0.2}, "advantage": 0.1}
+    said |= {"kl": [0.0, 2.5, -0.7], "step": 1, "group": 0, "prompt": "Joke?", "tokens": [1, 2, 3], "pieces": ["Honk", "\n honk", ""]}
+    lines = [
+        said | {"index": index, "rollout": f"Honk {index}.", "trained": True, "finished": index == 0}
+        for index in range(2)
+    ]
+    run.directory.mkdir(parents=True, exist_ok=True)
+    place = LineFile(run.directory / "rollouts.jsonl.zst").append(lines)
+    return {"reward": 0.5, "kl": 0.1, "seconds": 1, "rollouts": place}
+
+
         "step": len(steps),
         "total": len(steps),
         "started_at": now,

@@ -38,6 +38,7 @@ ADMINS = {
     *("project_edit", "audit", "prompts", "prompts_add", "prompt_delete"),
     *("runs", "run_new", "run", "run_live", "run_steps", "run_cancel", "run_compare"),
     *("run_queue", "run_try"),
+    *("steps", "step", "step_send"),
     *("checkpoints", "checkpoint", "checkpoint_order", "evaluation", "evaluation_file"),
     *("datasets", "dataset_export", "dataset", "dataset_file"),
     *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
@@ -71,6 +72,7 @@ def numbers(project, compose, admin, labeler) -> dict:
     skip = Skip.objects.create(quintet=skipped, labeler=labeler, reason="unclear")
     run = project.runs.create(kind="policy")
     tiny = Checkpoint.objects.create(
+    run.steps.create(step=1, metrics={})
         project=project, run=run, name="Tiny", location="demo/checkpoint", step=1
     )
     judge = Checkpoint.objects.create(project=project, kind="reward", name="Judge", location="judge")
@@ -98,6 +100,7 @@ def numbers(project, compose, admin, labeler) -> dict:
         "runs": run.pk,
         "checkpoints": tiny.pk,
         "checkpoint_order": judge.pk,
+        "steps": run.pk,
         "evaluations": measured.pk,
         "datasets": datasets.freeze(project).pk,
         "prompts": project.prompts.create(content="One that nobody answered.").pk,

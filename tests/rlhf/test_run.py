@@ -71,6 +71,28 @@ def test_rollouts_are_one_frame_per_append_and_a_cut_leaves_whole_frames(run):
         assert [json.loads(line)["index"] for line in file] == [1, 2, 4]
 
 
+def test_a_step_tells_where_its_rollouts_are_also_after_the_files_were_cut_back(run, policy_folder):
+    def at(step):
+        (line,) = [each for each in read(run.path / "steps.jsonl") if each["step"] == step]
+        begin, length = line["rollouts"]
+        frame = (run.path / "rollouts.jsonl.zst").read_bytes()[begin : begin + length]
+        return [json.loads(each)["text"] for each in zstandard.decompress(frame).splitlines()]
+
+    for step in (1, 2, 3):
+        run.rollouts([{"step": step, "text": f"the rollout of {step}" * step}])
+        run.step(step, loss=1.0)
+        if step == 2:
+            save(run, 2, policy_folder)
+    assert at(3) == ["the rollout of 3" * 3]
+    again = RunDirectory(run.path)
+    again.resume()
+    again.rollouts([{"step": 3, "text": "another"}])
+    again.step(3, loss=1.0)
+    again.step(4, loss=1.0)
+    assert (at(1), at(3)) == (["the rollout of 1"], ["another"])
+    assert "rollouts" not in read(run.path / "steps.jsonl")[-1]
+
+
 def test_a_step_leaves_out_what_was_not_measured_and_keeps_the_status_current(run):
     run.tell("training", total=9, device="cpu (1 thread)")
     run.step(4, loss=0.5, held_out_loss=None)
