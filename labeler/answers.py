@@ -18,7 +18,7 @@ from typing import Any
 
 from django.db import DatabaseError, connection, transaction
 
-from labeler import harvest
+from labeler import harvest, simulated
 from labeler.celery import is_stopping
 from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request, Run
 from labeler.trainer import MEMORY, kill_group, spawn
@@ -265,12 +265,29 @@ def _harvest(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     return {"harvest": found.pk, "rollouts": looked.rollouts, "offered": offered}
 
 
+def _simulate(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    """Simulated labelers rank what waits, in a project where an admin has switched them in."""
+    request.project.refresh_from_db(fields=["simulated_labelers"])
+    if not request.project.simulated_labelers:
+        raise Unanswerable("Simulated labelers are switched off in this project.", "Switch them in.")
+    try:
+        told = simulated.rank(
+            request.project, request.tell, lambda: is_stopping() or Request.objects.others_wait()
+        )
+    except simulated.NobodyToRank as nobody:
+        raise Unanswerable(str(nobody), "Give that person another name.") from nobody
+    if told["left"]:
+        raise Later(f"simulated labelers have made {told['ranked']:,} rankings; others come first")
+    return told
+
+
 KINDS = {
     "compare": _compare,
     "sample": _sample,
     "score": _score,
     "order": _order,
     "harvest": _harvest,
+    "simulate": _simulate,
     "try": _try,
 }
 

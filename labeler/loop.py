@@ -182,7 +182,10 @@ class Standing:
     def _sample_anew(self) -> Step:
         """A later round begins with what the one before came to."""
         suggested = self.policy.checkpoints.filter(suggested=True).first() if self.policy else None
-        url = self._new(Run.Kind.ROLLOUTS) + (f"?start={suggested.pk}" if suggested else "")
+        start = self.project.start
+        shipped = bool(self.policy and start and start.run_id == self.policy.pk)
+        chosen = f"?start={suggested.pk}" if suggested and not shipped else ""
+        url = self._new(Run.Kind.ROLLOUTS) + chosen
         ask = "Let people rank what the new policy writes, and what fools the reward model"
         said = f"Nothing is in {self.round} yet. {ask}"
         return Step(

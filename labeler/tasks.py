@@ -18,7 +18,7 @@ from celery.signals import worker_ready
 from celery.worker import state as node
 from django.db import DatabaseError, connection
 
-from labeler import answers, capacity, composing
+from labeler import answers, backbone, capacity, composing
 from labeler.celery import HEARD, QUEUES, app, is_stopping
 from labeler.follower import Follower
 from labeler.intake.work import carry_out as carry_out_import
@@ -96,6 +96,7 @@ def execute(run_id: int) -> None:
         request.ring()
     if run.contenders.exists():
         composing.attend()
+    backbone.attend()
 
 
 def carry_out(run: Run, trainer: Trainer, lease: Lease) -> None:
@@ -263,8 +264,8 @@ def _keep_sweeping(queues: set[str]) -> None:
 
 def sweep(queues: set[str]) -> None:
     """Ring for every row of these queues that waits, its message lost or its worker dead; then look at the
-    face-offs, and bring what was ranked into the sums of agreement. A node that is busy does none of it: who
-    is idle does it."""
+    face-offs, take rounds that run by themselves further, and bring what was ranked into the sums of
+    agreement. A node that is busy does none of it: who is idle does it."""
     if node.active_requests:
         return
     if QUEUES["answer"] in queues:
@@ -278,6 +279,7 @@ def sweep(queues: set[str]) -> None:
         for run in Run.objects.claimable().in_turn():
             run.ring()
     composing.attend()
+    backbone.attend()
     if StaleQuintet.objects.exists():
         from labeler.agreement.folding import fold_all  # with numpy, which nothing else here needs
 

@@ -53,6 +53,12 @@ class Ranking:
         return len(set(self.ranks)) > 1
 
     @property
+    def harvested(self) -> bool:
+        """Whether it says only that one rollout is nonsense, confirmed of a harvest: to be learnt from, but
+        no measure of how well a reward model knows what people prefer."""
+        return self.extra.get("purpose") == "harvest"
+
+    @property
     def finished(self) -> tuple[bool, ...]:
         """Which rollouts ended by themselves: all, unless the line's own “finished” tells of some cut off."""
         return _finished(self.extra.get("finished"), len(self.rollouts))

@@ -31,7 +31,7 @@ def measure(run: RunDirectory, config: EvaluationConfig) -> Outcome:
     run.tell("measuring", device=checkpoint.describe(device))
     dataset = run.input(config.dataset)
     rankings = data.rankings(dataset)
-    if not rankings:
+    if all(each.harvested for each in rankings):
         raise Failed("There are no rankings to measure on.", "Add some to the dataset.", "dataset")
     paths = [run.input(each) for each in (config.reward, config.against) if each]
     about: dict[str, Any] = {}
@@ -39,9 +39,10 @@ def measure(run: RunDirectory, config: EvaluationConfig) -> Outcome:
     if config.unseen:
         rankings, about["unseen"] = unseen(rankings, paths, [dataset, *(run.path / LEARNT).glob("*.jsonl")])
         known = about["unseen"]["known"]
-        if not rankings:
+        if all(each.harvested for each in rankings):
             raise Failed(*NONE_LEFT, "dataset")
     bank = probes.bank(rankings, run.path / probes.FILE)
+    rankings = [each for each in rankings if not each.harvested]
     told = []
     for path, apart in zip(paths, known, strict=True):
         model = RewardModel.load(path, device, config.max_tokens)

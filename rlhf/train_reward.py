@@ -169,13 +169,17 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
 
 
 def _split(judge: RewardModel, given: Sequence[Ranking], config: RewardConfig) -> tuple[Rankings, Rankings]:
-    """What is trained on and what is held out. A ranking of equals says nothing and is neither."""
+    """What is trained on and what is held out. A ranking of equals says nothing and is neither; what was
+    confirmed of a harvest is learnt from, and measures nothing."""
     telling = [ranking for ranking in given if ranking.teaches]
     if not telling:
         raise Failed("No ranking says that one rollout is better than another.", "Rank some more.", "dataset")
     examples = [judge.encode(each.prompt, each.rollouts, each.finished) for each in telling]
-    parts = data.split_by_prompt([ranking.prompt for ranking in telling], config.held_out, config.seed)
-    random.Random(config.seed).shuffle(parts[1])
+    prompts = [ranking.prompt for ranking in telling]
+    learnt, apart = data.split_by_prompt(prompts, config.held_out, config.seed)
+    apart = [number for number in apart if not telling[number].harvested]
+    random.Random(config.seed).shuffle(apart)
+    parts = (learnt, apart)
     taught, held = (Rankings([telling[n] for n in part], [examples[n] for n in part]) for part in parts)
     return taught, held
 
@@ -329,7 +333,7 @@ def _counts(given: Sequence[Ranking], taught: Rankings, held: Rankings) -> dict[
         "rankings": len(given),
         "trained_on": len(taught),
         "held_out": len(held),
-        "all_tied": len(given) - len(taught) - len(held),
+        "all_tied": sum(not ranking.teaches for ranking in given),
         "labelers": len({ranking.labeler for ranking in given}),
         "simulated": sum(ranking.simulated for ranking in given),
         "prompts_cut": sum(example.prompt_cut for example in examples),

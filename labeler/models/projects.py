@@ -138,6 +138,9 @@ class Project(models.Model):
         default=Fooled.WARN,
         help_text="What happens to a policy run whose reward model a probe fools.",
     )
+    simulated_labelers = models.BooleanField(
+        default=False, help_text="Programs with a hidden taste rank what waits, for the demo and research."
+    )
     # {"policy": {"steps": 90, …}, …}: what a new run of this project starts from instead of the default.
     run_defaults = models.JSONField(default=dict, blank=True)
     # [{"kind": "policy", "name": "Let it run off the cliff", "help": "…", "values": {"beta": 0}}, …]

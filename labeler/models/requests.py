@@ -79,6 +79,11 @@ class RequestQuerySet(models.QuerySet["Request"]):
             return waiting.latest("pk")
         return self.ask(project, Request.Kind.ORDER, question, by)
 
+    def ask_to_simulate(self, project: Project, by: User | None = None) -> "Request":
+        """Have the simulated labelers rank what waits; the question that is there already, where one is."""
+        asked = self.filter(project=project, kind=Request.Kind.SIMULATE, state__in=Request.LIVE).first()
+        return asked or self.ask(project, Request.Kind.SIMULATE, {}, by)
+
     def keep_ordered(self, project: Project) -> "Request | None":
         """The same by the newest reward model, in a project that wants it; after something new has come."""
         judge = Checkpoint.objects.judge_of(project)
@@ -110,6 +115,7 @@ class Request(models.Model):
         SCORE = "score"
         ORDER = "order"
         HARVEST = "harvest"
+        SIMULATE = "simulate"
         TRY = "try"
 
     class State(models.TextChoices):

@@ -36,6 +36,13 @@ class Round(models.Model):
     number = models.PositiveIntegerField()
     created_at = models.DateTimeField(auto_now_add=True)
     closed_at = models.DateTimeField(null=True, blank=True)
+    whole = models.BooleanField(
+        default=False, help_text="Launches stage after stage by itself, and stops where a person decides."
+    )
+    whole_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    halted = models.CharField(
+        max_length=500, blank=True, help_text="Why it does so no more, where nobody said so."
+    )
     # Kept by the database, like each labeler's contribution.
     wanted = models.IntegerField(default=0, editable=False, help_text="Places that are not closed.")
 
@@ -56,6 +63,39 @@ class Round(models.Model):
         super().save(*args, **kwargs)
 
     @transaction.atomic
+    def run_whole(self, by: User, on: bool) -> None:
+        """Launch stage after stage from now on; or no more. What runs goes on."""
+        Project.objects.select_for_update(no_key=True).get(pk=self.project_id)
+        if self.whole == on:
+            return
+        self.whole, self.whole_by, self.halted = on, by if on else None, ""
+        self.save(update_fields=["whole", "whole_by", "halted"])
+        how = "stage after stage by itself from now on" if on else "nothing by itself any more"
+        words, action = f"Round {self.number} launches {how}.", f"whole round {'on' if on else 'off'}"
+        AuditEntry.objects.write(by, self.project, action, words, round=self.number)
+
+    @transaction.atomic
+    def halt(self, because: str) -> None:
+        """Launch nothing more by itself: something has to be seen to first. The caller holds the project."""
+        self.whole, self.halted = False, because[:500]
+        self.save(update_fields=["whole", "halted"])
+        words = f"Round {self.number} launches nothing by itself any more: {because}"
+        AuditEntry.objects.write(None, self.project, "whole round halted", words[:500], round=self.number)
+
+    @transaction.atomic
+    def decide(self, stage: str, by: User, words: str, **about) -> None:
+        """Somebody has seen what a stage came to, and the next may begin. Decided twice is decided once."""
+        _, made = self.gates.get_or_create(stage=stage, defaults={"by": by, "about": about})
+        if made:
+            AuditEntry.objects.write(by, self.project, "gate passed", words[:500], round=self.number, **about)
+
+    @transaction.atomic
+    def take_back(self, stage: str, by: User) -> None:
+        if self.gates.filter(stage=stage).delete()[0]:
+            words = f"Round {self.number}: that “{stage}” is done is taken back."
+            AuditEntry.objects.write(by, self.project, "take back", words, round=self.number)
+
+    @transaction.atomic
     def close(self, by: User | None) -> "Round":
         """Serve it no longer and begin the next, which is returned. Raises RoundRefused."""
         Project.objects.select_for_update(no_key=True).get(pk=self.project_id)
@@ -63,8 +103,8 @@ class Round(models.Model):
             raise RoundRefused(f"Round {self.number} is closed already.")
         if not self.quintets.exists():
             raise RoundRefused(f"Nothing is in round {self.number} yet, so there is nothing to close.")
-        self.closed_at = timezone.now()
-        self.save(update_fields=["closed_at"])
+        self.closed_at, self.whole = timezone.now(), False
+        self.save(update_fields=["closed_at", "whole"])
         vacant = {"leased_until": None, "opened_at": None, "key": None, "shown": None, "draft": None}
         left = self._places().filter(done=False).vacant().update(done=True, labeler=None, **vacant)
         words = f"Round {self.number} closed; {left:,} of its places stay empty."
@@ -93,3 +133,25 @@ class Round(models.Model):
         from labeler.models.places import Place  # places are at quintets, which belong to rounds
 
         return Place.objects.filter(quintet__round=self, purpose="work")
+
+
+class Gate(models.Model):
+    """That a person has decided about a stage of a round, so that the next may begin."""
+
+    class Stage(models.TextChoices):
+        RANKING = "ranking", "enough is ranked"
+        REWARD = "reward", "the reward model will do"
+        POLICY = "policy", "the policy goes to the face-off"
+
+    round = models.ForeignKey(Round, models.CASCADE, related_name="gates")
+    stage = models.CharField(max_length=10, choices=Stage)
+    by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    about = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["round", "stage"], name="a_gate_once_a_round")]
+
+    def __str__(self) -> str:
+        return f"{self.round}: {self.get_stage_display()}"

@@ -1,6 +1,8 @@
-"""The rounds of a project: what is in each, what was made of it, and closing one. Admins of the project.
+"""The rounds of a project: where the open one stands, stage by stage, and what moves it on; what is in each,
+what was made of it, and closing one. Admins of the project.
 
-What closing means is said in labeler/models/rounds.py."""
+What closing means is said in labeler/models/rounds.py, what the stages are in labeler/stages.py, and what
+their buttons do in labeler/backbone.py."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -11,9 +13,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
+from labeler import backbone
 from labeler.access import admin_required
-from labeler.models import Place, Project, Purpose, Ranking, Round, Run
+from labeler.models import Faceoff, Place, Project, Purpose, Ranking, Request, Round, Run
+from labeler.models.faceoffs import FaceoffRefused
 from labeler.models.rounds import RoundRefused
+from labeler.stages import Backbone
+from rlhf.config import Refused
 
 
 @dataclass
@@ -28,6 +34,7 @@ class Contents:
     labelers: int = 0
     runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
     reopens: bool = False
+    shipped: list[Faceoff] = field(default_factory=list)
 
     @property
     def chain(self) -> list[tuple[str, list[Run]]]:
@@ -39,9 +46,69 @@ class Contents:
 @admin_required
 @require_safe
 def rounds(request: HttpRequest, slug: str) -> HttpResponse:
+    project = get_object_or_404(Project.objects.run_by(request.user).select_related("start"), slug=slug)
+    round = Round.objects.current(project)  # a new project has its first round as soon as somebody looks
+    round.project = project
+    asked = project.requests.filter(kind=Request.Kind.SIMULATE).first()
+    found = Backbone(round)
+    context = {
+        "project": project,
+        "round": round,
+        "stages": found.stages,
+        "now": found.now.name,
+        "simulating": asked,
+    }
+    context["live"] = (
+        round.whole
+        or bool(asked and asked.is_live)
+        or any(stage.state == "live" for stage in context["stages"])
+    )
+    if request.htmx:
+        return render(request, "rounds/rounds.html#backbone", context)
+    return render(request, "rounds/rounds.html", context | {"rounds": contents(project)})
+
+
+@admin_required
+@require_POST
+def go(request: HttpRequest, slug: str, number: int, stage: str) -> HttpResponse:
+    """Press a stage's button: launch it, or say that it has come to enough; `undo` takes that back."""
+    round = _round(request, slug, number)
+    try:
+        if "undo" in request.POST:
+            round.take_back(stage, request.user)
+        elif "pass" in request.POST:
+            backbone.decide(round, stage, request.user)
+        else:
+            messages.success(request, backbone.launch(round, stage, request.user))
+    except (backbone.NotNow, Refused, FaceoffRefused) as refused:
+        messages.error(request, str(refused))
+    return redirect("rounds", slug)
+
+
+@admin_required
+@require_POST
+def whole(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Let the round launch stage after stage by itself; or (`off`) no more."""
+    round, on = _round(request, slug, number), "off" not in request.POST
+    if round.closed_at:
+        messages.error(request, f"Round {number} is closed.")
+    else:
+        round.run_whole(request.user, on)
+        if on:
+            backbone.advance(round)
+    return redirect("rounds", slug)
+
+
+@admin_required
+@require_POST
+def simulate(request: HttpRequest, slug: str) -> HttpResponse:
+    """Switch the simulated labelers in, which lets them rank what waits; or (`off`) out."""
     project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
-    Round.objects.current(project)  # a new project has its first round as soon as somebody looks
-    return render(request, "rounds/rounds.html", {"project": project, "rounds": contents(project)})
+    on = "off" not in request.POST
+    project.change(request.user, simulated_labelers=on)
+    if on:
+        Request.objects.ask_to_simulate(project, request.user)
+    return redirect("rounds", slug)
 
 
 @admin_required
@@ -99,6 +166,8 @@ def contents(project: Project) -> list[Contents]:
     for run in project.runs.filter(round__in=found).defer("log_tail", "cursors").order_by("-pk"):
         assert run.round_id
         found[run.round_id].runs[run.kind].append(run)
+    for faceoff in project.faceoffs.exclude(shipped=None).select_related("shipped").order_by("number"):
+        found[faceoff.round_id].shipped.append(faceoff)
     newest, *earlier = found.values()
     if earlier and not newest.quintets and not newest.runs:
         earlier[0].reopens = True

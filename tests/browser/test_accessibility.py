@@ -232,7 +232,7 @@ def addresses(world: dict[str, object], slug: str, user: User | None) -> Iterato
         noun = next((each for each in world if str(pattern.name).startswith(each)), "")
         given: dict[str, object] = {"slug": slug, "kind": "policy", "form": "ranked", "number": 1, "index": 0}
         given |= {"pk": getattr(world.get(noun), "pk", None), "token": world["token"], "ranking": 1}
-        given |= {"digest": "0" * 64}
+        given |= {"digest": "0" * 64, "stage": "ranking"}
         wanted = pattern.pattern.converters
         yield str(pattern.name), reverse(str(pattern.name), kwargs={name: given[name] for name in wanted})
 

@@ -135,7 +135,7 @@ def test_the_page_asks_no_more_of_the_database_as_rounds_grow(
     for _ in range(6):
         compose(2)
         Round.objects.current(project).close(None)
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(24):
         as_admin.get("/rounds/pelican-jokes/")
 
 
