@@ -81,7 +81,9 @@ def numbers(project, compose, admin, labeler) -> dict:
     measured.directory.mkdir(parents=True, exist_ok=True)
     Evaluation(run=measured).file.write_text("{}")
     faceoff = project.faceoffs.create(number=1, round=quintet.round, start=tiny, stopped_at=timezone.now())
-    faceoff.contenders.create(checkpoint=tiny, place=0)
+    later = Checkpoint.objects.create(project=project, run=run, name="Later", location="later", step=2)
+    for place, checkpoint in enumerate((tiny, later)):
+        faceoff.contenders.create(checkpoint=checkpoint, place=place)
     invitation, token = Invitation.objects.issue(admin, project=project)
     followed = project.runs.create(kind="reward")
     line = {"prompt": "Joke?", "rollouts": ["a", "b"], "ranks": [1, 2], "scores": [0.1, 0.9]}
