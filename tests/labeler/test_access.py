@@ -72,8 +72,8 @@ def numbers(project, compose, admin, labeler) -> dict:
     file.errors_file.write_text("Line 1: no prompt.")
     skip = Skip.objects.create(quintet=skipped, labeler=labeler, reason="unclear")
     run = project.runs.create(kind="policy")
-    tiny = Checkpoint.objects.create(
     run.steps.create(step=1, metrics={})
+    tiny = Checkpoint.objects.create(
         project=project, run=run, name="Tiny", location="demo/checkpoint", step=1
     )
     judge = Checkpoint.objects.create(project=project, kind="reward", name="Judge", location="judge")
@@ -102,9 +102,9 @@ def numbers(project, compose, admin, labeler) -> dict:
         "slug": project.slug,
         "number": 1,
         "runs": run.pk,
+        "steps": run.pk,
         "checkpoints": tiny.pk,
         "checkpoint_order": judge.pk,
-        "steps": run.pk,
         "evaluations": measured.pk,
         "datasets": datasets.freeze(project).pk,
         "prompts": project.prompts.create(content="One that nobody answered.").pk,
