@@ -218,6 +218,9 @@ class PolicyConfig(_Sampling):
     unfinished_reward: float = _setting(
         -1.0, "Reward when cut off", "What a rollout earns that did not end by itself.",
         -100, 100, advanced=True)
+    precision: str = _setting(
+        "auto", "Precision", "bf16 is faster on cards and new processors; auto takes it if little changes.",
+        choices=("auto", "fp32", "bf16"), advanced=True)
     micro_batch: int = _setting(
         64, "Rollouts at once", "Portions in which a step is computed; smaller ones need less memory.",
         1, 4096, advanced=True, unit="rollouts")
