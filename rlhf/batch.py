@@ -60,7 +60,6 @@ class PaddedRows:
     ends: Tensor
 
 
-Masks = Callable[[SharedRows], Any]  # what a model is given as its attention mask
 OfWindow = Callable[[int | None], Any]  # the mask of layers with such a window
 Form = Callable[[OfWindow], Any]  # those of all its layers, as the model takes them
 
@@ -144,20 +143,6 @@ def block_mask(rows: SharedRows, dtype: torch.dtype, window: int | None = None) 
         allowed &= rows.positions[:, :, None] - rows.positions[:, None, :] < window
     mask = torch.zeros(allowed.shape, dtype=dtype, device=rows.ids.device)
     return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
-
-
-def mask_forms(model: Any, dtype: torch.dtype | None = None) -> list[Masks]:
-    """The ways in which a model may take a mask over shared rows.
-
-    `dtype` is what attention computes in, where that is not the weights': the lowest number of the one may be
-    infinite in the other.
-    """
-    wanted = dtype or model.dtype
-
-    def masks(form: Form) -> Masks:
-        return lambda rows: form(lambda window: block_mask(rows, wanted, window))
-
-    return [masks(form) for form in forms(model)]
 
 
 def forms(model: Any) -> list[Form]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf import algorithms, checkpoint, data, guard, policy
+from rlhf import algorithms, checkpoint, data, guard, policy, precision
 from rlhf.algorithms import Lesson
 from rlhf.batch import Example
 from rlhf.config import PolicyConfig
@@ -132,6 +132,22 @@ class Stage:
     config: PolicyConfig
     memory: Memory
 
+    def of_the_start(self, prompts: Sequence[Group]) -> list[Example]:
+        """A few rollouts of the first prompts as the start writes them: the same in a resumed run."""
+        some = [group.prompt for group in prompts[:2]]
+        chances = [torch.Generator().manual_seed(number) for number in range(len(some))]
+        rollouts = sample(
+            self.start.model,
+            self.tokenizer,
+            some,
+            2,
+            self.config.max_new_tokens,
+            self.config.temperature,
+            chances,
+        )
+        tokens = [each.tokens for each in rollouts]
+        return [Example(prompt, tokens[2 * place : 2 * place + 2]) for place, prompt in enumerate(some)]
+
     def experience(self, prompts: Sequence[Group], step: int, count: int) -> Experience:
         """`count` rollouts for each of these prompts, with chances that follow from the step alone."""
         chances = random.Random(f"step {step} of {self.config.seed}")
@@ -156,15 +172,16 @@ class Stage:
         size, found = _prompts(most, count), []
         for first in range(0, len(asked), size):
             some = asked[first : first + size]
-            rollouts = sample(
-                self.model,
-                self.tokenizer,
-                [group.prompt for group, _ in some],
-                count,
-                self.config.max_new_tokens,
-                self.config.temperature,
-                [torch.Generator().manual_seed(seed) for _, seed in some],
-            )
+            with precision.computing(self.model, self.start.precision):
+                rollouts = sample(
+                    self.model,
+                    self.tokenizer,
+                    [group.prompt for group, _ in some],
+                    count,
+                    self.config.max_new_tokens,
+                    self.config.temperature,
+                    [torch.Generator().manual_seed(seed) for _, seed in some],
+                )
             found += [
                 replace(group, rollouts=rollouts[place * count : (place + 1) * count])
                 for place, (group, _) in enumerate(some)

@@ -5,14 +5,15 @@ A prompt is read once for all its rollouts where that is less work and the model
 and not assumed. Sampling is the matter of `rlhf.sample`, what is learnt that of `rlhf.algorithms`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf import adapters, batch, memory
+from rlhf import adapters, attention, batch, memory, precision
 from rlhf.batch import Example
 from rlhf.sample import keeps_logits
 
@@ -39,22 +40,28 @@ class _Places:
     token: Tensor  # [tokens]
 
 
+Way = Callable[[Sequence[Example]], Reading]
+
+
 class Reader:
     """Reads rollouts with a causal language model, at the temperature they were sampled at."""
 
     def __init__(self, model: PreTrainedModel, temperature: float = 1.0):
         self.model, self.temperature = model, temperature or 1.0
         self.keeps_logits = keeps_logits(model)
-        self._masks: batch.Masks | None = None
+        self.precision = "fp32"
+        self._way: Way | None = None
         self._settled = False
 
     def read(self, examples: Sequence[Example]) -> Reading:
         """One forward pass, with gradients where they are asked for; tokens example by example, in order."""
         if not self._settled and any(self.worth_sharing(each) for each in examples):
             self.settle(examples)
-        if self._masks is not None and all(self.worth_sharing(each) for each in examples):
-            return self._shared(examples, self._masks)
-        return self._padded(examples)
+        way = self._padded
+        if self._way is not None and all(self.worth_sharing(each) for each in examples):
+            way = self._way
+        with precision.computing(self.model, self.precision):
+            return way(examples)
 
     @torch.no_grad()
     def log_probs(self, examples: Sequence[Example], at_once: int) -> Tensor:
@@ -72,15 +79,15 @@ class Reader:
         """Try shared rows on the longest of these examples, and keep them only if they change no number."""
         longest = sorted(examples, key=lambda each: each.tokens)[-2:]
         expected = self._padded(longest).log_probs
-        for masks in batch.mask_forms(self.model):
+        for way in self._ways():
             try:
-                found = self._shared(longest, masks).log_probs
+                found = way(longest).log_probs
             except UNABLE as error:
                 if memory.ran_out(error):
                     raise
                 continue
             if bool((found - expected).abs().max() <= ROUNDING * (1 + expected.abs().max())):
-                self._masks = masks
+                self._way = way
                 break
         self._settled = True
 
@@ -91,7 +98,36 @@ class Reader:
         apart = sum((prompt + length) * (each_token + prompt + length) for length in rollouts)
         return example.tokens * (each_token + example.tokens) < apart
 
-    def _shared(self, examples: Sequence[Example], masks: batch.Masks) -> Reading:
+    def _ways(self) -> Iterator[Way]:
+        """The ways to share rows, the fastest first, each set up by the time it is given."""
+        if attention.possible(self.model) and self.keeps_logits:
+            self.model.set_attn_implementation(attention.NAME)  # which takes any mask as it did before
+            for form in batch.forms(self.model):
+                yield partial(self._packed, form=form)
+        for form in batch.forms(self.model):
+            yield partial(self._shared, form=form)
+
+    def _packed(self, examples: Sequence[Example], form: batch.Form) -> Reading:
+        row, device = batch.packed_row(examples), self.model.device
+        attended_in = precision.attended_in(self.model)
+        mask = form(lambda window: attention.layout(examples, attended_in, device, window))
+        foretold, token, start = [], [], 0
+        for example in examples:
+            last, start = start + len(example.prompt) - 1, start + len(example.prompt)
+            for rollout in example.rollouts:
+                foretold += [last, *range(start, start + len(rollout) - 1)]
+                token += rollout
+                start += len(rollout)
+        output = self.model(
+            input_ids=row.ids.to(device),
+            position_ids=row.positions.to(device),
+            attention_mask=mask,
+            use_cache=False,
+            logits_to_keep=self._tensor(foretold),
+        )
+        return token_log_probs(output.logits[0], self._tensor(token), self.temperature)
+
+    def _shared(self, examples: Sequence[Example], form: batch.Form) -> Reading:
         rows = batch.shared_rows(examples, 0)
         rows = batch.SharedRows(*(each.to(self.model.device) for each in vars(rows).values()))
         row, column, token = [], [], []
@@ -103,7 +139,9 @@ class Reader:
                 token += rollout
                 start += len(rollout)
         places = _Places(rows.ids, rows.positions, *map(self._tensor, (row, column, token)))
-        return self._read(places, masks(rows), min(len(each.prompt) for each in examples))
+        attended_in = precision.attended_in(self.model)
+        mask = form(lambda window: batch.block_mask(rows, attended_in, window))
+        return self._read(places, mask, min(len(each.prompt) for each in examples))
 
     def _padded(self, examples: Sequence[Example]) -> Reading:
         rows = batch.padded_rows(

@@ -32,7 +32,9 @@ def form(model: Any, alike: Callable[[Any, batch.Form], bool]) -> batch.Form | N
         model.set_attn_implementation(attention.NAME)
         for each in batch.forms(model):
             try:
-                if alike(model, each):
+                with torch.autocast(model.device.type, enabled=False):
+                    same = alike(model, each)
+                if same:
                     _forms[model] = each
                     return each
             except UNABLE:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf import adapters, algorithms, batch, checkpoint, data, guard, policy, processes
+from rlhf import adapters, algorithms, batch, checkpoint, data, guard, policy, precision, processes
 from rlhf.algorithms import Lesson
 from rlhf.batch import Example
 from rlhf.config import PolicyConfig
@@ -31,6 +31,7 @@ from rlhf.sample import fitted
 
 EXPECTED = 1e-3  # nats a token between sampling and training pass that rounding may come to in fp32
 DISAGREEMENT = 0.05  # and beyond this a model is not understood
+HALF_PRECISION = 10  # times as far apart they may be in bf16
 
 
 def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
@@ -53,6 +54,9 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
     judge = _judge(run, tokenizer, prompts, config, device)
     memory = Memory(run, min(config.micro_batch, config.prompts_per_step * config.rollouts_per_prompt))
     stage = Stage(model, tokenizer, start, judge, config, memory)
+    tried_on = stage.of_the_start(prompts)
+    reader.precision = start.precision = processes.agree(precision.chosen(config.precision, start, tried_on))
+    run.tell(run.phase, device=f"{checkpoint.describe(device)}, {start.precision}")
     lineage = run.lineage(config, base, reward={"sha256": checkpoint.fingerprint(run.input(config.reward))})
     limits = guard.Limits(config.crop_kl, config.crop_distinct, config.crop_entropy)
 
@@ -91,7 +95,7 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
             if update == 0:
                 entropy = found.entropy / sum(lived.lengths)
                 if step == 1:
-                    _agree(run, found.apart)
+                    _agree(run, found.apart, reader.precision)
             if bool(lesson.taught.any()):
                 norm = optimizer.step(learning_rate)
             if not math.isfinite(norm):
@@ -257,13 +261,17 @@ def _samples(stage: Stage, prompts: Sequence[Group], step: int) -> list[dict[str
     return stage.experience(shown, step=0, count=1).samples(step, stage.tokenizer) if shown else []
 
 
-def _agree(run: RunDirectory, apart: float) -> None:
+def _agree(run: RunDirectory, apart: float, computed_in: str) -> None:
     """Before any update, sampling and training pass must say the same of every token."""
     run.log(
         f"Sampling and training agree on every token's log-probability to {apart:.1e}."
-        + (f" More than {EXPECTED} is not mere rounding." if apart >= EXPECTED else "")
+        + (
+            f" More than {EXPECTED} is not mere rounding."
+            if apart >= EXPECTED and computed_in == "fp32"
+            else ""
+        )
     )
-    if not apart < DISAGREEMENT:
+    if not apart < DISAGREEMENT * (1 if computed_in == "fp32" else HALF_PRECISION):
         raise Failed(
             f"This model says other things when it writes than when it is trained, by up to {apart:.2g} nats "
             "a token: it would learn from what it did not say.",

@@ -59,7 +59,7 @@ def test_shared_rows_and_padded_rows_agree(kind):
     shared, padded = Reader(model), Reader(model)
     shared.worth_sharing, padded.worth_sharing = lambda example: True, lambda example: False
     one, other = shared.read(examples), padded.read(examples)
-    assert shared._masks is not None and padded._masks is None
+    assert shared._way is not None and padded._way is None
     assert torch.allclose(one.log_probs, other.log_probs, atol=2e-5)
     assert torch.allclose(one.entropies, other.entropies, atol=2e-5)
 
@@ -71,7 +71,7 @@ def test_a_model_that_cannot_share_a_row_is_found_out_by_trying(kind):
     tried, padded = Reader(model), Reader(model)
     tried.worth_sharing, padded.worth_sharing = lambda example: True, lambda example: False
     assert torch.equal(tried.read(examples).log_probs, padded.read(examples).log_probs)
-    assert tried._settled and tried._masks is None
+    assert tried._settled and tried._way is None
 
 
 def test_forgetting_the_temperature_would_be_seen():

@@ -67,6 +67,11 @@ def test_a_model_that_says_other_things_this_way_keeps_a_cache_for_each(monkeypa
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_it_is_tried_in_full_precision_whatever_is_written_in():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert isinstance(sampling.writer(tiny.model(), PROMPTS, 2, 4), sampling._Sharing)
+
+
 def test_one_rollout_a_prompt_shares_nothing():
     with torch.no_grad():
         assert isinstance(sampling.writer(tiny.model(), PROMPTS, 1, 4), sampling._Apart)
