@@ -57,7 +57,20 @@ def _policy(config: dict) -> list[dict[str, Any]]:
         ),
         chart("Length in tokens", series("length", "length")),
         chart("Rollouts that ended by themselves", series("finished", "finished", form="percent")),
+        *([_updates] if config.get("updates_per_batch", 1) > 1 and config.get("algorithm") != "best" else []),
+        *([_aimed(config["kl_target"])] if config.get("kl_target") else []),
     ]
+
+
+_updates = chart(
+    "How far the updates of a step go from the policy that wrote its rollouts",
+    series("clip_fraction", "tokens clipped", form="percent", range=[0, None]),
+    series("sampler_kl", "KL to the writer, nats a rollout (right)", "cool", axis="right", dash=True),
+)
+
+
+def _aimed(kl: float) -> dict[str, Any]:
+    return chart(f"β, which follows the KL to {kl:g} nats a rollout", series("beta", "β", exact=True))
 
 
 def _reward(config: dict) -> list[dict[str, Any]]:

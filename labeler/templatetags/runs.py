@@ -89,7 +89,7 @@ def sentence(run: Run) -> str:
         time = f"{duration(gone)} gone" + (f", {about(left)} left" if left is not None else "")
         return " · ".join([steps if run.step else run.phase or "starting", time, *_busy_with(run)])
     if run.state == Run.State.FINISHED:
-        made = run.total or run.step
+        made = run.step if run.result.get("stopped") else run.total or run.step
         return f"{count(made, noun)} in {duration(gone)}" if made else f"took {duration(gone)}"
     if not run.started_at:
         return run.reason or "ended before it was started"

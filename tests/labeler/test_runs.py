@@ -7,6 +7,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from labeler import charts
 from labeler.models import (
     Checkpoint,
     Dataset,
@@ -419,6 +420,26 @@ def test_what_a_run_says_is_escaped(as_admin, project):
     )
     said = page(as_admin, "run", run.pk)
     assert "<script>alert" not in said and "<img" not in said and "<b>p" not in said
+
+
+def test_a_run_that_ended_early_says_why_and_after_how_many_steps(as_admin, project, start):
+    because = "the KL to the start is 12.31 nats a rollout, above the limit of 12"
+    run = make(project, "policy", "finished", start=start, result={"stopped": because}, step=7)
+    page = as_admin.get(reverse("run", args=[run.pk])).content.decode()
+    assert f"<b>It ended before its last step</b>, because {because}." in page and "7 steps in" in page
+    other = make(project, "policy", "finished", start=start, result={"stopped": None})
+    assert "before its last step" not in as_admin.get(reverse("run", args=[other.pk])).content.decode()
+
+
+def test_a_run_of_several_updates_or_of_a_kl_to_aim_at_draws_them(project, start):
+    plain = make(project, "policy", "finished", start=start)
+    both = make(
+        project, "policy", "finished", {"updates_per_batch": 2, "kl_target": 8, "steps": 90}, start=start
+    )
+    drawn = [
+        {line["key"] for chart in charts.charts(run) for line in chart["series"]} for run in (plain, both)
+    ]
+    assert drawn[1] - drawn[0] == {"clip_fraction", "sampler_kl", "beta"}
 
 
 def test_a_finished_run_says_what_to_do_next(as_admin, project, reward_run, start):
