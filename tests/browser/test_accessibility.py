@@ -102,7 +102,13 @@ def _faced_off(project, run: Run, labeler: User) -> Faceoff:
     for prompt in Prompt.objects.filter(project=project)[:4]:
         wrote = [checkpoints[slot % 2] for slot in range(5)]
         quintet = Quintet.objects.compose(
-            project, Round.objects.current(project), prompt, ANSWERS, checkpoints=wrote, faceoff=faceoff, places=0
+            project,
+            Round.objects.current(project),
+            prompt,
+            ANSWERS,
+            checkpoints=wrote,
+            faceoff=faceoff,
+            places=0,
         )
         for who, ranks in ((labeler, [1, 2, 3, 4, 5]), (program, [5, 4, 3, 2, 1])):
             quintet.record_ranking(who, None, ranks)
@@ -178,14 +184,14 @@ def _runs(project, admin) -> tuple[Run, Checkpoint]:
     ]
     crop = {"step": 5, "rules": ["The entropy is at 40% of its start."], "checkpoint": ""}
     _finish(policy, steps, result={"crop": crop})
+    policy.refresh_from_db()
+    policy.steps.filter(step=1).update(metrics=stepped(policy))
     policy.samples.create(
         step=9, index=0, line={"prompt": "Joke?", "rollout": "Honk.", "score": 0.7, "kl": 1.0}
     )
     after = policy.checkpoints.create(project=project, name="Step 9", step=9, location="y", suggested=True)
     answer = {"before": {"text": "Honk.", "score": 0.2}, "after": {"text": "Honk honk.", "score": 0.8}}
     items = {"items": [{"prompt": "Joke?", **answer}]}
-    policy.refresh_from_db()
-    policy.steps.filter(step=1).update(metrics=stepped(policy))
     question = {"after": after.pk, "seed": 0}
     policy.requests.create(project=project, kind="compare", state="answered", question=question, answer=items)
     settings = config.as_dict(config.make("rollouts", {}))
@@ -195,12 +201,6 @@ def _runs(project, admin) -> tuple[Run, Checkpoint]:
     return policy, judge
 
 
-def _finish(run: Run, steps: list[dict], **more) -> None:
-    now = timezone.now()
-    for number, metrics in enumerate(steps, start=1):
-        run.steps.create(step=number, metrics=metrics | {"seconds": number})
-    ended = {
-        "state": "finished",
 def stepped(run: Run) -> dict:
     """The first step's metrics, with the place of two rollouts that the run wrote in it."""
     said = {"reward": 0.5, "score": 0.6, "parts": {"model": 0.7, "kl": -0.2}, "advantage": 0.1}
@@ -214,6 +214,12 @@ def stepped(run: Run) -> dict:
     return {"reward": 0.5, "kl": 0.1, "seconds": 1, "rollouts": place}
 
 
+def _finish(run: Run, steps: list[dict], **more) -> None:
+    now = timezone.now()
+    for number, metrics in enumerate(steps, start=1):
+        run.steps.create(step=number, metrics=metrics | {"seconds": number})
+    ended = {
+        "state": "finished",
         "step": len(steps),
         "total": len(steps),
         "started_at": now,
