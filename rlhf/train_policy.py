@@ -286,11 +286,13 @@ def _in_words(metrics: dict[str, Any]) -> str:
 
 
 def _suggestion(run: RunDirectory, crop: guard.Crop | None, last: str | None) -> dict[str, Any]:
-    """The crop, if there is one, and the checkpoint to look at first: the last one before it."""
+    """The crop, if there is one, and the checkpoint to look at first: the last one before its signs began."""
     if crop is None:
         return {"crop": None, "suggested": last}
     kept = sorted(path.name for path in (run.path / "checkpoints").glob("step-*"))
-    before = [f"checkpoints/{name}" for name in kept if int(name.removeprefix("step-")) <= crop.step]
+    # Signs are smoothed, so that they show about so many steps after what they are signs of.
+    latest = crop.step - guard.SMOOTHED
+    before = [f"checkpoints/{name}" for name in kept if int(name.removeprefix("step-")) <= latest]
     suggested = before[-1] if before else None
     return {
         "crop": {"step": crop.step, "rules": list(crop.rules), "checkpoint": suggested},

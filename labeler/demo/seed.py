@@ -9,6 +9,7 @@ from django.db import transaction
 
 from labeler import intake
 from labeler.demo import HERE
+from labeler.demo.recipe import RUN_DEFAULTS
 from labeler.models import Checkpoint, Project, Quintet, Round
 from labeler.models.checkpoints import link_or_copy, read_lineage
 from labeler.models.prompts import Prompt
@@ -23,29 +24,6 @@ GUIDELINES = """Put the joke first that you would tell a friend.
 - Word salad, or a sentence that falls apart, goes to the bottom.
 
 The model is tiny: it learnt from a few thousand jokes in two minutes. Be kind, but honest."""
-# What suits a model of 700,000 weights on a processor; the defaults are for models of a billion.
-RUN_DEFAULTS = {
-    "rollouts": {"max_new_tokens": 40},
-    "sft": {"learning_rate": 1e-3, "batch": 32, "micro_batch": 32, "max_new_tokens": 40},
-    "reward": {
-        "learning_rate": 1e-3,
-        "epochs": 4,
-        "batch": 16,
-        "micro_batch": 16,
-        "weight_decay": 0.05,
-        "simulated": True,
-    },
-    # β and the limits of the crop are those of docs/log.md: with β 0.1 all eight seeds held, with 0 all fell.
-    "policy": {
-        "steps": 90,
-        "learning_rate": 1e-3,
-        "max_new_tokens": 40,
-        "beta": 0.1,
-        "crop_kl": 12.0,
-        "crop_distinct": 0.35,
-        "crop_entropy": 0.1,
-    },
-}
 PRESETS = [
     {
         "kind": "policy",

@@ -12,7 +12,7 @@ import torch
 import zstandard
 from safetensors.torch import load_file, save_file
 
-from rlhf import checkpoint, config, train_policy
+from rlhf import checkpoint, config, guard, train_policy
 from rlhf.execute import FAILED, FINISHED, TRY_AGAIN, execute
 from rlhf.run import RunDirectory
 from tests.rlhf import tiny
@@ -318,8 +318,8 @@ def test_a_cancelled_run_ends_with_a_checkpoint_of_its_last_step(made, monkeypat
     assert result(path)["checkpoint"] == "checkpoints/step-000003"
 
 
-def test_a_crop_is_told_once_and_names_the_checkpoint_before_it(made):
-    path = made(steps=9, checkpoint_every=2, crop_kl=0.01, crop_distinct=0, crop_entropy=1, **FAST)
+def test_a_crop_is_told_once_and_names_the_checkpoint_before_its_signs_began(made):
+    path = made(steps=9, checkpoint_every=1, crop_kl=0.01, crop_distinct=0, crop_entropy=1, **FAST)
     execute(path)
     crops = [(line["step"], line["crop"]) for line in lines(path) if "crop" in line]
     assert len(crops) == 1
@@ -327,7 +327,8 @@ def test_a_crop_is_told_once_and_names_the_checkpoint_before_it(made):
     assert signs == ["kl", "entropy"]
     crop = result(path)["crop"]
     assert crop["step"] == step and len(crop["rules"]) == 2
-    assert crop["checkpoint"] == f"checkpoints/step-{step // 2 * 2:06d}" == result(path)["suggested"]
+    assert step > guard.SMOOTHED
+    assert crop["checkpoint"] == f"checkpoints/step-{step - guard.SMOOTHED:06d}" == result(path)["suggested"]
 
 
 def test_a_crop_before_any_checkpoint_suggests_none(made):
