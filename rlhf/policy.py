@@ -57,7 +57,7 @@ class Reader:
         """One forward pass, with gradients where they are asked for; tokens example by example, in order."""
         if not self._settled and any(self.worth_sharing(each) for each in examples):
             self.settle(examples)
-        way = self._padded
+        way: Way = self._padded
         if self._way is not None and all(self.worth_sharing(each) for each in examples):
             way = self._way
         with precision.computing(self.model, self.precision):

@@ -68,7 +68,8 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         if config.lora_rank:
             adapters.restore(model, resumed.tensors)
         done, metrics, last = resumed.step, resumed.metrics, str(resumed.path.relative_to(run.path))
-        beta, stopped, memory.at_once = (resumed.state[name] for name in ("beta", "stopped", "at_once"))
+        beta, stopped = resumed.state.get("beta", beta), resumed.state.get("stopped")
+        memory.at_once = resumed.state.get("at_once", memory.at_once)
     history = _history(run)
     crop = guard.crop(history, limits)
     _announce(run, config, judge, prompts)
@@ -118,7 +119,7 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
 
         # 7. What the next step begins with: β, and whether there is to be one.
         if config.kl_target:
-            beta = algorithms.adapted(beta, metrics["kl"], config.kl_target)
+            beta = algorithms.adapted(beta, lived.kl.mean().item(), config.kl_target)
         minutes = run.seconds / 60
         stopped = processes.agree(guard.ended(history, config.kl_limit, minutes, config.time_limit_minutes))
 

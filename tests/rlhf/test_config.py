@@ -118,3 +118,29 @@ def test_neither_config_nor_data_loads_torch():
     code = "import sys, rlhf.config, rlhf.data; print({'torch', 'transformers', 'django'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"
+
+
+def test_every_update_counts_towards_the_cap():
+    assert config.make("policy", {"steps": 250, "updates_per_batch": 2}).steps == 250
+    with pytest.raises(config.Refused, match="300 of 2 updates each were asked for") as refused:
+        config.make("policy", {"steps": 300, "updates_per_batch": 2})
+    assert refused.value.field == "steps" and "at most 500 steps, because" in refused.value.message
+
+
+def test_to_aim_at_a_kl_beta_has_to_begin_above_zero():
+    with pytest.raises(config.Refused, match="has to begin above 0") as refused:
+        config.make("policy", {"kl_target": 4, "beta": 0})
+    assert refused.value.field == "beta"
+
+
+@pytest.mark.parametrize(("former", "now"), [("leave-one-out", "rloo"), ("normalised", "grpo")])
+def test_a_config_of_before_there_were_algorithms_is_still_read(former, now, tmp_path):
+    values = config.as_dict(config.make("policy", {}))
+    del values["algorithm"]
+    (tmp_path / "config.json").write_text(json.dumps(values | {"advantage": former}))
+    assert config.read(tmp_path) == config.make("policy", {"algorithm": now})
+
+
+def test_an_algorithm_that_there_is_not_is_refused_by_name():
+    with pytest.raises(config.Refused, match="is one of rloo, grpo, best; “ppo” is not"):
+        config.make("policy", {"algorithm": "ppo"})

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from rlhf.guard import Limits, crop, distinct, signs
+from rlhf.guard import Limits, crop, distinct, ended, signs
 
 LIMITS = Limits(kl=2.0, distinct_2=0.5, entropy=0.6)
 
@@ -104,3 +104,24 @@ def test_distinct_counts_different_runs_of_tokens():
 def test_the_guard_knows_no_torch():
     code = "import sys, rlhf.guard; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def kls(*values):
+    return [{"step": number, "kl": kl} for number, kl in enumerate(values, 1)]
+
+
+def test_a_kl_limit_looks_at_the_mean_of_five_steps():
+    assert ended(kls(0, 0, 0, 0, 9), kl_limit=2, minutes=0, time_limit=0) is None
+    found = ended(kls(9, 0, 0, 2, 2, 7), kl_limit=2, minutes=0, time_limit=0)
+    assert found == "the KL to the start is 2.20 nats a rollout, above the limit of 2"
+    assert ended(kls(2, 2, 2, 2, 2), kl_limit=2, minutes=0, time_limit=0) is None
+    assert ended(kls(5), kl_limit=2, minutes=0, time_limit=0)
+
+
+def test_a_time_limit_ends_a_run_in_words():
+    assert ended(kls(0), kl_limit=0, minutes=29.9, time_limit=30) is None
+    assert ended(kls(0), kl_limit=0, minutes=30, time_limit=30) == "the time limit of 30 minutes is over"
+
+
+def test_without_limits_nothing_ends_a_run():
+    assert ended(kls(1e6), kl_limit=0, minutes=1e6, time_limit=0) is None

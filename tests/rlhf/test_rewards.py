@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from rlhf import checkpoint
 from rlhf.data import PromptLine
@@ -158,3 +160,38 @@ def test_a_reward_model_that_answers_nan_fails_the_run_and_names_the_sample(judg
 def test_a_verdict_is_the_sum_of_its_parts():
     verdict = Verdict({"model": 1.5, "length": -0.5})
     assert verdict.reward == 1.0 and verdict.score == pytest.approx(1 / (1 + math.exp(-1)))
+
+
+def test_templates_that_differ_in_some_prompts_only_are_found_out():
+    """Two templates that agree on a single turn, and not on what an assistant has said before."""
+    other = tiny.tokenizer()
+    other.chat_template = tiny.CHAT.replace(
+        "{{ message['content'] }}", "{% if message['role'] == 'user' %}{{ message['content'] }}{% endif %}"
+    )
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    assert same_tokens(WORDS, other) and not same_tokens(WORDS, other, ["A prompt.", turns])
+
+
+def test_a_prompt_that_the_reward_models_tokenizer_cannot_write_is_refused(judge):
+    narrow = only_ascii(judge)
+    with pytest.raises(Failed, match="has no tokens for a part of the prompt “Ein Pelikan übt") as failed:
+        ModelRewards(narrow, WORDS, unfinished=-1.0, prompts=["A joke.", "Ein Pelikan übt"])
+    assert failed.value.field == "reward"
+
+
+def test_a_rollout_that_it_cannot_write_is_scored_and_marked(judge):
+    scorer = ModelRewards(only_ascii(judge), WORDS, unfinished=-1.0)
+    assert scorer.by_text
+    found = scorer(groups("Ha.", "Übel."))
+    assert [[each.unknown for each in row] for row in found] == [[False, True], [False, True]]
+
+
+def only_ascii(judge):
+    """The same reward model with a tokenizer that knows plain letters alone."""
+    letters = {chr(code): 4 + code for code in range(32, 127)}
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "<unk>": 1, "<|end|>": 4} | letters, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    judge.tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<|end|>", pad_token="<pad>", unk_token="<unk>"
+    )
+    return judge
