@@ -40,6 +40,7 @@ def test_from_launch_to_shipping(page, new_page, sign_in, admin, labeler, projec
     page.goto(f"/runs/{after.run_id}/")
     page.get_by_role("link", name="Let people decide").click()
     expect(page.locator("#sums")).to_contain_text("59 quintets of 2 checkpoints")
+    page.wait_for_load_state()
     page.get_by_label("Quintets").fill("5")
     expect(page.locator("#sums")).to_contain_text("5 quintets of 2 checkpoints")
     page.get_by_role("button", name="Ask people").click()
