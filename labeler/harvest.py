@@ -5,8 +5,9 @@ A rollout is picked for one of three reasons, each held against what the same ru
 `far`: its reward is higher than nine of ten of those, and it is further from the start than the run's limit
 of KL. `repeats`: it repeats itself twice as much as was usual, and is rewarded no less. `marked`: it is like
 one that people marked as nonsense, and is rewarded no less. Two are alike where half of their runs of three
-words are the same, the prompt's own words taken out: so jokes of one template about two birds are. Of those
-that are alike the best rewarded one is offered, with how many there are.
+words are the same, or where they are of one template: as many words, seven of ten the same at the same place;
+the prompt's own words count as one. Of those that are alike the best rewarded one is offered, with how many
+there are.
 
 Left out: meaning. What is alike in sense and not in words is offered twice."""
 
@@ -29,6 +30,7 @@ HIGH = 0.9  # of the scores in the beginning are lower
 VARIETY = 0.5  # of the usual share of different pairs of tokens
 ALIKE = 0.5  # Jaccard, over runs of so many words
 WORDS = 3
+TEMPLATE = 0.7  # of the words at their places
 FEWEST_TOKENS = 4  # below which a text has nothing to repeat
 MOST = 60  # that one look offers
 BESIDE = 8  # ordinary rollouts that are kept for each prompt, from the beginning
@@ -142,39 +144,54 @@ def grouped(picked: list[Picked]) -> list[Picked]:
 
 
 class Alike:
-    """Texts, to find those that another is like, by the runs of words that they share."""
+    """Texts, to find those that another is like: by the runs of words that they share, or by template."""
 
     def __init__(self, texts: Iterable[tuple[str, str]] = ()):
         self.sizes: list[int] = []
+        self.templates: dict[int, list[tuple[int, list[str]]]] = defaultdict(list)
         self.holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for prompt, text in texts:
             self.add(prompt, text)
 
     def add(self, prompt: str, text: str) -> None:
-        runs = grams(prompt, text)
+        said, number = masked(prompt, text), len(self.sizes)
+        runs = grams(said)
         for each in runs:
-            self.holders[each].append(len(self.sizes))
+            self.holders[each].append(number)
         self.sizes.append(len(runs))
+        self.templates[len(said)].append((number, said))
 
     def find(self, prompt: str, text: str) -> int | None:
         """The number of the one that it is most like; None where it is like none."""
-        runs = grams(prompt, text)
+        said = masked(prompt, text)
+        runs = grams(said)
         shared = Counter(number for each in runs for number in self.holders.get(each, ()))
         best, best_share = None, ALIKE
         for number, both in shared.most_common():
             share = both / (len(runs) + self.sizes[number] - both)
             if share > best_share or (share == best_share and best is None):
                 best, best_share = number, share
-        return best
+        return best if best is not None else self._of_one_template(said)
+
+    def _of_one_template(self, said: list[str]) -> int | None:
+        for number, other in self.templates.get(len(said), ()):
+            same = sum(one == another for one, another in zip(said, other, strict=True))
+            if said and same >= TEMPLATE * len(said):
+                return number
+        return None
 
     def has(self, prompt: str, text: str) -> bool:
         return self.find(prompt, text) is not None
 
 
-def grams(prompt: str, text: str) -> Grams:
-    """Its runs of three words, with one sign for every word that the prompt has; a short text whole."""
+def masked(prompt: str, text: str) -> list[str]:
+    """Its words, with one sign for every one that the prompt has."""
     asked = set(_words(prompt))
-    said = ["·" if word in asked and len(word) > 3 else word for word in _words(text)]
+    return ["·" if word in asked and len(word) > 3 else word for word in _words(text)]
+
+
+def grams(said: list[str]) -> Grams:
+    """The runs of three words; those of a short text are all of it."""
     if len(said) < WORDS:
         return frozenset([tuple(said)])
     return frozenset(zip(*(said[start:] for start in range(WORDS)), strict=False))

@@ -165,15 +165,11 @@ class Backbone:
         measured = Evaluation.objects.filter(run=run).first()
         said = [str(judge)[0].upper() + str(judge)[1:]]
         if measured:
-            accuracy, people = measured.found["accuracy"], measured.found.get("people") or {}
-            if accuracy.get("value") is not None:
+            accuracy, claims = measured.found["accuracy"], measured.found.get("claims", [])
+            if accuracy.get("value") is not None and not claims:
                 right = figure(accuracy["value"], "percent")
                 said.append(f"Right on {right} of {count(accuracy['pairs'], 'held-out pair')}")
-            if people.get("value") is not None:
-                said.append(f"People agree with each other on {figure(people['value'], 'percent')}")
-            else:
-                said.append("How far people agree with each other is not known: no two ranked the same")
-            said += measured.found.get("claims", [])[:1]
+            said += [*claims[:1], _agreement(measured.found)]
         else:
             said.append("What it is worth was not measured")
         return [*said, Alarm.of(judge, self.project).words]
@@ -216,8 +212,10 @@ class Backbone:
             return Stage("faceoff", "live", ["Its checkpoints are writing"], links=links)
         if found.state == "stuck":
             return Stage("faceoff", "failed", ["One of its runs came to nothing"], links=links)
-        filled = f"{progress['filled']:,} of {count(progress['wanted'], 'place')} filled"
-        said = [filled, "Somebody ships the one that people like best"]
+        programs = Ranking.objects.work().filter(quintet__faceoff=found, simulated=True).count()
+        said = [f"{progress['filled']:,} of {count(progress['wanted'], 'place')} filled"]
+        said += [f"{programs:,} simulated rankings, counted apart"] if programs else []
+        said += ["Somebody ships the one that people like best"]
         share = round(100 * progress["filled"] / progress["wanted"]) if progress["wanted"] else None
         return Stage("faceoff", "wait", said, links=links, share=share)
 
@@ -257,6 +255,19 @@ def _came_to_nothing(run: Run | None) -> list[str]:
 
 def _links(run: Run | None) -> list[Link]:
     return [(f"Run {run.pk}", run_url(run))] if run else []
+
+
+def _agreement(found: dict[str, Any]) -> str:
+    """How far those agree who ranked what it was measured on: people, programs, or both."""
+    share, dataset = (found.get("people") or {}).get("value"), found.get("dataset") or {}
+    who, simulated = "people", dataset.get("simulated", 0)
+    if simulated:
+        who = (
+            "simulated labelers" if simulated == dataset.get("rankings") else "people and simulated labelers"
+        )
+    if share is None:
+        return f"How far {who} agree with each other is not known: no two ranked the same"
+    return f"{who.capitalize()} agree with each other on {figure(share, 'percent')}"
 
 
 def _passed(gate: Gate) -> str:

@@ -362,8 +362,9 @@ def scores(project: Project, newest: Probing | None) -> list[Score]:
             score.runs.append(look.run_id)
             score.rollouts += look.rollouts
             score.known += look.known
-    for find in project.finds.select_related("harvest").defer("others", "beside", "text"):
-        score = found[find.harvest.round_id]
+    for find in project.finds.select_related("harvest__round").defer("others", "beside", "text"):
+        round = find.harvest.round
+        score = found.setdefault(round.pk, Score(round))
         score.found += 1
         score.states[find.state] += 1
         tried = newest.tried.get(find.digest) if newest and find.state == Find.State.CONFIRMED else None

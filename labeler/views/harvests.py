@@ -92,8 +92,10 @@ def _said(page: Any, newest: Probing | None) -> list[dict[str, Any]]:
 @require_POST
 def look(request: HttpRequest, slug: str) -> HttpResponse:
     project = _project(request, slug)
-    run = get_object_or_404(Harvest.objects.harvestable(project), pk=_number(request.POST.get("run")))
+    run = Harvest.objects.harvestable(project).filter(pk=_number(request.POST.get("run"))).first()
     try:
+        if run is None:
+            raise NotHarvested("Only a policy run of this project that has ended can be looked through.")
         Harvest.objects.look_through(run, request.user)
     except NotHarvested as refused:
         messages.error(request, str(refused))

@@ -253,7 +253,7 @@ def test_a_ranking_of_five_gives_ten_pairs_and_simulated_ones_stay_out(ranked):
 
 def test_the_page_counts_people_and_simulated_labelers_apart(as_admin, ranked):
     counts = as_admin.get("/datasets/pelican-jokes/").context["counts"]
-    assert counts == {"lines": 2, "labelers": 1, "quintets": 2, "prompts": 2, "simulated": 1}
+    assert counts == {"lines": 2, "labelers": 1, "quintets": 2, "prompts": 2, "simulated": 1, "harvested": 0}
 
 
 @pytest.mark.parametrize("query, lines", [("", 2), ("?simulated=on", 3)])

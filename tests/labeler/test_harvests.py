@@ -158,6 +158,9 @@ def test_jokes_of_one_template_about_two_birds_are_alike():
     text = "Why is the {} so happy? Because it has the biggest bill of all."
     known = harvest.Alike([(about.format("pelican"), text.format("pelican"))])
     assert known.has(about.format("heron"), text.format("heron"))
+    assert known.has(
+        about.format("heron"), "Why is the heron so proud? Because it has the largest bill of all."
+    )
     assert not known.has(about.format("heron"), "Why did the heron leave the town? It had no boat.")
 
 
@@ -189,13 +192,10 @@ def test_only_an_ended_policy_run_against_a_reward_model_is_looked_through(as_ad
     run.save()
     with pytest.raises(NotHarvested, match="still at work"):
         Harvest.objects.look_through(run, admin)
-    assert as_admin.post(reverse("harvest_look", args=[project.slug]), {"run": run.pk}).status_code == 404
-    assert (
-        as_admin.post(
-            reverse("harvest_look", args=[project.slug]), {"run": run.reward_model.run_id}
-        ).status_code
-        == 404
-    )
+    for each in (run.pk, run.reward_model.run_id, 10**8, ""):
+        answer = as_admin.post(reverse("harvest_look", args=[project.slug]), {"run": each}, follow=True)
+        assert "Only a policy run of this project that has ended" in answer.content.decode()
+    assert not Harvest.objects.exists()
 
 
 def test_files_that_are_gone_are_said_to_be(as_admin, project, policy):
