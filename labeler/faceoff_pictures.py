@@ -8,9 +8,9 @@ from typing import Any
 from labeler.models import Run
 from labeler.preferences import Row
 
-WIDTH, HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 640, 300, 14, 44, 52, 16
+WIDTH, HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 460, 270, 14, 44, 46, 14
 POINTS = 160  # of a reward curve
-SMOOTH = 5  # steps to either side
+SMOOTH = 2  # steps to either side
 
 
 def strengths(rows: Sequence[Row]) -> dict[str, Any]:

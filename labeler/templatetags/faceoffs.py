@@ -23,15 +23,15 @@ STATES = {
 
 @register.inclusion_tag("faceoffs/_fallen.html")
 def fallen(about: Run | Project, everywhere: bool = False) -> dict[str, Any]:
-    """The alarms of a run; of a project those of its newest face-off, for as long as nothing is shipped by
-    it, or `everywhere` all of them."""
+    """The alarms of a run; of a project those of its newest face-off that was ranked, for as long as nothing
+    is shipped by it, or `everywhere` all of them."""
     if isinstance(about, Run):
         found = Faceoff.objects.filter(project=about.project_id).fallen()
         found = [(each, words) for each, words in found if each.alarms.get(str(about.pk)) == words]
         return {"fallen": found, "everywhere": False}
     faceoffs = about.faceoffs.all()
     if not everywhere:
-        newest = about.faceoffs.exclude(composed_at=None).order_by("-number").values("pk")[:1]
+        newest = about.faceoffs.exclude(found={}).order_by("-number").values("pk")[:1]
         faceoffs = faceoffs.filter(pk__in=newest, shipped=None)
     return {"fallen": faceoffs.fallen(), "everywhere": everywhere}
 
