@@ -49,7 +49,8 @@ def strengths(rows: Sequence[Row]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run(run: Run, start: Row, rows: list[Row]) -> dict[str, Any]:
+def _run(run: Run | None, start: Row, rows: list[Row]) -> dict[str, Any]:
+    assert run
     said = run.steps.order_by("step").values_list("step", "metrics__reward")
     steps = [(step, value) for step, value in said if value is not None]
     return {"run": run, "rows": [start, *rows], "steps": _thinned(_smoothed(steps))}

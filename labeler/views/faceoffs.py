@@ -148,8 +148,8 @@ def spread(run: Run) -> list[Checkpoint]:
 def _seconds(project: Project) -> float | None:
     """What a ranking by a person takes here, by the clock."""
     lately = Ranking.objects.work().by_people().filter(quintet__project=project, seconds__isnull=False)
-    took = list(lately.order_by("-pk").values_list("seconds", flat=True)[:LATELY])
-    return median(took) if took else None
+    took = lately.order_by("-pk").values_list("seconds", flat=True)[:LATELY]
+    return median(known) if (known := [each for each in took if each is not None]) else None
 
 
 @admin_required
