@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 SIGNS = ("kl", "distinct_2", "entropy")
 SMOOTHED = 5  # steps behind a smoothed value, never later ones
+BEHIND = 3  # steps by which a smoothed sign shows later than what it is a sign of
 START = 5  # steps whose mean is a series' start
 AGREEING = 2  # of the three signs
 

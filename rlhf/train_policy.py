@@ -291,8 +291,7 @@ def _suggestion(run: RunDirectory, crop: guard.Crop | None, last: str | None) ->
     if crop is None:
         return {"crop": None, "suggested": last}
     kept = sorted(path.name for path in (run.path / "checkpoints").glob("step-*"))
-    # Signs are smoothed, so that they show about so many steps after what they are signs of.
-    latest = crop.step - guard.SMOOTHED
+    latest = crop.step - guard.BEHIND
     before = [f"checkpoints/{name}" for name in kept if int(name.removeprefix("step-")) <= latest]
     suggested = before[-1] if before else None
     return {

@@ -327,8 +327,8 @@ def test_a_crop_is_told_once_and_names_the_checkpoint_before_its_signs_began(mad
     assert signs == ["kl", "entropy"]
     crop = result(path)["crop"]
     assert crop["step"] == step and len(crop["rules"]) == 2
-    assert step > guard.SMOOTHED
-    assert crop["checkpoint"] == f"checkpoints/step-{step - guard.SMOOTHED:06d}" == result(path)["suggested"]
+    assert step > guard.BEHIND
+    assert crop["checkpoint"] == f"checkpoints/step-{step - guard.BEHIND:06d}" == result(path)["suggested"]
 
 
 def test_a_crop_before_any_checkpoint_suggests_none(made):
