@@ -48,7 +48,7 @@ class Row:
 
 
 ROWS = {
-    "small": Row("5 M", 7, ("bf16", "defaults", "fp32")),
+    "small": Row("5 M", 5, ("bf16", "defaults")),
     "large": Row("50 M", 4, ("bf16",), ("auto",)),
 }
 

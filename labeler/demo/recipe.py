@@ -15,7 +15,7 @@ RUN_DEFAULTS = {
         "weight_decay": 0.05,
         "simulated": True,
     },
-    # β and the limits of the crop are those of docs/log.md: with β 0.1 all eight seeds held, with 0 all fell.
+    # β and the limits of the crop are those of docs/log.md: with β 0.1 all seeds held, with 0 all fell.
     "policy": {
         "steps": 90,
         "learning_rate": 1e-3,
