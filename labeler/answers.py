@@ -256,6 +256,7 @@ def _harvest(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
         found.limit,
         found.marked(),
         found.decided(),
+        found.answered(),
         tell=lambda read: request.tell(f"looked at {read:,} rollouts"),
     )
     with transaction.atomic():

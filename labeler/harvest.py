@@ -6,8 +6,8 @@ A rollout is picked for one of three reasons, each held against what the same ru
 of KL. `repeats`: it repeats itself twice as much as was usual, and is rewarded no less. `marked`: it is like
 one that people marked as nonsense, and is rewarded no less. Two are alike where half of their runs of three
 words are the same, or where they are of one template: as many words, seven of ten the same at the same place;
-the prompt's own words count as one. Of those that are alike the best rewarded one is offered, with how many
-there are.
+the prompt's own words count as one. Of those that are alike one is offered, with how many there are: the
+best rewarded one whose prompt has ordinary rollouts to put it beside, if there is such a one.
 
 Left out: meaning. What is alike in sense and not in words is offered twice."""
 
@@ -98,10 +98,12 @@ def look(
     limit: float,
     marked: Iterable[tuple[str, str]],
     decided: Iterable[tuple[str, str]],
+    answered: Iterable[str] = (),
     tell: Callable[[int], None] = lambda _: None,
 ) -> Looked:
     """Through the rollouts file of a run of so many steps. `marked` and `decided`: prompts and texts that
-    people marked as nonsense, and that they have decided about before."""
+    people marked as nonsense, and that they have decided about before. `answered`: prompts to which there
+    are ordinary rollouts already."""
     found = Looked(usual=Usual(max(1, round(BEGINNING * steps)), kl=limit))
     bad, ordinary, picked = Alike(marked), [], []
     for seen in _rollouts(path):
@@ -117,7 +119,7 @@ def look(
             seen.reasons = reasons
             picked.append(seen)
     found.picked = len(picked)
-    groups = grouped(picked)
+    groups = grouped(picked, {*answered, *(each.prompt for each in ordinary if each.finished)})
     known = Alike(decided)
     fresh = [each for each in groups if not known.has(each.prompt, each.text)]
     found.known = len(groups) - len(fresh)
@@ -126,10 +128,15 @@ def look(
     return found
 
 
-def grouped(picked: list[Picked]) -> list[Picked]:
-    """One of each group of rollouts that are alike, the best rewarded; the largest groups first."""
+def grouped(picked: list[Picked], answered: set[str]) -> list[Picked]:
+    """One of each group of rollouts that are alike: the best rewarded of those whose prompt has others to put
+    it beside, if there is one. The largest groups first."""
     leaders, first = Alike(), []
-    for seen in sorted(picked, key=lambda each: (-each.score, each.step, each.group, each.index)):
+
+    def order(each: Picked) -> tuple:
+        return each.prompt not in answered, -each.score, each.step, each.group, each.index
+
+    for seen in sorted(picked, key=order):
         like = leaders.find(seen.prompt, seen.text)
         if like is None:
             leaders.add(seen.prompt, seen.text)

@@ -105,6 +105,13 @@ class Harvest(models.Model):
         found = self.project.finds.select_related("prompt")
         return [(data.prompt_text(each.prompt.content), each.text) for each in found]
 
+    def answered(self) -> list[str]:
+        """The prompts to which the project has rollouts."""
+        prompts = self.project.prompts.filter(
+            models.Exists(Quintet.objects.filter(prompt=models.OuterRef("pk")))
+        )
+        return [data.prompt_text(content) for content in prompts.values_list("content", flat=True)]
+
     def keep(self, looked: Any, prompts: dict[str, int]) -> int:
         """Write down what a look (`labeler.harvest.Looked`) found. The caller holds the request. How many are
         offered; the same look twice offers the same."""

@@ -164,6 +164,20 @@ def test_jokes_of_one_template_about_two_birds_are_alike():
     assert not known.has(about.format("heron"), "Why did the heron leave the town? It had no boat.")
 
 
+def test_of_a_group_the_one_is_offered_that_can_be_put_beside_others(as_admin, project, policy):
+    run = policy("the the the the the the")
+    known = Prompt.objects.get(content=PROMPTS[1])
+    path = run.directory / "rollouts.jsonl.zst"
+    reader = zstandard.ZstdDecompressor().stream_reader(path.read_bytes(), read_across_frames=True)
+    lines = [json.loads(raw) for raw in reader.read().splitlines()]
+    for line in lines:  # to the pelican nothing ordinary was written, but the best rewarded find
+        if line["prompt"] == PROMPTS[0]:
+            line["finished"], line["score"] = False, min(1.0, line["score"] + 0.02)
+    path.write_bytes(zstandard.compress("".join(json.dumps(each) + "\n" for each in lines).encode()))
+    find = look(as_admin, run).finds.get()
+    assert (find.prompt, find.alike) == (known, 20) and len(find.companions()) == 4
+
+
 def test_what_was_found_before_is_not_offered_again_but_others_are(as_admin, policy):
     first = look(as_admin, policy("the the the the the the"))
     decide(as_admin, first.finds.get(), "confirm")
