@@ -8,20 +8,20 @@ from math import log
 from typing import Any
 
 from labeler.models import Run
-from labeler.templatetags.words import count, figure
+from labeler.templatetags.words import count, figure, plain
+from rlhf import config
 
 CHANCE_LISTWISE = log(120) / 4  # the mean stage of five rollouts in random order
 CHANCE_PAIRS = log(2)
 
 
 def series(key: str, label: str, ink: str = "accent", form: str = "number", **more: Any) -> dict[str, Any]:
-    """`measured`: at some steps only, drawn with points; `exact`: never smoothed; `range`: its axis."""
+    """`measured`: at some steps only, drawn with points; `exact`: never smoothed; `range`: its axis, which
+    is `left`, `right`, or its `own`, without numbers; `shown`: before anybody has chosen; `people`: it is no
+    metric of a step, but what people said of checkpoints, with intervals (`people`)."""
     found = {"key": key, "label": label, "ink": ink, "format": form, "axis": "left", "dash": False}
-    return (
-        found
-        | {"measured": False, "exact": False, "range": [0, 1] if form in ("share", "percent") else [0, None]}
-        | more
-    )
+    found |= {"measured": False, "exact": False, "shown": True, "people": False}
+    return found | {"range": [0, 1] if form in ("share", "percent") else [0, None]} | more
 
 
 def chart(
@@ -36,7 +36,7 @@ def charts(run: Run) -> list[dict[str, Any]]:
     return DRAWN[run.kind](run.config) if run.kind in DRAWN else []
 
 
-def _policy(config: dict) -> list[dict[str, Any]]:
+def _policy(given: dict) -> list[dict[str, Any]]:
     def limit(of: str, share: float | None) -> list[dict]:
         return (
             [{"of": of, "share": share, "label": f"limit, {100 * share:.0f} % of its start"}] if share else []
@@ -46,19 +46,25 @@ def _policy(config: dict) -> list[dict[str, Any]]:
         chart(
             "Reward, and how far it moved from the start to earn it",
             series("reward", "reward", form="share"),
+            series("people", "people", "good", "share", measured=True, people=True),
             series("kl", "KL (right)", "cool", axis="right", dash=True),
+            series("sqrt_kl", "√KL (right)", "cool", axis="right", shown=False),
+            series("distinct_2", "distinct-2", "plum", "share", shown=False),
+            series("finished", "finished", "teal", "percent", shown=False),
+            series("entropy", "entropy (its own scale)", "sand", axis="own", shown=False),
+            series("length", "length (its own scale)", "quiet", axis="own", shown=False),
             crop=True,
         ),
-        chart("Entropy", series("entropy", "entropy"), lines=limit("entropy", config.get("crop_entropy"))),
+        chart("Entropy", series("entropy", "entropy"), lines=limit("entropy", given.get("crop_entropy"))),
         chart(
             "Variety of token pairs",
             series("distinct_2", "distinct-2", form="share", range=[0, None]),
-            lines=limit("distinct_2", config.get("crop_distinct")),
+            lines=limit("distinct_2", given.get("crop_distinct")),
         ),
         chart("Length in tokens", series("length", "length")),
         chart("Rollouts that ended by themselves", series("finished", "finished", form="percent")),
-        *([_updates] if config.get("updates_per_batch", 1) > 1 and config.get("algorithm") != "best" else []),
-        *([_aimed(config["kl_target"])] if config.get("kl_target") else []),
+        *([_updates] if given.get("updates_per_batch", 1) > 1 and given.get("algorithm") != "best" else []),
+        *([_aimed(given["kl_target"])] if given.get("kl_target") else []),
     ]
 
 
@@ -73,8 +79,8 @@ def _aimed(kl: float) -> dict[str, Any]:
     return chart(f"β, which follows the KL to {kl:g} nats a rollout", series("beta", "β", exact=True))
 
 
-def _reward(config: dict) -> list[dict[str, Any]]:
-    pairs = config.get("loss") == "pairs"
+def _reward(given: dict) -> list[dict[str, Any]]:
+    pairs = given.get("loss") == "pairs"
     chance = {"value": CHANCE_PAIRS if pairs else CHANCE_LISTWISE, "label": "chance, among five"}
     return [
         chart(
@@ -94,7 +100,7 @@ def _reward(config: dict) -> list[dict[str, Any]]:
     ]
 
 
-def _sft(config: dict) -> list[dict[str, Any]]:
+def _sft(given: dict) -> list[dict[str, Any]]:
     return [
         chart(
             "Loss on the demonstrations it learns from, and on those held out",
@@ -107,6 +113,33 @@ def _sft(config: dict) -> list[dict[str, Any]]:
 
 
 DRAWN = {"policy": _policy, "reward": _reward, "sft": _sft}
+
+
+def people(run: Run) -> dict[str, Any]:
+    """How often people rank its checkpoints above the starting model's rollouts, with 95 % intervals, of the
+    newest face-off in which each was; of simulated labelers only where no person was asked. The start is even
+    with itself."""
+    found: dict[int, dict[str, Any]] = {}
+    steps = dict(run.checkpoints.values_list("pk", "step"))
+    whose = run.project.faceoffs.filter(contenders__checkpoint__run=run).distinct().order_by("-number")
+    asked = list(whose.values_list("found", flat=True))
+    by = "people" if any("people" in each for each in asked) else "simulated"
+    for said in (each[by] for each in asked if by in each):
+        for row in said["rows"]:
+            step = 0 if row["checkpoint"] == run.start_id else steps.get(row["checkpoint"])
+            if step is not None and step not in found:
+                kept = {name: row[name] for name in ("share", "low", "high")}
+                found[step] = {"step": step, "people": kept.pop("share"), **kept}
+    return {"by": by, "points": [found[step] for step in sorted(found)]}
+
+
+def differing(run: Run, other: Run) -> str:
+    """In which settings another run of this kind differs, as a few words: `β 0, Steps 90`."""
+    named = {each.name: each.label for each in config.settings(run.kind)}
+    apart = [name for name in named if run.config.get(name) != other.config.get(name)]
+    said = [f"{named[name]} {plain(other.config.get(name))}" for name in apart[:3]]
+    return ", ".join(said) + (" …" if len(apart) > 3 else "")
+
 
 # What stands above the charts: key, label, form.
 STRIP = {

@@ -86,12 +86,12 @@ urlpatterns = [
     path("runs/<int:pk>/cancel/", runs.cancel, name="run_cancel"),
     path("runs/<int:pk>/front/", runs.front, name="run_front"),
     path("runs/<int:pk>/compare/", runs.compare, name="run_compare"),
-    path("review/<slug:slug>/", review.review, name="review"),
-    path("review/<slug:slug>/<int:pk>/", review.quintet, name="review_quintet"),
-    path("review/<slug:slug>/<int:pk>/settle/", review.settle, name="review_settle"),
     path("steps/<int:pk>/", steps.steps, name="steps"),
     path("steps/<int:pk>/<int:number>/", steps.step, name="step"),
     path("steps/<int:pk>/<int:number>/send/", steps.send, name="step_send"),
+    path("review/<slug:slug>/", review.review, name="review"),
+    path("review/<slug:slug>/<int:pk>/", review.quintet, name="review_quintet"),
+    path("review/<slug:slug>/<int:pk>/settle/", review.settle, name="review_settle"),
     path(
         "review/<slug:slug>/<int:pk>/rankings/<int:ranking>/return/", review.send_back, name="review_return"
     ),

@@ -236,7 +236,7 @@ class PolicyConfig(_Sampling):
         10, "Checkpoint every", "Steps between two checkpoints; a crop can only be made at one of them.",
         1, 100000, advanced=True, unit="steps")
     sample_prompts: int = _setting(
-        5, "Sampled prompts", "Fixed prompts answered at every measurement, to read along.",
+        8, "Sampled prompts", "Fixed prompts answered at every measurement, to read along.",
         0, 64, advanced=True)
     crop_kl: float = _setting(
         20.0, "KL of a crop", "A sequence KL above this is a sign of gaming; short answers take less.",

@@ -1,24 +1,12 @@
-/* The curves of a run: SVG written by hand, drawn from the rows of `run_steps`, several charts on one step axis.
+/* One chart of a run: SVG written by hand. Raw under smoothed, several runs over each other, on an axis of steps, of
+   time or of √KL, linear or logarithmic; what people said with its intervals; the crop, and the checkpoints.
 
-   The page brings the figures ready titled (templates/runs/_charts.html) and a description of their series as JSON;
-   this file fetches steps, all of them, and only what is new while the run is live; draws raw under smoothed; and
-   moves one cursor through all charts of the page, by pointer or by arrow keys. Colours are classes of runs.css.
-   Left out: zooming, logarithmic axes, several runs in one chart. */
+   What is drawn, and of which runs, the page's own script says (charts.js): `view` is the state that all charts of the
+   page share. Every step is kept, and thinned for drawing only. Colours are classes of runs.css. Left out: zooming. */
 "use strict";
 
-(() => {
-  const page = document.getElementById("charts");
-  if (!page) return;
-
-  const spec = JSON.parse(document.getElementById("chart-spec").textContent);
-  const rows = []; // one object a step, in order: {step, seconds, …metrics}
-  const marks = { crop: null, checkpoints: [] };
-  const smoothing = document.getElementById("smoothing");
-  const note = document.getElementById("chart-note");
-  let attempt = null;
-  let total = 0;
-  let cursor = null; // the step under the pointer or the arrow keys, the same for all charts
-  let loading = null;
+// eslint-disable-next-line no-unused-vars -- charts.js makes them
+const { Chart, known } = (() => {
 
   // ---- numbers in words
 
@@ -45,20 +33,18 @@
     });
   }
 
-  /** At most four points a pixel column (first, lowest, highest, last), so that no spike is thinned away. */
-  function thinned(points, x) {
-    if (points.length < 1500) return points;
-    const columns = new Map();
-    for (const point of points) {
-      const column = Math.round(x(point[0]));
-      columns.set(column, [...(columns.get(column) ?? []), point]);
+  /** At most four of the points that share a pixel (first, lowest, highest, last), so that no spike is thinned away. */
+  function thinned(points, width) {
+    const together = Math.ceil(points.length / Math.max(1, width));
+    if (together < 3) return points;
+    const kept = [];
+    for (let from = 0; from < points.length; from += together) {
+      const some = points.slice(from, from + together);
+      const byValue = [...some].sort((a, b) => a[1] - b[1]);
+      const few = new Set([some[0], byValue[0], byValue.at(-1), some.at(-1)]);
+      kept.push(...some.filter((point) => few.has(point)));
     }
-    const kept = new Set();
-    for (const column of columns.values()) {
-      const byValue = [...column].sort((a, b) => a[1] - b[1]);
-      [column[0], byValue[0], byValue.at(-1), column.at(-1)].forEach((point) => kept.add(point));
-    }
-    return points.filter((point) => kept.has(point));
+    return kept;
   }
 
   /** About `count` round numbers from low to high, and the range that they span. */
@@ -71,6 +57,26 @@
     return found.length > 1 ? found : [found[0], found[0] + unit];
   }
 
+  /** The same for a logarithmic axis: 1, 2 and 5 of each power of ten, or the powers alone where those are many. */
+  function decades(low, high) {
+    const found = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
+      for (const unit of [1, 2, 5]) found.push(unit * 10 ** power);
+    }
+    const first = found.findLastIndex((each) => each <= low * 1.0001);
+    const last = found.findIndex((each) => each >= high * 0.9999);
+    const within = found.slice(Math.max(first, 0), last + 1);
+    const whole = within.filter((each, n) => n === 0 || n === within.length - 1 || /^1(e|0*$)|^0\.0*1$/.test(String(each)));
+    return within.length > 7 ? whole : within.length > 1 ? within : [within[0], within[0] * 2];
+  }
+
+  /** How far up an axis a value is, from 0 to 1; null where it has no place on it. */
+  function rise(axis, value) {
+    const [low, high] = [axis[0], axis.at(-1)];
+    if (!axis.log) return (value - low) / (high - low);
+    return value >= low ? Math.log(value / low) / Math.log(high / low) : null;
+  }
+
   function svg(name, attributes = {}, ...children) {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -81,42 +87,74 @@
   // ---- one chart
 
   class Chart {
-    constructor(figure, description) {
-      Object.assign(this, description);
+    constructor(figure, description, view) {
+      const { series, ...told } = description;
+      Object.assign(this, told);
+      this.all = series;
+      this.view = view;
       this.figure = figure;
       this.plot = figure.querySelector(".plot");
       this.values = new Map([...figure.querySelectorAll("[data-series]")].map((one) => [one.dataset.series, one]));
       this.table = figure.querySelector(".numbers");
       this.table.addEventListener("toggle", () => this.tabulate());
-      this.plot.addEventListener("pointermove", (event) => moveTo(this.stepAt(event)));
-      this.plot.addEventListener("pointerdown", (event) => moveTo(this.stepAt(event)));
-      this.plot.addEventListener("pointerleave", () => document.activeElement !== this.plot && moveTo(null));
+      for (const box of figure.querySelectorAll("[data-pick]")) box.addEventListener("change", () => this.draw());
+      this.plot.addEventListener("pointermove", (event) => view.moveTo(this.stepAt(event)));
+      this.plot.addEventListener("pointerdown", (event) => view.moveTo(this.stepAt(event)));
+      this.plot.addEventListener("click", (event) => this.click(event));
+      this.plot.addEventListener("pointerleave", (event) => this.leave(event));
       this.plot.addEventListener("keydown", (event) => this.press(event));
-      this.plot.addEventListener("blur", () => moveTo(null));
+      this.plot.addEventListener("blur", () => view.moveTo(null));
       new ResizeObserver(() => this.draw()).observe(this.plot);
     }
 
-    points(series) {
-      return rows.filter((row) => known(row[series.key])).map((row) => [row.step, row[series.key]]);
+    /** The series that are chosen, and have anything to show. */
+    get series() {
+      const boxes = new Map([...this.figure.querySelectorAll("[data-pick]")].map((box) => [box.dataset.pick, box]));
+      return this.all.filter((each) => (boxes.get(each.key)?.checked ?? true) && !boxes.get(each.key)?.closest("[hidden]"));
+    }
+
+    get own() {
+      return this.view.runs[0];
+    }
+
+    rowsOf(series, run) {
+      return series.people ? run.marks.people.points : run.rows;
+    }
+
+    /** Step and value, in order. */
+    points(series, run = this.own) {
+      return this.rowsOf(series, run).filter((row) => known(row[series.key])).map((row) => [row.step, row[series.key]]);
+    }
+
+    /** Where on the page a step of a run stands, from left to right; null where that is not known. */
+    x(step, run = this.own) {
+      const at = this.view.across(run).get(step);
+      return at === undefined ? null : this.left + ((at - this.ends[0]) / (this.ends[1] - this.ends[0])) * this.width;
     }
 
     /** Values of an axis: its fixed ends where it has some, else round numbers around everything drawn on it. */
-    scale(side, count) {
-      const mine = this.series.filter((each) => each.axis === side);
+    scale(side, count, mine = this.series.filter((each) => each.axis === side)) {
       if (!mine.length) return null;
-      const values = mine.flatMap((each) => this.points(each).map((point) => point[1]));
+      const values = mine.flatMap((each) => this.view.runs.flatMap((run) => this.points(each, run).map((point) => point[1])));
       if (side === "left") values.push(...this.references().map((each) => each.value));
+      const low = (ends) => ends[0] ?? values.reduce((best, each) => Math.min(best, each), Infinity);
+      const high = (ends) => ends[1] ?? values.reduce((best, each) => Math.max(best, each), -Infinity);
+      if (this.view.log) {
+        const above = values.filter((each) => each > 0);
+        if (!above.length) return Object.assign([0.1, 1], { log: true });
+        const [least, most] = [Math.min(...above.slice(0, 1e5)), Math.max(...above.slice(0, 1e5))];
+        return Object.assign(decades(least, Math.max(most, least * 1.01)), { log: true });
+      }
       const ends = mine[0].range ?? [null, null];
-      const low = ends[0] ?? Math.min(...values);
-      const high = ends[1] ?? Math.max(...values);
-      return Number.isFinite(low + high) ? ticks(low, Math.max(high, low + 1e-9), count) : ticks(0, 1, count);
+      const [least, most] = [low(ends), high(ends)];
+      return Number.isFinite(least + most) ? ticks(least, Math.max(most, least + 1e-9), count) : ticks(0, 1, count);
     }
 
     /** Lines to compare with: chance, or a share of where a series began. */
     references() {
       return this.lines.flatMap((line) => {
         if (!line.share) return [line];
-        const first = this.points(this.series.find((each) => each.key === line.of))[0];
+        const first = this.points(this.all.find((each) => each.key === line.of))[0];
         return first ? [{ ...line, value: line.share * first[1] }] : [];
       });
     }
@@ -126,96 +164,132 @@
       const height = this.plot.clientHeight;
       if (!width) return;
       this.plot.setAttribute("aria-label", this.inWords());
-      if (!this.series.some((series) => this.points(series).length)) return this.plot.replaceChildren(this.nothing());
+      this.point();
+      if (!this.series.some((series) => this.view.runs.some((run) => this.points(series, run).length))) {
+        this.pointer = null;
+        return this.plot.replaceChildren(this.nothing());
+      }
       const tall = height > 200;
-      const left = this.scale("left", tall ? 4 : 3);
+      const left = this.scale("left", tall ? 4 : 3) ?? ticks(0, 1, tall ? 4 : 3);
       const right = this.scale("right", left.length - 1);
       const room = { left: 48, right: right ? 38 : 12, bottom: 24, top: 10 };
-      const banner = this.crop && marks.crop ? this.cropWords(width - room.left - room.right) : [];
+      const banner = this.crop && this.own.marks.crop ? this.cropWords(width - room.left - room.right) : [];
       room.top += 17 * banner.length;
-      const first = rows.length ? Math.min(rows[0].step, 1) : 0;
-      const last = Math.max(total, rows.at(-1)?.step ?? 0, first + 1);
-      this.x = (step) => room.left + ((step - first) / (last - first)) * (width - room.left - room.right);
+      [this.left, this.width, this.ends] = [room.left, width - room.left - room.right, this.view.ends()];
       this.span = [room.top, height - room.bottom];
-      const y = (axis) => (value) =>
-        height - room.bottom - ((value - axis[0]) / (axis.at(-1) - axis[0])) * (height - room.bottom - room.top);
+      const y = (axis) => (value) => {
+        const up = rise(axis, value);
+        return up === null ? null : height - room.bottom - up * (height - room.bottom - room.top);
+      };
       this.y = { left: y(left), right: right && y(right) };
+      const alone = this.series.filter((each) => each.axis === "own");
+      for (const series of alone) this.y[series.key] = y(this.scale("own", 4, [series]));
 
       this.svg = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
-      this.frame(left, right, first, last, width, room);
-      const references = this.references().map((line) => this.reference(line, width - room.right, room.left));
-      for (const series of this.series) this.curve(series);
+      this.frame(left, right, width, room);
+      const references = this.references().flatMap((line) => this.reference(line, width - room.right, room.left));
+      for (const [n, run] of [...this.view.runs.entries()].reverse()) {
+        for (const series of this.series) this.curve(series, run, n);
+      }
       this.svg.append(...references); // their words go over the curves
-      if (this.crop) this.checkpoints();
-      if (banner.length) this.cropLine(banner, room, width);
+      if (this.crop) this.view.runs.forEach((run, n) => this.checkpoints(run, n));
+      if (this.crop) this.cropLine(banner, room, width);
       this.pointer = svg("g", { class: "cursor" });
       this.svg.append(this.pointer);
       this.plot.replaceChildren(this.svg);
-      this.plot.setAttribute("aria-valuemin", first);
-      this.plot.setAttribute("aria-valuemax", last);
+      this.plot.setAttribute("aria-valuemin", this.own.rows[0]?.step ?? 0);
+      this.plot.setAttribute("aria-valuemax", this.own.rows.at(-1)?.step ?? 0);
       this.point();
       this.tabulate();
     }
 
+    height(series) {
+      return this.y[series.axis === "own" ? series.key : series.axis];
+    }
+
     nothing() {
-      const textContent = attempt === null ? "Fetching the steps …" : "Nothing measured yet."; // not known before the first answer
+      const textContent = this.own.attempt === null ? "Fetching the steps …" : "Nothing measured yet."; // not known before the first answer
       return Object.assign(document.createElement("p"), { className: "nothing", textContent });
     }
 
-    frame(left, right, first, last, width, room) {
+    frame(left, right, width, room) {
       const end = width - room.right;
       const series = (side) => this.series.find((each) => each.axis === side);
       const digits = (axis, one) => (value) => {
         if (one.format === "percent") return FORMATS.percent(value);
         if (one.format === "rate") return value === 0 ? "0" : FORMATS.rate(value).replace(".0e", "e");
-        const unit = axis[1] - axis[0];
+        const unit = axis.log ? value : axis[1] - axis[0];
         const fits = (places) => Math.abs(unit * 10 ** places - Math.round(unit * 10 ** places)) < 1e-6;
         const places = [0, 1, 2, 3, 4, 5].find(fits);
         return Number.isInteger(value) ? String(value) : value.toFixed(places ?? 6);
       };
-      for (const value of left) {
+      const apart = (axis, place) => {
+        // On a logarithmic axis two numbers may be too near to each other to be read.
+        let last = Infinity;
+        return axis.filter((value) => last - place(value) > 13 && ((last = place(value)), true));
+      };
+      for (const value of apart(left, this.y.left)) {
         const at = Math.round(this.y.left(value)) + 0.5;
         this.svg.append(
           svg("line", { class: "grid", x1: room.left, x2: end, y1: at, y2: at }),
           svg("text", { x: room.left - 8, y: at + 4, "text-anchor": "end" }, digits(left, series("left"))(value)),
         );
       }
-      for (const value of right ?? []) {
+      for (const value of right ? apart(right, this.y.right) : []) {
         const said = digits(right, series("right"))(value);
         this.svg.append(svg("text", { x: end + 8, y: this.y.right(value) + 4.5 }, said));
       }
+      const [first, last] = this.ends;
       const wanted = Math.max(2, Math.floor((end - room.left) / 110));
-      const steps = ticks(first, last, wanted).filter((step) => Number.isInteger(step) && step > first && step < last);
-      const far = (step) => this.x(last) - this.x(step) > 34 && this.x(step) - this.x(first) > 24;
-      for (const step of [first, ...steps.filter(far), last]) {
-        const anchor = step === last ? "end" : "middle";
-        const place = { class: "tick", x: this.x(step), y: this.span[1] + 18, "text-anchor": anchor };
-        this.svg.append(svg("text", place, String(step)));
+      const at = (value) => room.left + ((value - first) / (last - first)) * (end - room.left);
+      const inside = ticks(first, last, wanted).filter((value) => value > first && value < last);
+      const far = (value) => at(last) - at(value) > 40 && at(value) - at(first) > 24;
+      for (const value of [first, ...inside.filter(far), last]) {
+        const said = this.view.sayAcross(value);
+        if (said === null) continue;
+        const anchor = value === last ? "end" : "middle";
+        this.svg.append(svg("text", { class: "tick", x: at(value), y: this.span[1] + 18, "text-anchor": anchor }, said));
       }
     }
 
-    curve(series) {
-      const y = this.y[series.axis];
-      const at = ([step, value]) => `${this.x(step).toFixed(1)},${y(value).toFixed(1)}`;
-      const path = (points) => thinned(points, this.x).map(at).join(" ");
-      const points = this.points(series);
-      const weight = Number(smoothing.value);
-      const classes = `line ${series.ink} ${series.dash ? "dashed" : ""}`;
+    curve(series, run, n) {
+      const y = this.height(series);
+      const placed = (points) =>
+        points.map(([step, value]) => [this.x(step, run), y(value)]).filter(([x, up]) => x !== null && up !== null);
+      const path = (points) => {
+        const thin = thinned(placed(points), this.width);
+        return thin.map(([x, up]) => `${x.toFixed(1)},${up.toFixed(1)}`).join(" ");
+      };
+      const points = this.points(series, run);
+      const weight = this.view.weight;
+      const classes = `line ${series.ink} ${series.dash && this.view.runs.length === 1 ? "dashed" : ""} over${n}`;
+      if (series.people) this.whiskers(series, run, y);
       if (series.measured) {
         this.svg.append(svg("polyline", { class: classes, points: path(points) }));
-        for (const [step, value] of points.length > 80 ? [] : points) {
-          this.svg.append(svg("circle", { class: `dot ${series.ink}`, cx: this.x(step), cy: y(value), r: 3 }));
+        for (const [cx, cy] of points.length > 80 ? [] : placed(points)) {
+          this.svg.append(svg("circle", { class: `dot ${series.ink}`, cx, cy, r: 3 }));
         }
         return;
       }
       const raw = series.exact || weight === 0;
-      if (!raw) this.svg.append(svg("polyline", { class: `${classes} raw`, points: path(points) }));
+      if (!raw && n === 0) this.svg.append(svg("polyline", { class: `${classes} raw`, points: path(points) }));
       const drawn = raw ? points : smoothed(points, weight);
       this.svg.append(svg("polyline", { class: classes, points: path(drawn) }));
     }
 
+    /** From the lower to the upper end of what people said. */
+    whiskers(series, run, y) {
+      for (const { step, low, high } of run.marks.people.points) {
+        const [x, y1, y2] = [this.x(step, run), y(low), y(high)];
+        if (x === null || y1 === null || y2 === null) continue;
+        this.svg.append(svg("line", { class: `line whisker ${series.ink}`, x1: x, x2: x, y1, y2 }));
+      }
+    }
+
     reference(line, end, start) {
-      const at = Math.round(this.y.left(line.value)) + 0.5;
+      const up = this.y.left(line.value);
+      if (up === null) return [];
+      const at = Math.round(up) + 0.5;
       this.svg.append(svg("line", { class: "reference", x1: start, x2: end, y1: at, y2: at }));
       // A share of its start lies below where a curve begins; what is learnt leaves chance behind on its way right.
       const place = line.share ? { x: start + 4, y: at + 15 } : { x: end, y: at - 5, "text-anchor": "end" };
@@ -223,20 +297,23 @@
     }
 
     /** Diamonds on the first curve, one for each checkpoint; the suggested one is filled. */
-    checkpoints() {
+    checkpoints(run, n) {
       const [series] = this.series;
-      const curve = new Map(smoothed(this.points(series), Number(smoothing.value)));
+      if (!series || series.people) return;
+      const curve = new Map(smoothed(this.points(series, run), this.view.weight));
       const steps = [...curve.keys()];
-      for (const checkpoint of marks.checkpoints) {
+      for (const checkpoint of run.marks.checkpoints) {
         const nearest = steps.findLast((step) => step <= checkpoint.step) ?? steps[0];
         if (nearest === undefined) continue;
-        const [x, y] = [this.x(checkpoint.step), this.y[series.axis](curve.get(nearest))];
-        const size = checkpoint.suggested ? 6 : 4;
+        const [x, y] = [this.x(checkpoint.step, run) ?? this.x(nearest, run), this.height(series)(curve.get(nearest))];
+        if (x === null || y === null) continue;
+        const size = (checkpoint.suggested ? 6 : 4) - (n ? 1 : 0);
         const shape = svg("path", {
           class: `checkpoint${checkpoint.suggested ? " suggested" : ""}`,
           d: `M${x} ${y - size} L${x + size} ${y} L${x} ${y + size} L${x - size} ${y}Z`,
         });
-        const words = `checkpoint at step ${checkpoint.step}${checkpoint.suggested ? ", the suggested one" : ""}`;
+        const of = n ? ` of ${run.name}` : "";
+        const words = `checkpoint at step ${checkpoint.step}${of}${checkpoint.suggested ? ", the suggested one" : ""}`;
         shape.append(svg("title", {}, words));
         this.svg.append(shape);
       }
@@ -244,7 +321,8 @@
 
     /** The crop's rule in lines that fit the width, at about 6.4 pixels a letter. */
     cropWords(width) {
-      const words = `Crop here, at step ${marks.crop.step}. ${marks.crop.words}`.split(" ");
+      const { crop } = this.own.marks;
+      const words = `Crop here, at step ${crop.step}. ${crop.words}`.split(" ");
       const lines = [""];
       for (const word of words) {
         if ((lines.at(-1) + word).length * 6.4 > width && lines.at(-1)) lines.push("");
@@ -254,32 +332,59 @@
     }
 
     cropLine(lines, room, width) {
-      const at = Math.round(this.x(marks.crop.step)) + 0.5;
-      const longest = Math.max(...lines.map((line) => line.length)) * 6.4;
-      const start = Math.max(room.left, Math.min(at, width - room.right - longest));
-      this.svg.append(svg("line", { class: "crop", x1: at, x2: at, y1: room.top - 6, y2: this.span[1] }));
-      lines.forEach((line, n) => this.svg.append(svg("text", { class: "said", x: start, y: 14 + 17 * n }, line)));
+      for (const [n, run] of this.view.runs.entries()) {
+        const place = run.marks.crop ? this.x(run.marks.crop.step, run) : null;
+        if (place === null) continue;
+        const at = Math.round(place) + 0.5;
+        this.svg.append(svg("line", { class: `crop over${n}`, x1: at, x2: at, y1: room.top - 6, y2: this.span[1] }));
+        if (n) continue;
+        const longest = Math.max(...lines.map((line) => line.length)) * 6.4;
+        const start = Math.max(room.left, Math.min(at, width - room.right - longest));
+        lines.forEach((line, row) => this.svg.append(svg("text", { class: "said", x: start, y: 14 + 17 * row }, line)));
+      }
+    }
+
+    /** What a series says at a row of its run: what people said counts until they say something else. */
+    at(series, run, row) {
+      if (!series.people) return row?.[series.key];
+      const found = run.marks.people.points.findLast((each) => !row || each.step <= row.step);
+      return found?.[series.key];
     }
 
     /** The cursor's line, a dot on each curve, and the values beside the names; without a cursor the newest. */
     point() {
-      const row = cursor === null ? rows.at(-1) : rowAt(cursor);
-      for (const series of this.series) {
-        const newest = series.measured && cursor === null ? rows.findLast((each) => known(each[series.key])) : row;
-        this.values.get(series.key).textContent = say(series, newest?.[series.key]);
+      const { rows } = this.own;
+      const row = this.view.cursor === null ? rows.at(-1) : this.view.rowAt(this.view.cursor);
+      for (const series of this.all) {
+        const newest = series.measured && this.view.cursor === null;
+        const told = newest && !series.people ? rows.findLast((each) => known(each[series.key])) : row;
+        this.values.get(series.key).textContent = say(series, this.at(series, this.own, told));
       }
       this.figure.querySelector(".at").textContent = row ? `step ${row.step}` : "";
+      this.compare(row);
       if (!this.pointer) return;
       this.pointer.replaceChildren();
       this.plot.setAttribute("aria-valuenow", row?.step ?? 0);
       this.plot.setAttribute("aria-valuetext", row ? this.rowInWords(row) : "no steps yet");
-      if (cursor === null || !row) return;
-      const at = Math.round(this.x(row.step)) + 0.5;
+      const place = row && this.view.cursor !== null ? this.x(row.step) : null;
+      if (place === null) return;
+      const at = Math.round(place) + 0.5;
       this.pointer.append(svg("line", { x1: at, x2: at, y1: this.span[0], y2: this.span[1] }));
-      for (const series of this.series.filter((each) => known(row[each.key]))) {
-        const cy = this.y[series.axis](row[series.key]);
-        this.pointer.append(svg("circle", { class: `dot ${series.ink}`, cx: at, cy, r: 4 }));
+      for (const series of this.series.filter((each) => !each.people && known(row[each.key]))) {
+        const cy = this.height(series)(row[series.key]);
+        if (cy !== null) this.pointer.append(svg("circle", { class: `dot ${series.ink}`, cx: at, cy, r: 4 }));
       }
+    }
+
+    /** The other runs' values at the same place, in words. */
+    compare(row) {
+      const told = this.view.runs.slice(1).map((run) => {
+        const there = this.view.beside(run, row);
+        const said = this.series.map((each) => [each, this.at(each, run, there)]).filter(([, value]) => known(value));
+        const words = said.map(([each, value]) => `${each.label} ${say(each, value)}`).join(", ");
+        return `${run.name}${there ? ` at step ${there.step}` : ""}: ${words || "nothing here"}`;
+      });
+      this.figure.querySelector(".beside").textContent = told.join(" · ");
     }
 
     rowInWords(row) {
@@ -300,8 +405,10 @@
           `highest ${say(series, high[1])} at ${high[0]}`
         );
       });
-      if (this.crop && marks.crop) parts.push(`a crop is suggested at step ${marks.crop.step}: ${marks.crop.words}`);
-      return `${this.title}: ${parts.join("; ")}. Arrow keys move through the steps.`;
+      const { crop } = this.own.marks;
+      if (this.crop && crop) parts.push(`a crop is suggested at step ${crop.step}: ${crop.words}`);
+      const more = this.view.canOpen ? ", Enter opens one" : "";
+      return `${this.title}: ${parts.join("; ")}. Arrow keys move through the steps${more}.`;
     }
 
     tabulate() {
@@ -313,76 +420,50 @@
         return row;
       };
       const head = line([cell("th", "Step"), ...this.series.map((series) => cell("th", series.label))]);
-      const shown = rows.filter((row) => this.series.some((series) => known(row[series.key])));
-      const values = (row) => this.series.map((series) => cell("td", say(series, row[series.key])));
+      const shown = this.own.rows.filter((row) => this.series.some((series) => known(row[series.key])));
+      const values = (row) => this.series.map((series) => cell("td", say(series, this.at(series, this.own, row))));
       const body = shown.map((row) => line([cell("td", row.step), ...values(row)]));
       this.table.querySelector("thead").replaceChildren(head);
       this.table.querySelector("tbody").replaceChildren(...body);
     }
 
     stepAt(event) {
-      if (!rows.length || !this.x) return null;
+      const { rows } = this.own;
+      if (!rows.length || !this.ends) return null;
       const at = event.clientX - this.plot.getBoundingClientRect().left;
-      const away = (row) => Math.abs(this.x(row.step) - at);
-      return rows.reduce((best, row) => (away(row) < away(best) ? row : best)).step;
+      let [best, least] = [rows[0].step, Infinity];
+      for (const row of rows) {
+        const away = Math.abs((this.x(row.step) ?? Infinity) - at);
+        if (away < least) [best, least] = [row.step, away];
+      }
+      return best;
+    }
+
+    leave(event) {
+      // A finger that is lifted leaves the cursor where it was, and with it the way to that step.
+      if (document.activeElement !== this.plot && event.pointerType === "mouse") this.view.moveTo(null);
+    }
+
+    /** A mouse opens the step that it points at; a finger has only pointed, and has a link for it. */
+    click(event) {
+      if (event.pointerType === "mouse") this.view.open(this.stepAt(event));
     }
 
     press(event) {
+      const { rows } = this.own;
       if (!rows.length) return;
+      const { cursor } = this.view;
       const now = cursor === null ? rows.length - 1 : rows.findIndex((row) => row.step === cursor);
       const last = rows.length - 1;
       const far = { PageDown: now - 10, PageUp: now + 10, Home: 0, End: last };
       const moves = { ArrowLeft: now - 1, ArrowRight: now + 1, ...far };
-      if (event.key === "Escape") return moveTo(null);
+      if (event.key === "Escape") return this.view.moveTo(null);
+      if (event.key === "Enter") return this.view.open(rows[now].step);
       if (!(event.key in moves)) return;
       event.preventDefault();
-      moveTo(rows[Math.max(0, Math.min(last, moves[event.key]))].step);
+      this.view.moveTo(rows[Math.max(0, Math.min(last, moves[event.key]))].step);
     }
   }
 
-  // ---- all charts of the page
-
-  const charts = [...page.querySelectorAll("figure.chart")].map((figure, n) => new Chart(figure, spec.charts[n]));
-  const rowAt = (step) => rows.find((row) => row.step === step);
-
-  function moveTo(step) {
-    cursor = step;
-    charts.forEach((chart) => chart.point());
-  }
-
-  /** Fetches what is new. A second attempt of the run may have taken steps anew: then everything is fetched again. */
-  async function load() {
-    const after = rows.at(-1)?.step ?? -1;
-    const answer = await fetch(`${spec.source}?after=${after}`, { headers: { Accept: "application/json" } });
-    if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-    const said = await answer.json();
-    if (attempt !== null && said.attempt !== attempt && rows.length) {
-      attempt = said.attempt;
-      rows.length = 0;
-      return load();
-    }
-    attempt = said.attempt;
-    total = said.total;
-    Object.assign(marks, said.marks);
-    rows.push(...said.steps);
-    return said.more ? load() : undefined;
-  }
-
-  function refresh() {
-    loading ??= load()
-      .then(() => {
-        note.textContent = "";
-        charts.forEach((chart) => chart.draw());
-      })
-      .catch((error) => {
-        note.textContent = `The steps could not be fetched (${error.message}). Reload the page to try again.`;
-      })
-      .finally(() => {
-        loading = null;
-      });
-  }
-
-  smoothing.addEventListener("input", () => charts.forEach((chart) => chart.draw()));
-  document.body.addEventListener("htmx:afterSwap", (event) => event.detail.target.id === "live" && refresh());
-  refresh();
+  return { Chart, known };
 })();

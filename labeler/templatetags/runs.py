@@ -8,6 +8,7 @@ from django import template
 from django.utils import timezone
 
 from labeler import charts
+from labeler.arithmetic import Arithmetic
 from labeler.models import Dataset, Run
 from labeler.templatetags.words import about, count, duration
 
@@ -177,18 +178,9 @@ def why_suggested(run: Run) -> str:
 
 
 @register.filter
-def scored(run: Run) -> str:
-    """The arithmetic that makes the point: how often the simulator was asked, and what people read for it."""
-    if run.kind != Run.Kind.POLICY or not run.step or not run.reward_model:
-        return ""
-    rollouts = run.step * run.config.get("prompts_per_step", 0) * run.config.get("rollouts_per_prompt", 0)
-    source = run.reward_model.run.dataset if run.reward_model.run else None
-    said = f"asked the simulator {rollouts:,} times"
-    if not source:
-        return said
-    people, simulated = source.lines - source.simulated, source.simulated
-    ranked = f"people ranked {count(people, 'quintet')} for it"
-    return f"{said}; {ranked}" + (f", simulated labelers {simulated:,}" if simulated else "")
+def arithmetic(run: Run) -> Arithmetic | None:
+    """How often the simulator was asked, what people read for it, and what asking people would have cost."""
+    return Arithmetic.of(run)
 
 
 @register.filter

@@ -16,7 +16,7 @@ PARTS = {
     "unfinished": "of it, cut off",
     "kl": "of it, KL × β",
 }
-END = "⏹"
+END = "‹end›"
 
 
 @register.filter

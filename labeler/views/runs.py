@@ -10,14 +10,14 @@ from urllib.parse import urlencode
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from labeler import disagreements, queueing, remedies
+from labeler import disagreements, queueing, remedies, samples
 from labeler.access import admin_required, staff_required
-from labeler.charts import charts, strip
+from labeler.charts import charts, differing, people, strip
 from labeler.forms import RunForm
 from labeler.models import Checkpoint, Evaluation, Project, Request, Run
 from labeler.models.probes import Alarm
@@ -26,6 +26,8 @@ from rlhf import config
 
 A_PAGE = 40
 STEPS_AT_ONCE = 20_000
+OVERLAID = 4  # runs over the curves of one
+OFFERED = 30  # to be so, the newest
 CONTESTED = 3  # held-out rankings on a reward model run's own page; all of them have a page of their own
 
 
@@ -111,7 +113,7 @@ def front(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def run(request: HttpRequest, pk: int) -> HttpResponse:
     run = get_object_or_404(seen_by(request), pk=pk)
-    context = {"project": run.project, "run": run, **_shown(run), **_samples(run, request.GET.get("look"))}
+    context = {"project": run.project, "run": run, **_shown(run), **_samples(run, request.GET)}
     context["alarm"] = _alarm(run)
     return render(request, "runs/run.html#said" if request.htmx else "runs/run.html", context)
 
@@ -124,8 +126,8 @@ def live(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _news(request: HttpRequest, run: Run) -> HttpResponse:
-    samples = _samples(run, request.GET.get("look"), had=request.GET.get("had"))
-    context = {"project": run.project, "run": run, "oob": True, **_shown(run), **samples}
+    said = _samples(run, request.GET, had=request.GET.get("had"))
+    context = {"project": run.project, "run": run, "oob": True, **_shown(run), **said}
     return render(request, "runs/run.html#update", context)
 
 
@@ -135,9 +137,11 @@ def steps(request: HttpRequest, pk: int) -> HttpResponse:
     """Every step after `after`, for the charts; all of them, as CSV, for other tools."""
     run = get_object_or_404(seen_by(request), pk=pk)
     if request.GET.get("form") == "csv":
-        return _csv(run)
+        return _csv(run, _beside(run, request.GET.get("with", "")))
     after = whole(request.GET.get("after"), -1)
     rows = list(run.steps.filter(step__gt=after).values_list("step", "metrics")[:STEPS_AT_ONCE])
+    for _, metrics in rows:
+        metrics.pop("rollouts", None)
     checkpoints = run.checkpoints.exclude(step=None).order_by("step").values("step", "suggested")
     return JsonResponse(
         {
@@ -145,25 +149,54 @@ def steps(request: HttpRequest, pk: int) -> HttpResponse:
             "total": run.total if run.is_live else run.step,
             "steps": [metrics | {"step": step} for step, metrics in rows],
             "more": len(rows) == STEPS_AT_ONCE,
-            "marks": {"crop": words.crop(run), "checkpoints": list(checkpoints)},
+            "marks": {"crop": words.crop(run), "checkpoints": list(checkpoints), "people": people(run)},
         }
     )
 
 
-def _csv(run: Run) -> HttpResponse:
-    rows = list(run.steps.values_list("step", "metrics"))
-    # The database keeps no order of keys.
-    names = [
-        "step",
-        "seconds",
-        *sorted({name for _, metrics in rows for name in metrics} - {"step", "seconds"}),
+def _csv(run: Run, others: list[Run]) -> HttpResponse:
+    """With other runs beside it, each line begins with the number of its own."""
+    rows = [
+        {"run": each.pk, **metrics, "step": step}
+        for each in [run, *others]
+        for step, metrics in each.steps.values_list("step", "metrics")
     ]
+    first = ["run", "step", "seconds"] if others else ["step", "seconds"]
+    # The database keeps no order of keys. Where a step's rollouts are in the run's file is no number of it.
+    found = {name for row in rows for name in row} - {"run", "step", "seconds", "rollouts"}
     response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="run-{run.pk}-steps.csv"'
-    writer = csv.DictWriter(response, names)
+    names = "-".join(str(each.pk) for each in [run, *others])
+    response["Content-Disposition"] = f'attachment; filename="run-{names}-steps.csv"'
+    writer = csv.DictWriter(response, [*first, *sorted(found)], extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(metrics | {"step": step} for step, metrics in rows)
+    writer.writerows(rows)
     return response
+
+
+def _beside(run: Run, given: str) -> list[Run]:
+    """Other runs of the same project and kind, by their numbers: to be drawn over its curves."""
+    wanted = [int(each) for each in given.split(",")[:OVERLAID] if each.isdecimal() and len(each) < 10]
+    found = run.project.runs.filter(kind=run.kind).exclude(pk=run.pk).in_bulk(wanted)
+    return [found[pk] for pk in dict.fromkeys(wanted) if pk in found]
+
+
+def _chart_spec(run: Run, drawn: list[dict[str, Any]]) -> dict[str, Any]:
+    """What chart.js is told: the charts, where their numbers are, and which runs may be drawn over them."""
+    others = run.project.runs.filter(kind=run.kind).exclude(pk=run.pk).exclude(step=0).order_by("-pk")
+    return {
+        "source": reverse("run_steps", args=[run.pk]),
+        "open": reverse("steps", args=[run.pk]) if run.kind == Run.Kind.POLICY else "",
+        "charts": drawn,
+        "others": [
+            {
+                "pk": each.pk,
+                "name": words.title(each),
+                "differs": differing(run, each),
+                "source": reverse("run_steps", args=[each.pk]),
+            }
+            for each in others[:OFFERED]
+        ],
+    }
 
 
 @admin_required
@@ -259,7 +292,7 @@ def _shown(run: Run) -> dict[str, Any]:
     return {
         "strip": numbers if run.is_live or any(value is not None for _, value, _ in numbers) else [],
         "charts": drawn,
-        "chart_spec": {"source": reverse("run_steps", args=[run.pk]), "charts": drawn},
+        "chart_spec": _chart_spec(run, drawn),
         "settings": settings,
         "differing": any(row["differs"] for row in settings),
         "made": run.checkpoints.order_by("-step"),
@@ -290,29 +323,34 @@ def _settings(run: Run) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: not row["differs"])
 
 
-def _samples(run: Run, look: str | None, had: str | None = None) -> dict[str, Any]:
+def _samples(run: Run, given: QueryDict, had: str | None = None) -> dict[str, Any]:
     """The samples of one measured step; `look` counts the measured steps from 0, the newest without it.
 
     A reader at the newest one (of the `had` that the page knew of) moves along with the run; others stay."""
     measured = list(run.samples.order_by("step").values_list("step", flat=True).distinct())
     newest = len(measured) - 1
-    chosen = whole(look, newest)
-    if had is not None and chosen >= whole(had, 0) - 1:
-        chosen = newest
-    chosen = max(0, min(chosen, newest))
-    followed = 0
+    look = whole(given.get("look"), newest)
+    if had is not None and look >= whole(had, 0) - 1:
+        look = newest
+    look = max(0, min(look, newest))
+    followed, against = 0, None
     if not measured:
         lines: list[Any] = []
     elif run.kind == Run.Kind.REWARD:
-        held = disagreements.worst_first(disagreements.at(run, measured[chosen]))
+        held = disagreements.worst_first(disagreements.at(run, measured[look]))
         lines, followed = held[:CONTESTED], len(held)
         disagreements.read(run, measured[0], lines)
     else:
-        lines = [each.line for each in run.samples.filter(step=measured[chosen])]
+        against = samples.chosen(measured, look, given.get("against", ""))
+        lines = samples.at(run, measured[look], against)
     return {
         "measured": measured,
-        "look": chosen,
-        "look_step": measured[chosen] if measured else None,
+        "look": look,
+        "look_step": measured[look] if measured else None,
+        "look_before": measured[look - 1] if look else None,
+        "look_after": measured[look + 1] if look < newest else None,
+        "against": given.get("against", ""),
+        "held_against": against,
         "samples": lines,
         "followed": followed,
         "written": list(run.quintets.select_related("prompt").prefetch_related("rollouts")[:4]),

@@ -204,7 +204,8 @@ def _runs(project, admin) -> tuple[Run, Checkpoint]:
 def stepped(run: Run) -> dict:
     """The first step's metrics, with the place of two rollouts that the run wrote in it."""
     said = {"reward": 0.5, "score": 0.6, "parts": {"model": 0.7, "kl": -0.2}, "advantage": 0.1}
-    said |= {"kl": [0.0, 2.5, -0.7], "step": 1, "group": 0, "prompt": "Joke?", "tokens": [1, 2, 3], "pieces": ["Honk", "\n honk", ""]}
+    said |= {"kl": [0.0, 2.5, -0.7], "tokens": [1, 2, 3], "pieces": ["Honk", "\n honk", ""]}
+    said |= {"step": 1, "group": 0, "prompt": "Joke?"}
     lines = [
         said | {"index": index, "rollout": f"Honk {index}.", "trained": True, "finished": index == 0}
         for index in range(2)
@@ -231,7 +232,8 @@ def _finish(run: Run, steps: list[dict], **more) -> None:
 
 def addresses(world: dict[str, object], slug: str, user: User | None) -> Iterator[tuple[str, str]]:
     """Every address of the site with its name; a number is of the row whose noun the name begins with."""
-    world = world | {"rank": Ranking.objects.filter(**{"labeler": user} if user else {}).last()}
+    mine = {"labeler": user} if user else {}
+    world = world | {"rank": Ranking.objects.work().filter(**mine).last()}
     for pattern in urlpatterns:
         if not isinstance(pattern, URLPattern) or not pattern.name:
             continue

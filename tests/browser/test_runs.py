@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from django.urls import reverse
 from django.utils import timezone
+from playwright.sync_api import expect
 
 from labeler.models import Checkpoint, Run, Sample, Step
 from rlhf import config
@@ -106,6 +107,72 @@ def test_the_arrow_keys_move_the_cursor_and_say_its_values(opened):
     assert "reward from 0.46 at step 1 to 0.86 at step 20" in plot.get_attribute("aria-label")
 
 
+def test_series_are_chosen_and_the_chart_goes_along_time_or_kl(opened):
+    large = opened.locator(".chart.large")
+    assert large.locator("polyline.plum").count() == 0
+    large.get_by_role("checkbox", name="distinct-2").check()
+    large.get_by_role("checkbox", name="reward").uncheck()
+    assert (
+        large.locator("polyline.plum:not(.raw)").count() == 1
+        and large.locator("polyline.accent").count() == 0
+    )
+    opened.get_by_label("Along").select_option("seconds")
+    assert large.locator("text.tick").last.text_content() == "20 s"
+    opened.get_by_label("Along").select_option("sqrt_kl")
+    assert large.locator("text.tick").last.text_content() == "1.4"
+    opened.locator("#scale").select_option("log")
+    assert "axis=sqrt_kl" in opened.url and "scale=log" in opened.url
+    opened.reload()
+    opened.wait_for_selector(".plot polyline")
+    assert (
+        opened.locator("#axis").input_value() == "sqrt_kl" and opened.locator("#scale").input_value() == "log"
+    )
+
+
+def test_another_run_is_drawn_over_it_and_stands_in_the_csv(opened, run, project):
+    other = Run.objects.create(
+        project=project, kind="policy", state="finished", config=run.config | {"beta": 0.1}, step=10, total=10
+    )
+    make_steps(other, 1, 10)
+    opened.reload()
+    opened.get_by_text("Draw other runs over it").click()
+    box = opened.get_by_label(f"Policy run {other.pk}")
+    assert "β, pull to the start 0.1" in opened.locator(".overlay label").first.text_content()
+    box.check()
+    opened.wait_for_selector(".chart.large polyline.over1")
+    drawn = "lines => lines[0].getAttribute('points').split(' ').length"
+    assert opened.eval_on_selector_all(".chart.large polyline.accent.over1", drawn) == 10
+    assert opened.locator(".chart:not(.large) polyline.over1").count() == 4
+    opened.locator(".chart.large .plot").focus()
+    opened.keyboard.press("Home")
+    assert f"Policy run {other.pk} at step 1: reward 0.46" in opened.locator(".beside").first.text_content()
+    with opened.expect_download() as waited:
+        opened.get_by_role("link", name="Steps as CSV").click()
+    lines = waited.value.path().read_text().splitlines()
+    assert lines[0].startswith("run,step,seconds,") and len(lines) == 31
+    opened.reload()
+    opened.wait_for_selector(".chart.large polyline.over1")
+
+
+def test_what_people_said_is_drawn_with_its_intervals(opened, run, project):
+    start = project.checkpoints.get()
+    at_ten = run.checkpoints.create(project=project, name="10", step=10, location="x")
+    round = project.rounds.create(number=1)
+    rows = [
+        {"checkpoint": each.pk, "name": "", "share": share, "low": share - 0.1, "high": share + 0.1}
+        for each, share in ((start, 0.5), (at_ten, 0.7))
+    ]
+    found = {"people": {"rankings": 9, "verdict": "", "rows": rows}}
+    faceoff = project.faceoffs.create(number=1, round=round, start=start, found=found)
+    for place, each in enumerate((start, at_ten)):
+        faceoff.contenders.create(checkpoint=each, place=place)
+    assert opened.locator("[data-pick=people]").is_hidden()
+    opened.reload()
+    opened.wait_for_selector(".whisker", state="attached")
+    assert opened.locator(".whisker").count() == 2
+    assert value(opened, "people") == "0.70"
+
+
 def test_smoothing_can_be_turned_off(opened):
     assert opened.locator(".line.raw").count() > 0
     opened.locator("#smoothing").fill("0")
@@ -145,7 +212,7 @@ def test_the_slider_goes_back_through_the_samples(opened):
     opened.wait_for_selector("text=A joke of step 20.")
     slider.focus()
     opened.keyboard.press("ArrowLeft")
-    opened.wait_for_selector("text=A joke of step 10.")
+    expect(opened.locator(".steps b")).to_have_text("Step 10")
     assert slider.get_attribute("aria-valuetext") == "step 10"
     assert opened.evaluate("document.activeElement.id") == "look"
 

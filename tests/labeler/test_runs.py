@@ -197,6 +197,7 @@ def test_the_form_explains_every_setting_and_begins_with_the_projects_own(as_adm
     assert 'value="90"' in said and "1 to 500 steps · project&#x27;s default 90" in said
     assert "1e-9 to 0.1 · default 1e-6" in said and "All settings are at this project's defaults" in said
     assert "90 steps × 8 prompts × 8 rollouts = 5,760 rollouts scored" in said
+    assert "1,000 updates × 1,000 prompts × 1,000 rollouts = 1,000,000,000, and people read 1,000 × 5" in said
 
 
 def test_a_preset_fills_the_form(as_admin, project, reward_model):
@@ -477,6 +478,55 @@ def test_a_crop_is_said_as_soon_as_its_signs_agree(as_admin, project):
     assert "The KL to the start and the entropy went past their limits." in said
 
 
+def test_the_csv_of_overlaid_runs_says_whose_each_line_is(as_admin, as_stranger, project):
+    run, other = make(project, "policy", "finished"), make(project, "policy", "running")
+    of_another_kind = make(project, "reward", "finished")
+    Step.objects.filter(run=run, step=1).update(metrics={"seconds": 2.0, "reward": 0.5, "rollouts": [0, 99]})
+    query = {"form": "csv", "with": f"{other.pk},{of_another_kind.pk},{run.pk},999,x"}
+    answer = as_admin.get(reverse("run_steps", args=[run.pk]), query_params=query)
+    lines = answer.content.decode().splitlines()
+    assert lines[0] == "run,step,seconds,kl,reward"
+    assert lines[1] == f"{run.pk},1,2.0,,0.5" and len(lines) == 1 + 12 + 6
+    assert {line.split(",")[0] for line in lines[1:]} == {str(run.pk), str(other.pk)}
+    told = as_admin.get(reverse("run_steps", args=[run.pk])).json()["steps"][0]
+    assert "rollouts" not in told
+    alone = as_admin.get(reverse("run_steps", args=[run.pk]), query_params={"form": "csv"})
+    assert alone.content.decode().splitlines()[0] == "step,seconds,kl,reward"
+
+
+def test_runs_to_draw_over_it_are_of_its_project_and_kind_and_say_how_they_differ(as_admin, project):
+    run = make(project, "policy", "finished")
+    other = make(project, "policy", "finished", {"beta": 0.0, "seed": 7})
+    make(project, "reward", "finished")
+    make(project, "policy", "queued")
+    (offered,) = as_admin.get(reverse("run", args=[run.pk])).context["chart_spec"]["others"]
+    assert offered["name"] == f"Policy run {other.pk}"
+    assert "β, pull to the start 0" in offered["differs"] and "7" in offered["differs"]
+
+
+def test_what_people_say_of_its_checkpoints_goes_with_the_steps(as_admin, project, start):
+    run = make(project, "policy", "finished", start=start)
+    five, ten = checkpoint(run, 5), checkpoint(run, 10)
+    round = Round.objects.current(project)
+
+    def faceoff(number: int, by: str, *shares) -> None:
+        rows = [{"checkpoint": each.pk, "share": share, "low": 0.1, "high": 0.9} for each, share in shares]
+        made = project.faceoffs.create(number=number, round=round, start=start, found={by: {"rows": rows}})
+        for place, (each, _) in enumerate(shares):
+            made.contenders.create(checkpoint=each, place=place)
+
+    def told() -> dict:
+        return as_admin.get(reverse("run_steps", args=[run.pk])).json()["marks"]["people"]
+
+    faceoff(1, "simulated", (start, 0.5), (ten, 0.9))
+    assert told()["by"] == "simulated" and [each["step"] for each in told()["points"]] == [0, 10]
+    faceoff(2, "people", (start, 0.5), (five, 0.6))
+    faceoff(3, "people", (start, 0.5), (five, 0.7))
+    said = told()
+    assert said["by"] == "people" and [each["people"] for each in said["points"]] == [0.5, 0.7]
+    assert said["points"][1] == {"step": 5, "people": 0.7, "low": 0.1, "high": 0.9}
+
+
 def test_the_config_that_ran_shows_what_differs_first(as_admin, project):
     project.run_defaults = {"policy": {"temperature": 0.5}}
     project.save()
@@ -493,16 +543,58 @@ def test_the_lineage_counts_people_and_programs_apart(as_admin, reward_run):
 
 def test_a_policy_run_tells_how_often_it_asked_the_simulator(as_admin, project, reward_model):
     run = make(project, "policy", "finished", reward_model=reward_model)
-    assert "asked the simulator 768 times; people ranked 3 quintets for it" in page(as_admin, "run", run.pk)
+    said = page(as_admin, "run", run.pk)
+    assert "The simulator scored 768 rollouts; people read at most 15, simulated labelers 750." in said
+    assert "Asking people instead would have taken 154 rankings of five; how long is not known" in said
+
+
+def test_what_asking_people_would_have_cost_is_told_at_the_pace_that_was_measured(
+    as_admin, project, reward_model, rankings, dataset
+):
+    Dataset.objects.filter(pk=dataset.pk).update(manifest={"partial": 0})
+    timed = Ranking.objects.filter(simulated=False)
+    timed.update(focus_seconds=30.0)
+    Ranking.objects.filter(simulated=True).update(focus_seconds=1.0)
+    run = make(project, "policy", "finished", reward_model=reward_model)
+    said = page(as_admin, "run", run.pk)
+    assert (
+        "people read 15, simulated labelers 750. Asking people instead would have taken 154 rankings" in said
+    )
+    assert "of five: 1 h 17 min at 30 s each, the median here." in said
 
 
 def test_the_samples_of_any_measured_step_can_be_read(as_admin, project):
     run = make(project, "policy", "finished")
     samples(run, 1, 10, 12)
-    assert "A joke of step 12." in page(as_admin, "run", run.pk)
+    assert "A joke of step <ins>12.</ins>" in page(as_admin, "run", run.pk)
     said = page(as_admin, "run", run.pk, query_params={"look": "1"}, **HTMX)
-    assert "A joke of step 10." in said and "<html" not in said
-    assert "A joke of step 12." in page(as_admin, "run", run.pk, query_params={"look": "nonsense"})
+    assert "A joke of step <ins>10.</ins>" in said and "<html" not in said
+    assert "A joke of step <ins>12.</ins>" in page(as_admin, "run", run.pk, query_params={"look": "nonsense"})
+
+
+def test_a_sample_is_held_against_the_measurement_before_or_the_start(as_admin, project):
+    run = make(project, "policy", "finished")
+    for step, text, score in ((0, "the end", 0.1), (6, "why the end", 0.4), (12, "why the end", 0.4)):
+        line = {"prompt": "Joke?", "rollout": text, "score": score, "kl": step / 6, "finished": True}
+        Sample.objects.create(run=run, step=step, index=0, line=line)
+    before = page(as_admin, "run", run.pk)
+    assert "the same as at step 6" in before and "<ins>why" not in before
+    start = page(as_admin, "run", run.pk, query_params={"against": "start"})
+    assert "<ins>why </ins>the end" in start and "<ins>marked</ins> is what was not there at step 0" in start
+    assert '<span class="quiet">0.10 →</span> <b>0.40</b> <span class="up">' in start
+    assert '<b>2.00</b> <span class="quiet">KL' in start
+    first = page(as_admin, "run", run.pk, query_params={"look": 0})
+    assert "<ins>" not in first and "step 6 →" in first
+
+
+def test_the_measured_steps_are_links_too(as_admin, project):
+    run = make(project, "policy", "finished")
+    samples(run, 1, 10, 12)
+    said = page(as_admin, "run", run.pk, query_params={"look": 1, "against": "start"})
+    assert (
+        'href="?look=0&amp;against=start#samples"' in said
+        and 'href="?look=2&amp;against=start#samples"' in said
+    )
 
 
 def test_a_poll_brings_samples_only_when_there_are_new_ones(as_admin, project):
@@ -511,7 +603,7 @@ def test_a_poll_brings_samples_only_when_there_are_new_ones(as_admin, project):
     assert "A joke" not in page(as_admin, "run_live", run.pk, query_params={"look": 0, "had": 1}, **HTMX)
     samples(run, 5)
     said = page(as_admin, "run_live", run.pk, query_params={"look": 0, "had": 1}, **HTMX)
-    assert "A joke of step 5." in said, "who looked at the newest moves along"
+    assert "A joke of step <ins>5.</ins>" in said, "who looked at the newest moves along"
     samples(run, 6)
     said = page(as_admin, "run_live", run.pk, query_params={"look": 0, "had": 2}, **HTMX)
     assert "A joke of step 1." in said and 'max="2"' in said, "who looked back stays there"
@@ -542,7 +634,8 @@ def test_the_steps_come_after_the_one_that_is_known(as_admin, project):
     everything = as_admin.get(url).json()
     assert [each["step"] for each in everything["steps"]] == [1, 2, 3, 4, 5, 6]
     assert everything["steps"][0] == {"step": 1, "seconds": 2.0, "reward": 0.5, "kl": 1.5}
-    assert everything["marks"] == {"crop": None, "checkpoints": [{"step": 5, "suggested": True}]}
+    marks = {"crop": None, "checkpoints": [{"step": 5, "suggested": True}]}
+    assert everything["marks"] == marks | {"people": {"by": "simulated", "points": []}}
     assert [each["step"] for each in as_admin.get(url, {"after": "4"}).json()["steps"]] == [5, 6]
     assert len(as_admin.get(url, {"after": "x"}).json()["steps"]) == 6
 

@@ -1,5 +1,5 @@
-"""Any step of a policy run, opened: every rollout of it with what was made of it, and some of them sent to the
-labelers. Read from a real file of rollouts, as a trainer writes it."""
+"""Any step of a policy run, opened: every rollout of it with what was made of it, and some of them sent to
+the labelers. Read from a real file of rollouts, as a trainer writes it."""
 
 import json
 import re
@@ -162,7 +162,7 @@ def test_a_file_that_is_gone_is_said_in_words(as_admin, run):
 
 
 def test_after_a_run_was_cut_back_its_places_are_right_again(as_admin, run):
-    """A resumed trainer writes other steps over the same bytes; rows that do not know yet show nothing wrong."""
+    """A resumed trainer writes other steps over the same bytes; rows that do not know yet show none."""
     kept = RunDirectory(run.directory)
     before = run.steps.get(step=2).metrics["rollouts"]
     kept.lines[rollouts.FILE].cut(sum(before))
