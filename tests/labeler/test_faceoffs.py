@@ -248,6 +248,19 @@ def test_simulated_labelers_stand_apart_and_say_so(project, checkpoints, as_admi
     assert "People like" not in page
 
 
+def test_what_people_said_of_a_checkpoint_stands_on_its_page(project, checkpoints, labeler, as_admin, admin):
+    faceoff = asking(project, checkpoints[1:], 30)
+    ranked(faceoff, labeler, [0, 1, 3, 1], noise=0.5)
+    said = "People rank it above the starting model"
+    assert said not in text(as_admin.get(f"/checkpoints/{checkpoints[2].pk}/"))
+    composing.attend()
+    page = text(as_admin.get(f"/checkpoints/{checkpoints[2].pk}/"))
+    assert said in page and "30 rankings" in page and f"/faceoffs/{project.slug}/1/" in page
+    assert said not in text(as_admin.get(f"/checkpoints/{checkpoints[0].pk}/"))
+    faceoff.ship(checkpoints[2], admin)
+    assert said in text(as_admin.get(f"/projects/{project.slug}/"))
+
+
 # Shipping
 
 
