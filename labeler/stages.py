@@ -147,7 +147,10 @@ class Backbone:
         if stage := _at_it("reward", run):
             return stage
         if run is None or judge is None:
-            whose = f"Learns from {self.people:,} rankings of this round by people, and all before"
+            whose = f"Learns from {count(self.people, 'ranking')} of this round by people"
+            if self.programs and self.project.simulated_labelers:
+                whose += f", {self.programs:,} simulated"
+            whose += ", and all before"
             said = [whose, *_came_to_nothing(run)]
             settings = self._settings("reward")
             return Stage("reward", _or_failed(run), said, "launch", "Train reward model", settings)

@@ -1,5 +1,6 @@
 """A reward run from end to end: what it leaves for its page, and the curve that asks for more labels."""
 
+import dataclasses
 import json
 import math
 
@@ -104,6 +105,23 @@ def test_what_is_judged_is_the_checkpoint_that_is_proposed(directory, monkeypatc
     found = told(path)
     known = checkpoint.lineage(path / "checkpoints/step-000002")
     assert (found["checkpoint"], found["tau"]) == ("checkpoints/step-000002", known["tau"])
+
+
+def test_what_was_confirmed_of_a_harvest_is_learnt_from_and_measures_nothing(directory):
+    path = directory()
+    given = data.rankings(path / "dataset.jsonl")
+    taught, held = parts(given, config.read(path))
+    found = [
+        dataclasses.replace(each, ranks=(1,) * (len(each.rollouts) - 1) + (2,), extra={"purpose": "harvest"})
+        for each in (taught[0], held[0])
+    ]
+    data.write_lines(path / "dataset.jsonl", [data.as_line(each) for each in [*given, *found]])
+    more, same = parts(data.rankings(path / "dataset.jsonl"), config.read(path))
+    assert (len(more), len(same)) == (len(taught) + 1, len(held))
+    outcome = train(RunDirectory(path), config.read(path))
+    assert (outcome.metrics["trained_on"], outcome.metrics["held_out"]) == (len(taught) + 1, len(held))
+    assert outcome.metrics["all_tied"] == sum(not each.teaches for each in given)
+    assert told(path)["rankings"] == len(held)
 
 
 def test_the_parts_of_a_curve_are_nested_and_of_whole_prompts(tmp_path):
