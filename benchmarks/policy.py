@@ -148,7 +148,7 @@ def lay_out(folder: Path, size: str) -> None:
     from rlhf import checkpoint
 
     make(folder, size, PROMPT, 1)
-    model = AutoModelForCausalLM.from_pretrained(folder / "policy")
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "policy")
     with torch.no_grad():
         model.get_input_embeddings().weight[1] *= ENDING[size]
     model.save_pretrained(folder / "policy")

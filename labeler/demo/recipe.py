@@ -4,7 +4,9 @@ The defaults of `rlhf.config` are for models of a billion. Knows neither torch n
 measurements can launch the same runs without either.
 """
 
-RUN_DEFAULTS = {
+from typing import Any
+
+RUN_DEFAULTS: dict[str, dict[str, Any]] = {
     "rollouts": {"max_new_tokens": 40},
     "sft": {"learning_rate": 1e-3, "batch": 32, "micro_batch": 32, "max_new_tokens": 40},
     "reward": {
