@@ -83,12 +83,12 @@ class Usual:
 class Looked:
     """What one look found: the offered ones, the largest groups first."""
 
+    usual: Usual
     rollouts: int = 0
     picked: int = 0
     known: int = 0  # groups that are like one that was decided before
     left_out: int = 0  # groups beyond what one look offers
     offered: list[Picked] = field(default_factory=list)
-    usual: Usual | None = None
     beside: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 

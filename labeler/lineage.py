@@ -63,6 +63,10 @@ class Link:
         return self.checkpoint.run
 
     @property
+    def dataset(self) -> Dataset | None:
+        return self.run.dataset if self.run else None
+
+    @property
     def quintet(self) -> dict[str, Any]:
         """What quintet.json says."""
         return self.checkpoint.lineage or {}
@@ -71,8 +75,7 @@ class Link:
     def confirmed(self) -> bool | None:
         """Whether quintet.json names the dataset of the run by the same hash; None where one is silent."""
         told = self.quintet.get("sha256", {}).get("dataset")
-        dataset = self.run.dataset if self.run else None
-        return told == dataset.sha256 if told and dataset else None
+        return told == self.dataset.sha256 if told and self.dataset else None
 
     @property
     def origin(self) -> str:
@@ -96,7 +99,7 @@ class Link:
             "saved_at": checkpoint.created_at.isoformat(),
             "start": run.start_id if run else None,
             "reward_model": run.reward_model_id if run else None,
-            "dataset": run.dataset.sha256 if run and run.dataset else None,
+            "dataset": self.dataset.sha256 if self.dataset else None,
             "origin": None if run else self.origin,
             "run": _run(run) if run else None,
             "quintet.json": self.quintet or None,
@@ -134,7 +137,8 @@ class Lineage:
     @cached_property
     def learnt(self) -> list[Learnt]:
         """Every dataset once, in the order of the links."""
-        datasets = {each.run.dataset.pk: each.run.dataset for each in self.links if _dataset(each)}
+        found = [each.dataset for each in self.links]
+        datasets = {each.pk: each for each in found if each}
         return [Learnt(each, self.names and self.reader.may_run(each.project)) for each in datasets.values()]
 
     @property
@@ -161,10 +165,6 @@ class Lineage:
             "datasets": [each.as_json() for each in self.learnt],
             "versions": {"quintet": __version__},
         }
-
-
-def _dataset(link: Link) -> Dataset | None:
-    return link.run.dataset if link.run else None
 
 
 def _follow(pk: int, role: str, found: dict[int, Link]) -> None:

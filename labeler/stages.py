@@ -265,9 +265,8 @@ def _agreement(found: dict[str, Any]) -> str:
     share, dataset = (found.get("people") or {}).get("value"), found.get("dataset") or {}
     who, simulated = "people", dataset.get("simulated", 0)
     if simulated:
-        who = (
-            "simulated labelers" if simulated == dataset.get("rankings") else "people and simulated labelers"
-        )
+        alone = simulated == dataset.get("rankings", 0) - dataset.get("harvested", 0)
+        who = "simulated labelers" if alone else "people and simulated labelers"
     if share is None:
         return f"How far {who} agree with each other is not known: no two ranked the same"
     return f"{who.capitalize()} agree with each other on {figure(share, 'percent')}"

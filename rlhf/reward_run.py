@@ -60,6 +60,7 @@ def _found(
         "all_tied": sum(not ranking.teaches for ranking in given),
         "labelers": len({ranking.labeler for ranking in given}),
         "simulated": sum(ranking.simulated for ranking in given),
+        "harvested": sum(ranking.harvested for ranking in given),
         "trained_on": len(taught),
         "held_out": len(held),
     }

@@ -138,7 +138,7 @@ class Harvest(models.Model):
         Find.objects.bulk_create(finds, ignore_conflicts=True)
         for name in ("rollouts", "picked", "known", "left_out"):
             setattr(self, name, getattr(looked, name))
-        self.usual = vars(looked.usual) if looked.usual else {}
+        self.usual = vars(looked.usual)
         self.finished_at = timezone.now()
         self.save()
         return self.finds.count()
