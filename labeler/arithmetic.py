@@ -70,5 +70,6 @@ def focus(project: Project) -> float | None:
     """Seconds of attention that a ranking takes the project's people, in the median of the newest; None where
     none was timed."""
     timed = Ranking.objects.counted().by_people().filter(quintet__project=project, focus_seconds__gt=0)
-    newest = list(timed.order_by("-pk").values_list("focus_seconds", flat=True)[:LATELY])
-    return median(newest) if newest else None
+    newest = timed.order_by("-pk").values_list("focus_seconds", flat=True)[:LATELY]
+    known = [each for each in newest if each is not None]
+    return median(known) if known else None

@@ -137,16 +137,16 @@ const { Chart, known } = (() => {
       if (!mine.length) return null;
       const values = mine.flatMap((each) => this.view.runs.flatMap((run) => this.points(each, run).map((point) => point[1])));
       if (side === "left") values.push(...this.references().map((each) => each.value));
-      const low = (ends) => ends[0] ?? values.reduce((best, each) => Math.min(best, each), Infinity);
-      const high = (ends) => ends[1] ?? values.reduce((best, each) => Math.max(best, each), -Infinity);
+      const lowest = (some) => some.reduce((best, each) => Math.min(best, each), Infinity);
+      const highest = (some) => some.reduce((best, each) => Math.max(best, each), -Infinity);
       if (this.view.log) {
         const above = values.filter((each) => each > 0);
         if (!above.length) return Object.assign([0.1, 1], { log: true });
-        const [least, most] = [Math.min(...above.slice(0, 1e5)), Math.max(...above.slice(0, 1e5))];
+        const [least, most] = [lowest(above), highest(above)];
         return Object.assign(decades(least, Math.max(most, least * 1.01)), { log: true });
       }
       const ends = mine[0].range ?? [null, null];
-      const [least, most] = [low(ends), high(ends)];
+      const [least, most] = [ends[0] ?? lowest(values), ends[1] ?? highest(values)];
       return Number.isFinite(least + most) ? ticks(least, Math.max(most, least + 1e-9), count) : ticks(0, 1, count);
     }
 

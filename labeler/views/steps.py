@@ -1,5 +1,5 @@
-"""One step of a policy run: every rollout of it with its tokens, reward, advantage and KL, and from there to the
-labelers. Admins only.
+"""One step of a policy run: every rollout of it with its tokens, reward, advantage and KL, and from there to
+the labelers. Admins only.
 
 How a step's rollouts are found and made into a quintet is said in labeler/steps.py; the curves that lead here
 are on the run's own page (views/runs.py)."""
@@ -75,12 +75,11 @@ def _shown(run: Run, step: Step, given: Any) -> dict[str, Any]:
     groups = rollouts.ordered([one] if one else found, by, low, not flat)
     longest = max(each.length for each in found) or 1
     fit = max(1, min(MOST_SHOWN, MOST_TOKENS // longest))
-    if flat:
-        page = Paginator(groups[0], fit).get_page(given.get("page"))
-        groups = [list(page)]
-    else:
-        page = Paginator(groups, max(1, fit // max(map(len, groups)))).get_page(given.get("page"))
-        groups = list(page)
+    if flat:  # a list of them is cut as prompts are
+        groups = [groups[0][first : first + fit] for first in range(0, len(groups[0]), fit)]
+    at_once = 1 if flat else max(1, fit // max(map(len, groups)))
+    page = Paginator(groups, at_once).get_page(given.get("page"))
+    groups = list(page)
     shown = [each for group in groups for each in group]
     rollouts.with_tokens(run, step, shown)
     rollouts.sent(run, step.step, shown)

@@ -179,6 +179,10 @@ def test_many_rollouts_come_in_pages(as_admin, run, monkeypatch):
     monkeypatch.setattr("labeler.views.steps.MOST_SHOWN", 3)
     assert shown(opened(as_admin, run, 2)) == ["0-0", "0-1", "0-2"]
     assert shown(opened(as_admin, run, 2, "?page=2")) == ["1-0", "1-1", "1-2"]
+    assert shown(opened(as_admin, run, 2, "?page=2&flat=1&by=kl")) == ["1-1", "0-0", "1-0"]
+    monkeypatch.setattr("labeler.views.steps.MOST_TOKENS", 10)  # long ones: one prompt at a time, whole
+    assert shown(opened(as_admin, run, 2, "?page=2")) == ["1-0", "1-1", "1-2"]
+    assert shown(opened(as_admin, run, 2, "?page=6&flat=1")) == ["1-2"]
 
 
 def test_the_step_that_is_asked_for_is_opened_or_the_one_before(as_admin, run):
