@@ -6,7 +6,7 @@ checks. It blocks what cannot go well, and warns of what may not: an estimate al
 off by more than it can be wrong. No model is loaded; a dry pass is asked of the worker (a request)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -177,8 +177,17 @@ class Look:
         need = footprint.memory(
             self.made, self.model, self.judge, exact or likely or usual_prompt, usual_rollout
         )
+        measured = self._measured()
+        if measured:
+            need = replace(need, each=measured)
         how = f"{size(need.fixed)} for weights and training, {size(need.each)} for each {need.noun} at once"
-        self.found.estimates.append(Estimate("Memory", f"about {size(need.whole)}", f"by arithmetic: {how}"))
+        self.found.estimates.append(
+            Estimate(
+                "Memory",
+                f"about {size(need.whole)}",
+                f"by {'a try and ' if measured else ''}arithmetic: {how}",
+            )
+        )
         there = capacity.told()
         if there is None:
             self.found.warnings.append(
@@ -198,6 +207,14 @@ class Look:
                 self._block(knob, words + remedy)
             else:
                 self.found.warnings.append(f"{words}{remedy} It may run out.")
+
+    def _measured(self) -> int:
+        """Bytes of a rollout at once, where a policy's were tried at this length; 0 where they were not."""
+        tried = self.found.tried
+        if self.made.kind != "policy" or not tried or not tried.answer:
+            return 0
+        same = tried.question["max_new_tokens"] == getattr(self.made, "max_new_tokens", 0)
+        return int(tried.answer.get("each") or 0) if same else 0
 
     def _too_large(self, need: footprint.Need, where: str, has: int) -> tuple[str, str]:
         words = f"This run holds {size(need.fixed)} before it computes anything, and {where} has {size(has)}"
@@ -228,19 +245,27 @@ class Look:
             self.found.warnings.append("The run's checkpoints will nearly fill the disk.")
 
     def _time(self) -> None:
-        found = self.time()
+        earlier, tried = self.by_an_earlier_run(), self.by_a_try()
+        found = earlier or tried
         said, how = "not known", "no run like this has finished here yet"
         if found:
             said, how = about(found.seconds), found.how
+        if earlier and tried:
+            how += f"; {about(tried.seconds)} {tried.how}"
         self.found.estimates.insert(0, Estimate("Time", said, how))
 
     def time(self) -> pace.Time | None:
         """By an earlier run, which has done all of it; else by a try."""
+        return self.by_an_earlier_run() or self.by_a_try()
+
+    def by_an_earlier_run(self) -> pace.Time | None:
         of = self.judge if self.made.kind == "evaluation" else self.model
-        earlier = pace.by_an_earlier_run(self.project, self.made, of.parameters if of else None, self.work)
+        return pace.by_an_earlier_run(self.project, self.made, of.parameters if of else None, self.work)
+
+    def by_a_try(self) -> pace.Time | None:
         tried = self.found.tried
-        if earlier or not tried or not tried.answer:
-            return earlier
+        if not tried or not tried.answer:
+            return None
         prompt, rollout = self.usual
         longest = tried.answer.get("longest", prompt) if self.made.kind == "policy" else prompt
         return pace.by_a_try(tried, self.made, self.work, (longest, rollout))

@@ -4,6 +4,7 @@
     python -m rlhf RUN_DIR [--processes N]                run it, or go on with it
     python -m rlhf evaluate CHECKPOINT DATASET.jsonl      how well a reward model agrees with rankings
     python -m rlhf score CHECKPOINT < lines.jsonl         rewards and scores, a line out per line in
+    python -m rlhf settings [KIND] [--markdown]           what a run may be told, with its help and bounds
 
 Each ends with 0 only when it did what it was asked; what went wrong is one line on stderr. Torch is loaded
 only by the commands that compute, so that a setting is refused at once.
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlhf import config, data
+from rlhf import config, data, manual
 from rlhf.config import Refused
 from rlhf.execute import FINISHED, complain, execute
 
@@ -37,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str]) -> int:
     """Carry out one command; the exit status."""
-    commands = {"new": _new, "evaluate": _evaluate, "score": _score}
+    commands = {"new": _new, "evaluate": _evaluate, "score": _score, "settings": _show_settings}
     try:
         if not arguments or arguments[0] not in (*commands, "-h", "--help"):
             given = _run_parser().parse_args(arguments)
@@ -101,15 +102,24 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--against", type=Path, metavar="CHECKPOINT", help="another one, by a paired test")
     measure.add_argument("--probes", type=Path, metavar="FILE", help="answers that are known to be bad")
     measure.add_argument("--json", action="store_true", help="no table, and every quintet in the JSON")
+    settings = commands.add_parser("settings", help="what a run may be told")
+    settings.add_argument("kind", nargs="?", choices=list(config.KINDS), help="else all kinds")
+    settings.add_argument("--markdown", action="store_true", help="as in docs/settings.md")
     score = commands.add_parser("score", help="rewards and scores of the lines on stdin")
     score.add_argument("checkpoint", type=Path)
     return parser
 
 
-def _settings_in_words() -> str:
+def _show_settings(given: argparse.Namespace) -> int:
+    kinds = [given.kind] if given.kind else list(config.KINDS)
+    print(manual.markdown(kinds) if given.markdown else _settings_in_words(kinds))
+    return FINISHED
+
+
+def _settings_in_words(kinds: Sequence[str] = tuple(config.KINDS)) -> str:
     lines = []
-    for kind in config.KINDS:
-        lines.append(f"settings of a {kind} run:")
+    for kind in kinds:
+        lines.append(f"settings of {kind} runs:")
         lines += [f"  {each.name}={each.default}".ljust(34) + each.help for each in config.settings(kind)]
     return "\n".join(lines)
 

@@ -64,6 +64,10 @@ class Command(BaseCommand):
             raise CommandError(refused.message) from None
         if run.kind == Run.Kind.POLICY and run.reward_model:
             self.stderr.write(Alarm.of(run.reward_model, found).words)
+        for warning in run.foreseen.warnings if run.foreseen else []:
+            self.stderr.write(warning)
+        for each in run.foreseen.estimates if run.foreseen else []:
+            self.stdout.write(f"{each.label}: {each.said} ({each.how})")
         self.stdout.write(f"Run {run.pk} is queued.")
         if wait:
             self.follow(run)

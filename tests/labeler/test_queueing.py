@@ -1,0 +1,118 @@
+"""The queue of runs: one order for all projects, by which they are shown and by which they are taken."""
+
+from datetime import timedelta
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from labeler import tasks
+from labeler.models import AuditEntry, Membership, Project, Run
+from rlhf import config
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def poems() -> Project:
+    return Project.objects.create(name="Poems", slug="poems")
+
+
+def queued(project, kind: str = "policy", **fields) -> Run:
+    return Run.objects.create(
+        project=project, kind=kind, config=config.as_dict(config.make(kind, {})), **fields
+    )
+
+
+def running(project, **fields) -> Run:
+    now = timezone.now()
+    lease = {"state": "running", "started_at": now, "leased_until": now + timedelta(minutes=1)}
+    return queued(project, **lease | fields)
+
+
+def read(client) -> str:
+    return " ".join(client.get(reverse("run_queue")).content.decode().split())
+
+
+def order(client) -> list[int]:
+    return [line.run.pk for line in client.get(reverse("run_queue")).context["lines"] if line.place]
+
+
+def claimed() -> list[int]:
+    taken = []
+    while run := Run.objects.claim_next("here"):
+        taken.append(run.pk)
+        run.end("finished")
+    return taken
+
+
+def test_runs_are_taken_in_the_order_that_the_page_shows(as_admin, admin, project, poems):
+    runs = [queued(each) for each in (project, poems, project, poems)]
+    lost = running(project, leased_until=timezone.now() - timedelta(minutes=1))
+    assert runs[2].move_to_front(admin) and runs[3].move_to_front(admin)
+    shown = order(as_admin)
+    assert shown == [lost.pk, runs[3].pk, runs[2].pk, runs[0].pk, runs[1].pk]
+    assert claimed() == shown
+
+
+def test_a_message_for_a_later_run_brings_the_one_whose_turn_it_is(project, monkeypatch):
+    first, second = queued(project), queued(project)
+    carried_out = []
+    monkeypatch.setattr(tasks, "carry_out", lambda run, *_: carried_out.append(run.pk))
+    tasks.execute(second.pk)
+    assert carried_out == [first.pk]
+    tasks.execute(second.pk)
+    assert carried_out == [first.pk, second.pk]
+    tasks.execute(second.pk)
+    assert len(carried_out) == 2, "a message too many finds nothing to do"
+
+
+def test_an_admin_of_all_moves_a_run_to_the_front_and_that_is_written_down(as_admin, admin, project, poems):
+    first, second = queued(poems), queued(project)
+    assert "To the front" in read(as_admin)
+    as_admin.post(reverse("run_front", args=[second.pk]))
+    assert order(as_admin) == [second.pk, first.pk] and "moved to the front" in read(as_admin)
+    entry = AuditEntry.objects.get(project=project, action="run moved")
+    assert (entry.by, entry.about) == (admin, {"run": second.pk})
+
+
+def test_a_run_that_has_begun_cannot_be_moved(as_admin, project):
+    run = running(project)
+    said = as_admin.post(reverse("run_front", args=[run.pk]), follow=True).content.decode()
+    assert "does not wait any more" in said and not AuditEntry.objects.exists()
+
+
+def test_an_admin_of_one_project_sees_that_others_wait_and_no_more(client, labeler, project, poems):
+    Membership.objects.filter(project=project, user=labeler).update(role="admin")
+    queued(poems, created_by=None)
+    mine = queued(project)
+    client.force_login(labeler)
+    said = read(client)
+    assert "A run of another project" in said and "Poems" not in said and f"Policy run {mine.pk}" in said
+    assert "To the front" not in said
+    assert client.post(reverse("run_front", args=[mine.pk])).status_code == 404
+
+
+def test_taking_a_run_off_the_queue_leads_back_to_it_and_is_written_down(as_admin, admin, project):
+    run = queued(project)
+    answer = as_admin.post(reverse("run_cancel", args=[run.pk]), {"from": "queue"})
+    assert answer.url == reverse("run_queue") and not order(as_admin)
+    as_admin.post(reverse("run_cancel", args=[run.pk]))
+    assert AuditEntry.objects.get(action="run stopped").about == {"run": run.pk}, "once is enough"
+
+
+def test_a_start_is_estimated_from_what_is_before_it(as_admin, project):
+    now = timezone.now()
+    run = running(project, step=6, total=12, started_at=now - timedelta(seconds=60))
+    for step in range(1, 7):
+        run.steps.create(step=step, metrics={"seconds": 10.0 * step})
+    queued(project)
+    queued(project)
+    said = read(as_admin)
+    assert "about 1 min left" in said and "starts in about 1 min" in said
+    assert "its start is not known" in said, "nothing like the first one has finished here yet"
+
+
+def test_an_empty_queue_says_so_and_no_longer_asks(as_admin, project):
+    said = read(as_admin)
+    assert "Nothing runs and nothing waits" in said and "every 5s" not in said
