@@ -8,6 +8,7 @@ import random
 from collections import defaultdict
 from typing import Any
 
+import zstandard
 from django.db import transaction
 from django.utils import timezone
 
@@ -23,7 +24,10 @@ Asked = tuple[str, int]  # a prompt, and the how manieth time it is asked
 def attend() -> None:
     """Compose what can be composed, and look where rankings have come. Nothing is done twice."""
     for faceoff in Faceoff.objects.sampled():
-        compose(faceoff)
+        try:
+            compose(faceoff)
+        except (OSError, zstandard.ZstdError) as error:
+            faceoff.stop(None, f"What its checkpoints wrote cannot be read: {error}.")
     for faceoff in Faceoff.objects.unseen():
         preferences.look(faceoff)
 
@@ -43,7 +47,10 @@ def compose(faceoff: Faceoff) -> None:
     written = [groups(each.run) for each in contenders if each.run]
     shared = [asked for asked in written[0] if all(asked in one for one in written)]
     prompts = Prompt.objects.in_bulk({int(pk) for pk, _ in shared})
-    round, chances = Round.objects.current(faceoff.project), random.Random(f"face-off {faceoff.pk}")
+    round, chances = (
+        Round.objects.current(faceoff.project),
+        random.Random(f"slots of face-off {faceoff.number}"),
+    )
     for number, (pk, time) in enumerate(shared):
         prompt = prompts.get(int(pk))
         if prompt is None:  # deleted meanwhile

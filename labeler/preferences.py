@@ -8,7 +8,9 @@ labelers are never counted together. The arithmetic is in strengths.py and docs/
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from math import exp
+from statistics import NormalDist
 from typing import Any
 
 from django.db import transaction
@@ -19,6 +21,7 @@ from labeler.templatetags.words import count
 
 # Looking often finds luck: asking ends early only at 99.7 of 100, which leaves the last look its 95.
 SURELY = 3.0
+LEVEL = 0.95
 A_LOOK = 10  # of the wanted rankings, from one look to the next; and rankings before the first
 NEAR = 5  # steps whose mean reward is the reward at the last of them
 RISES = 0.02  # in reward: less is what a step's mean moves by itself
@@ -211,18 +214,23 @@ def _alarm(run: Run, line: list[int], said: Preferences) -> str:
     """`line`: the numbers of its checkpoints in the order of their steps, the starting model before them."""
     strengths, rows = said.strengths, said.rows
     assert strengths
+    if len(line) < 2:
+        return ""
     rewards = {number: at_step(run, rows[number].checkpoint.step or 0 if number else 0) for number in line}
-    falls = []
-    for before, after in ((a, b) for i, a in enumerate(line) for b in line[i + 1 :]):
+    pairs, falls = list(combinations(line, 2)), []
+    # Of many pairs some one looks like a fall by luck: each has to be the surer of it.
+    surely = NormalDist().inv_cdf(1 - (1 - LEVEL) / 2 / len(pairs))
+    for before, after in pairs:
         then, now = rewards[before], rewards[after]
         rises = then is not None and now is not None and now - then > RISES
-        if rises and strengths.sure(before, after) > WITHIN:
+        if rises and strengths.sure(before, after) > surely:
             falls.append((strengths.at[before] - strengths.at[after], before, after, then, now))
     if not falls:
         return ""
     worse, before, after, then, now = max(falls)
     one, other = rows[before], rows[after]
-    low, mid, high = (_percent(chance(each)) for each in sorted([worse, *strengths.between(before, after)]))
+    ends = strengths.between(before, after, surely)
+    low, mid, high = (_percent(chance(each)) for each in sorted([worse, *ends]))
     who = said.whose.capitalize()
     return (
         f"{who} prefer {one.name} to {other.name}: a rollout of the earlier one is ranked higher {mid} of "

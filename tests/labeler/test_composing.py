@@ -99,3 +99,14 @@ def test_the_sweep_composes_what_a_worker_left(project, checkpoints):
     sampled(faceoff)
     tasks.sweep(set())
     assert faceoff.quintets.count() == 6
+
+
+def test_what_cannot_be_read_ends_it_in_words(project, checkpoints):
+    faceoff = launch(project, checkpoints[1:2])
+    sampled(faceoff)
+    run = faceoff.contenders.first().run
+    (run.directory / "rollouts.jsonl.zst").write_bytes(b"no zstd at all, and long enough to be told from one")
+    composing.attend()
+    faceoff.refresh_from_db()
+    assert faceoff.state == "stopped" and not faceoff.quintets.exists()
+    assert faceoff.stopped_because.startswith("What its checkpoints wrote cannot be read:")

@@ -6,7 +6,7 @@ from math import exp, log, sqrt
 import pytest
 
 from labeler import preferences
-from labeler.models import Checkpoint, Faceoff, Membership, Place, Quintet, Ranking, Round, User
+from labeler.models import Checkpoint, Faceoff, Membership, Place, Quintet, Ranking, Round, Run, User
 from labeler.strengths import power, seats
 from tests.labeler.faced import asking, policies, ranked
 
@@ -198,10 +198,10 @@ def test_the_worker_looks_again_only_where_something_has_changed(project, checkp
     assert Faceoff.objects.unseen() == [faceoff]
 
 
-def played(taste: list[float], seed: int, wanted: int = 60) -> bool:
-    """Whether a face-off between checkpoints so liked stops early, looked at every tenth ranking."""
+def drawn(taste: list[float], seed: int, wanted: int) -> tuple[list[Checkpoint], list, dict]:
+    """Checkpoints, rankings of so many quintets by people who like them so, and whose rollouts these were."""
     chances, count = random.Random(seed), len(taste)
-    checkpoints = [Checkpoint(pk=n, name=str(n)) for n in range(count)]
+    checkpoints = [Checkpoint(pk=n, name=str(n), step=10 * n, run_id=1) for n in range(count)]
     players = {n: dict(enumerate(seats(n, count))) for n in range(wanted)}
     rankings = []
     for number in range(wanted):
@@ -211,10 +211,25 @@ def played(taste: list[float], seed: int, wanted: int = 60) -> bool:
             ranks[slot] = rank
             left.remove(slot)
         rankings.append((number, number, 1, ranks))
-        due = (number + 1) % preferences.A_LOOK == 0 and number + 1 < wanted
-        if due and preferences._preferences(checkpoints, False, rankings, players).parted:
-            return True
-    return False
+    return checkpoints, rankings, players
+
+
+def played(taste: list[float], seed: int, wanted: int = 60) -> bool:
+    """Whether a face-off between checkpoints so liked stops early, looked at every tenth ranking."""
+    checkpoints, rankings, players = drawn(taste, seed, wanted)
+    looks = (rankings[:many] for many in range(preferences.A_LOOK, wanted, preferences.A_LOOK))
+    return any(preferences._preferences(checkpoints, False, some, players).parted for some in looks)
+
+
+def test_among_equals_hardly_any_alarm_sounds_by_luck(monkeypatch):
+    """Six pairs: some one of forty, where each pair at 95 would sound one of eleven."""
+    monkeypatch.setattr(preferences, "at_step", lambda run, step: 0.5 + step / 100)
+    sounded = 0
+    for seed in range(200):
+        checkpoints, rankings, players = drawn([0.0] * 4, seed, 30)
+        said = preferences._preferences(checkpoints, False, rankings, players)
+        sounded += bool(preferences._alarm(Run(), [0, 1, 2, 3], said))
+    assert sounded <= 9
 
 
 @pytest.mark.parametrize("count, trials", [(2, 150), (3, 40)])
