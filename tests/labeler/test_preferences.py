@@ -222,14 +222,14 @@ def played(taste: list[float], seed: int, wanted: int = 60) -> bool:
 
 
 def test_among_equals_hardly_any_alarm_sounds_by_luck(monkeypatch):
-    """Six pairs: some one of forty, where each pair at 95 would sound one of eleven."""
+    """Six pairs: two of these 200 sound it; with each pair by itself at 95, twelve would."""
     monkeypatch.setattr(preferences, "at_step", lambda run, step: 0.5 + step / 100)
     sounded = 0
     for seed in range(200):
         checkpoints, rankings, players = drawn([0.0] * 4, seed, 30)
         said = preferences._preferences(checkpoints, False, rankings, players)
         sounded += bool(preferences._alarm(Run(), [0, 1, 2, 3], said))
-    assert sounded <= 9
+    assert sounded <= 5
 
 
 @pytest.mark.parametrize("count, trials", [(2, 150), (3, 40)])
