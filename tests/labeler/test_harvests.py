@@ -7,6 +7,8 @@ import zstandard
 from django.urls import reverse
 
 from labeler import datasets, harvest, tasks
+from labeler.intake.kinds import ranking
+from labeler.intake.writer import Writer
 from labeler.models import (
     AuditEntry,
     Checkpoint,
@@ -15,6 +17,7 @@ from labeler.models import (
     Find,
     Harvest,
     Probe,
+    Project,
     Prompt,
     Ranking,
     Request,
@@ -244,6 +247,15 @@ def test_a_confirmed_find_is_ranked_last_in_later_datasets(as_admin, admin, proj
     assert line["purpose"] == "harvest" and line["nonsense"] == [4] and line["labeler"] == admin.username
     assert line["harvest"] == {"run": find.harvest.run_id, "step": find.step, "alike": find.alike}
     assert lines(project, harvest=False) == []
+
+
+def test_a_confirmed_find_comes_back_from_a_file_as_what_it_was(as_admin, project, find):
+    decide(as_admin, find, "confirm")
+    [line] = lines(project)
+    other = Project.objects.create(name="Other", slug="other")
+    Writer(other).write([(1, ranking(dict(line)))])
+    assert lines(other) == [line] and lines(other, harvest=False) == []
+    assert other.rankings_by_people() == 0
 
 
 def test_a_confirmed_find_is_counted_apart(as_admin, project, find, new_ranking):
