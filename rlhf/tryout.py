@@ -15,7 +15,7 @@ from rlhf import checkpoint, data
 from rlhf.sample import sample
 
 WRITTEN = 32  # tokens of a rollout, at the most
-ROWS = 8
+FEW, ROWS = 8, 64  # a small model is not much slower with all of them: its speed is known only with many
 PATIENCE = 15.0  # seconds that the larger of the two passes may take
 STATUS = Path("/proc/self/status")
 
@@ -36,9 +36,13 @@ def measure(
 
     ids = drawn[:, :prompt].tolist()
     sample(model, tokenizer, ids[:1], 1, 2, 1.0, chances)  # what only the first time costs
-    began = time.perf_counter()
-    written = sample(model, tokenizer, ids, 1, min(new, WRITTEN), 1.0, chances)
-    sampled = sum(len(each.tokens) for each in written) / (time.perf_counter() - began)
+    for part in (ids[:FEW], ids):
+        began = time.perf_counter()
+        written = sample(model, tokenizer, part, 1, min(new, WRITTEN), 1.0, chances)
+        seconds = time.perf_counter() - began
+        sampled = sum(len(each.tokens) for each in written) / seconds
+        if len(part) == rows or seconds * rows / len(part) > PATIENCE:
+            break
     told: dict[str, Any] = {"sampled": sampled, "longest": max(lengths), "rows": rows}
     if train:
         told |= _learning(model, drawn.to(model.device), prompt)
