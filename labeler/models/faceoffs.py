@@ -180,7 +180,7 @@ class Faceoff(models.Model):
 
     @property
     def said(self) -> dict:
-        """What people said when the worker last looked; what simulated labelers did where no person ranked."""
+        """What people said when the worker last looked; without any, what simulated labelers did."""
         return self.found.get("people") or self.found.get("simulated") or {}
 
     @property
