@@ -583,6 +583,7 @@ def test_a_sample_is_held_against_the_measurement_before_or_the_start(as_admin, 
     assert "<ins>why </ins>the end" in start and "<ins>marked</ins> is what was not there at step 0" in start
     assert '<span class="quiet">0.10 →</span> <b>0.40</b> <span class="up">' in start
     assert '<b>2.00</b> <span class="quiet">KL' in start
+    assert f'href="{reverse("steps", args=[run.pk])}?step=12">All rollouts of step 12</a>' in start
     first = page(as_admin, "run", run.pk, query_params={"look": 0})
     assert "<ins>" not in first and "step 6 →" in first
 

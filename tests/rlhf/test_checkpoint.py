@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, decoders, models
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from rlhf import checkpoint
 from rlhf.checkpoint import TrainerState, Unloadable
@@ -243,3 +244,22 @@ def test_a_policy_is_no_reward_model(policy_folder):
 def test_pickled_weights_beside_safe_ones_are_not_touched(copy):
     (copy / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     assert checkpoint.load_policy(copy)[0]
+
+
+def test_the_pieces_of_a_rollout_make_its_text_again():
+    tokenizer = tiny.tokenizer()
+    ids = checkpoint.encode_rollout(tokenizer, "Why did the pelican honk? It had a bill.")
+    pieces = checkpoint.pieces(tokenizer, ids)
+    assert "".join(pieces[each] for each in ids) == checkpoint.decode_rollout(tokenizer, ids)
+    assert pieces[tokenizer.eos_token_id] == ""
+
+
+def test_a_token_that_begins_a_word_keeps_its_space_where_tokenizers_write_it_as_a_sign():
+    """Alone, SentencePiece's word begins a text, and its space is not written."""
+    words = {"<unk>": 0, "\u2581Why": 1, "\u2581the": 2, "\u2581peli": 3, "can": 4}
+    plain = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    plain.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")
+    pieces = checkpoint.pieces(tokenizer, [1, 2, 3, 4])
+    assert "".join(pieces[each] for each in (1, 2, 3, 4)).strip() == "Why the pelican"
+    assert pieces[2] == " the" and pieces[4] == "can"
