@@ -94,5 +94,5 @@ def test_the_picture_and_its_table_fit(new_page, sign_in, admin, labeler, projec
     expect(page.locator("svg.faceoff .whisker")).to_have_count(3)
     expect(page.locator("svg.faceoff .best")).to_have_count(1)
     assert page.locator("table.cells tbody tr").count() == 4
-    expect(page.locator(".message.warning")).to_contain_text("People and the reward model part.")
+    expect(page.locator(".message.warning")).to_contain_text("Preference falls while the reward rises.")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -118,7 +118,7 @@ def test_the_projects_page_says_it_until_something_is_shipped(project, checkpoin
     ranked(faceoff, labeler, [0, 1, 2, -2], noise=1)
     preferences.look(faceoff)
     faceoff.ship(checkpoints[2], admin)
-    said = "People and the reward model part."
+    said = "Preference falls while the reward rises."
     assert said not in as_admin.get(f"/projects/{project.slug}/").content.decode()
     assert said in as_admin.get(f"/runs/{checkpoints[1].run_id}/").content.decode()
 
