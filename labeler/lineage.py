@@ -32,6 +32,11 @@ class Learnt:
     def programs(self) -> dict[str, int]:
         return self.dataset.manifest.get("simulated_labelers", {})
 
+    @property
+    def harvesters(self) -> dict[str, int]:
+        """How much each confirmed of a harvest: no ranking of theirs, but learnt from as well."""
+        return self.dataset.manifest.get("harvested_by", {})
+
     def as_json(self) -> dict[str, Any]:
         dataset, manifest = self.dataset, self.dataset.manifest
         kept = ("quintets", "prompts", "rounds", "harvested", "faceoffs", "split", "versions")
@@ -44,6 +49,7 @@ class Learnt:
             "simulated": dataset.simulated,
             "labelers": self.labelers if self.named else len(self.labelers),
             "simulated_labelers": self.programs,
+            "harvested_by": self.harvesters if self.named else len(self.harvesters),
             "query": dataset.query,
             "frozen_at": dataset.created_at.isoformat(),
             **{name: manifest[name] for name in kept if name in manifest},

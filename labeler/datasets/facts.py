@@ -15,6 +15,7 @@ from labeler import __version__
 from labeler.agreement.measures import compared
 from rlhf import data
 
+COUNTED = ("rounds", "labelers", "simulated_labelers", "harvested_by", "guidelines", "purposes", "faceoffs")
 FORM = 1  # of the manifest, and of the order of the lines
 A_MARK = 1000  # lines from one remembered place in the file to the next
 EARLY = 8_000_000  # bytes: readers of tables guess the columns from the first 10 MB
@@ -40,10 +41,7 @@ class Facts:
         """`share`: how much of it a run holds out, to measure on."""
         self.share = share
         self.counts: Counter[str] = Counter()
-        self.by: dict[str, Counter[str]] = {
-            name: Counter()
-            for name in ("rounds", "labelers", "simulated_labelers", "guidelines", "purposes", "faceoffs")
-        }
+        self.by: dict[str, Counter[str]] = {name: Counter() for name in COUNTED}
         self.lengths, self.characters, self.longest = [0] * len(LENGTHS), 0, 0
         self.agreement: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
         self.longer: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
@@ -98,7 +96,9 @@ class Facts:
         counts["acceptable"] += line.get("acceptable") is not None
         counts["unfinished"] += isinstance(line.get("finished"), list) and not all(line["finished"])
         self.by["rounds"][str(line.get("round", 1))] += 1
-        self.by["simulated_labelers" if simulated else "labelers"][line["labeler"]] += 1
+        harvested = line.get("purpose") == "harvest"  # confirmed by somebody, and ranked by nobody
+        whose = "harvested_by" if harvested else "simulated_labelers" if simulated else "labelers"
+        self.by[whose][line["labeler"]] += 1
         self.by["purposes"][str(line.get("purpose", "work"))] += 1
         if "guidelines" in line:
             self.by["guidelines"][str(line["guidelines"])] += 1

@@ -263,6 +263,7 @@ def test_a_confirmed_find_is_counted_apart(as_admin, project, find, new_ranking)
     decide(as_admin, find, "confirm")
     dataset = datasets.freeze(project)
     assert (dataset.lines, dataset.by_people, dataset.harvested) == (2, 1, 1)
+    assert dataset.manifest["labelers"] == {"lena": 1} and dataset.manifest["harvested_by"] == {"ada": 1}
     said = as_admin.get(reverse("dataset", args=[project.slug, dataset.pk])).content.decode()
     assert "Confirmed of a harvest" in said
     assert project.rankings_by_people() == 1
