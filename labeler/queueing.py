@@ -11,7 +11,7 @@ from labeler.models import Run
 from labeler.models.launching import lines_of
 from labeler.models.runs import RunQuerySet
 from labeler.preview import Look
-from labeler.templatetags.runs import is_lost, remaining
+from labeler.templatetags.runs import elapsed, is_lost, remaining
 from rlhf import config
 
 
@@ -37,6 +37,8 @@ def lines(live: RunQuerySet, mine: set[int]) -> list[Line]:
     known: float | None = 0.0
     for run in running:
         left = remaining(run)
+        if left is None and (whole := expected(run)) is not None:  # it is starting
+            left = max(0.0, whole - (elapsed(run) or 0))
         found.append(Line(run, 0, run.project_id in mine, None, left))
         known = None if known is None or left is None else max(known, left)
     for place, run in enumerate(waiting, start=1):
