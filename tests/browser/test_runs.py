@@ -173,6 +173,20 @@ def test_what_people_said_is_drawn_with_its_intervals(opened, run, project):
     assert value(opened, "people") == "0.70"
 
 
+def test_of_thousands_of_steps_no_spike_is_thinned_away(page, sign_in, admin, run):
+    run.steps.all().delete()
+    told = ({"seconds": step, "reward": 0.9 if step == 3333 else 0.2, "kl": 1.0} for step in range(1, 6001))
+    Step.objects.bulk_create(Step(run=run, step=n, metrics=each) for n, each in enumerate(told, start=1))
+    Run.objects.filter(pk=run.pk).update(step=6000, total=6000, state="finished")
+    sign_in(page, admin)
+    page.goto(reverse("run", args=[run.pk]))
+    page.wait_for_selector(".plot polyline", state="attached")
+    page.locator("#smoothing").fill("0")
+    points = page.locator(".chart.large polyline.accent").first.get_attribute("points").split(" ")
+    heights = {float(each.split(",")[1]) for each in points}
+    assert len(points) < 3500 and len(heights) == 2
+
+
 def test_smoothing_can_be_turned_off(opened):
     assert opened.locator(".line.raw").count() > 0
     opened.locator("#smoothing").fill("0")
