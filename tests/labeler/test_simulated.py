@@ -55,7 +55,9 @@ def test_they_take_no_place_from_anybody_and_count_as_nobody(as_admin, project, 
     assert project.rankings_by_people() == 0
     page = as_admin.get(reverse("rounds", args=[project.slug])).content.decode()
     assert "0 rankings by people" in page and "9 simulated, counted apart" in page
-    assert "simulated labelers rank here" in page
+    for address in ("rounds", "project", "projects"):
+        page = as_admin.get(reverse(address, args=[] if address == "projects" else [project.slug]))
+        assert "simulated labelers rank here" in page.content.decode()
 
 
 def test_what_is_ranked_already_is_not_ranked_again(as_admin, project, quintets):
