@@ -2,8 +2,8 @@
 and review, over HTTP against the server that bin/up starts.
 
 Three labelers rank each of the quintets, by a taste of their own and by chance. "After new ones" is the first
-look after more rankings came in than a page folds while somebody waits; the very first of these, in a web process
-that has never folded, loads numpy besides.
+look after more rankings came in than a page folds while somebody waits; the very first of these, in a web
+process that has never folded, loads numpy besides.
 """
 
 import random

@@ -34,7 +34,7 @@ class Linear(nn.Linear):
         ):
             return functional.linear(input, self.weight, self.bias)
         if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):
-            return _Product.apply(input, self.weight, self.bias)  # type: ignore[no-any-return]
+            return _Product.apply(input, self.weight, self.bias)
         return _product(input, self.weight if self.packed is None else self.packed, self.bias)
 
 
@@ -42,12 +42,12 @@ class _Product(torch.autograd.Function):
     """input [..., in] × weight [out, in] + bias → [..., out]."""
 
     @staticmethod
-    def forward(context: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(context: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         context.save_for_backward(input, weight)
         return _product(input, weight, bias)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = context.saved_tensors
         wanted = context.needs_input_grad
         rows = gradient.reshape(-1, gradient.shape[-1])
@@ -100,7 +100,7 @@ def oneDNN_is_faster() -> bool:
 
 
 def _product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
 
 
 def _processor() -> str:
