@@ -278,11 +278,11 @@ class Look:
             return None
         at_once = getattr(self.made, "micro_batch", getattr(self.made, "batch", 1))
         _, usual_rollout = self.usual
-        longest = self.made.max_new_tokens if self.work.longest else max(1, usual_rollout)
+        longest = getattr(self.made, "max_new_tokens", 0) if self.work.longest else usual_rollout
         return {
             "checkpoint": self.start.pk,
             "prompts": self._contents(),
-            "max_new_tokens": min(8192, longest),
+            "max_new_tokens": min(8192, max(1, longest)),
             "at_once": min(4096, at_once),
             "train": self.made.kind != "rollouts",
         }

@@ -121,7 +121,7 @@ def _start_is_bad(run: Run) -> bool:
 def _another_start(run: Run) -> Changes | None:
     """The project's own, or another that is there."""
     others = Checkpoint.objects.filter(project=run.project, kind=Checkpoint.Kind.POLICY).exclude(
-        pk=run.start_id
+        pk=run.start_id or 0
     )
     own = [run.project.start] if run.project.start and run.project.start_id != run.start_id else []
     found = next((each for each in [*own, *others.order_by("-suggested", "-pk")] if not _is_gone(each)), None)
@@ -134,7 +134,7 @@ def _judge_is_bad(run: Run) -> bool:
 
 def _another_judge(run: Run) -> Changes | None:
     others = Checkpoint.objects.filter(project=run.project, kind=Checkpoint.Kind.REWARD)
-    others = others.exclude(pk=run.reward_model_id).order_by("-run_id", "-suggested", "-pk")
+    others = others.exclude(pk=run.reward_model_id or 0).order_by("-run_id", "-suggested", "-pk")
     found = next((each for each in others if not _is_gone(each)), None)
     return (f"another reward model, “{found}”", {"reward_model": found.pk}) if found else None
 
