@@ -24,6 +24,7 @@ USUAL = 200  # rollouts that are looked at for their length
 WRONG = 1.5  # how far the arithmetic of what a step holds may be off
 NEAR = 0.9  # of the memory: more may be too much
 LONGEST = 5  # prompts whose words are counted
+UNKNOWN = "not known"
 TRIED = ("rollouts", "sft", "reward", "policy")  # the kinds that a dry pass can tell about
 
 
@@ -247,7 +248,7 @@ class Look:
     def _time(self) -> None:
         earlier, tried = self.by_an_earlier_run(), self.by_a_try()
         found = earlier or tried
-        said, how = "not known", "no run like this has finished here yet"
+        said, how = UNKNOWN, "no run like this has finished here yet"
         if found:
             said, how = about(found.seconds), found.how
         if earlier and tried:

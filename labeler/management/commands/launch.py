@@ -8,6 +8,7 @@ from labeler.management import BaseCommand, CommandError
 from labeler.models import Checkpoint, Project, Run
 from labeler.models.launching import LaunchedBefore
 from labeler.models.probes import Alarm
+from labeler.preview import UNKNOWN
 from rlhf import config
 
 A_LOOK = 1.0  # seconds
@@ -67,7 +68,8 @@ class Command(BaseCommand):
         for warning in run.foreseen.warnings if run.foreseen else []:
             self.stderr.write(warning)
         for each in run.foreseen.estimates if run.foreseen else []:
-            self.stdout.write(f"{each.label}: {each.said} ({each.how})")
+            if each.said != UNKNOWN:
+                self.stderr.write(f"{each.label}: {each.said} ({each.how})")
         self.stdout.write(f"Run {run.pk} is queued.")
         if wait:
             self.follow(run)
