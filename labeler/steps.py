@@ -1,7 +1,7 @@
 """The rollouts of one step of a policy run as a page shows them, and a quintet made of some of them.
 
-They are far too many for rows, so they stay in the run's file: beside the files of datasets and of evaluations
-the only one that a page opens in the shared home. What the page needs to find them is a row: a step's metrics
+They are far too many for rows, so they stay in the run's file: beside the files of datasets and of
+evaluations the only one that a page opens in the shared home. What the page needs to find them is a row: a step's metrics
 say where in the file they begin and how long they are, as the trainer told it in steps.jsonl, and that one
 frame is read and nothing else. Runs from before that was told are searched from their beginning, within a
 bound. Everything that goes through memory has one.
@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import zstandard
@@ -61,14 +60,14 @@ class Token:
 
     @property
     def shade(self) -> str:
-        """`up` and `down`, 1 to 5: likelier than from the start, or less likely; empty for next to nothing."""
+        """`up` and `down`, 1 to 5: likelier than from the start, or less; empty for next to nothing."""
         deep = sum(abs(self.kl) >= each for each in SHADES)
         return f"{'up' if self.kl > 0 else 'down'}{deep}" if deep else ""
 
 
 @dataclass
 class Written:
-    """One rollout of a step, with all that was made of it. Its tokens are read for those that a page shows."""
+    """One rollout of a step, with all that was made of it. Tokens are read for those that a page shows."""
 
     group: int
     index: int
@@ -258,7 +257,8 @@ def send(run: Run, step: Step, chosen: Sequence[Written], by: User) -> tuple[Qui
         run=run,
         extra=about,
     )
-    words = f"{len(chosen)} rollouts of {run}, step {step.step}, are sent to the labelers as quintet {quintet.pk}."
+    sent = f"{len(chosen)} rollouts of {run}, step {step.step}"
+    words = f"{sent}, are sent to the labelers as quintet {quintet.pk}."
     said = about | {"run": run.pk, "quintet": quintet.pk}
     project.audit.write(by, project, "send to the labelers", words, **said)
     return quintet, True

@@ -1,4 +1,4 @@
-"""What a run will take, before it is launched: what stops it, what is only warned of, how estimates are known."""
+"""What a run will take, before it is launched: what stops it, what is warned of, how estimates are known."""
 
 import json
 import shutil
