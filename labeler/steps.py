@@ -1,10 +1,10 @@
 """The rollouts of one step of a policy run as a page shows them, and a quintet made of some of them.
 
 They are far too many for rows, so they stay in the run's file: beside the files of datasets and of
-evaluations the only one that a page opens in the shared home. What the page needs to find them is a row: a step's metrics
-say where in the file they begin and how long they are, as the trainer told it in steps.jsonl, and that one
-frame is read and nothing else. Runs from before that was told are searched from their beginning, within a
-bound. Everything that goes through memory has one.
+evaluations the only one that a page opens in the shared home. What the page needs to find them is a row: a
+step's metrics say where in the file they begin and how long they are, as the trainer told it in steps.jsonl,
+and that one frame is read and nothing else. Runs from before that was told are searched from their
+beginning, within a bound. Everything that goes through memory has one.
 
 Left out: which of them look like a trick (labeler/harvest.py)."""
 
