@@ -46,6 +46,10 @@ def compose(faceoff: Faceoff) -> None:
     contenders = list(faceoff.contenders.select_related("checkpoint", "run"))
     written = [groups(each.run) for each in contenders if each.run]
     shared = [asked for asked in written[0] if all(asked in one for one in written)]
+    if not shared:
+        return faceoff.stop(
+            None, "Nothing is there that all of its checkpoints wrote: the files may be gone."
+        )
     prompts = Prompt.objects.in_bulk({int(pk) for pk, _ in shared})
     round, chances = (
         Round.objects.current(faceoff.project),

@@ -34,6 +34,11 @@ INPUTS = {
 }
 
 
+def _is_number(text: str) -> bool:
+    """Of a row: longer ones there are none."""
+    return text.isdecimal() and len(text) < 19
+
+
 class CheckpointField(forms.ModelChoiceField):
     """The project's checkpoints of one kind, and those that belong to every project; the likeliest first."""
 
@@ -261,7 +266,7 @@ class RunForm(forms.Form):
         """How many lines the chosen dataset has."""
         chosen = str(self["dataset"].value() or NOW)
         if chosen != NOW:
-            found = self._datasets().filter(pk=chosen).first() if chosen.isdecimal() else None
+            found = self._datasets().filter(pk=chosen).first() if _is_number(chosen) else None
             return found.lines if found else 0
         if self.kind == "sft":
             return self.project.demonstrations.all().counted().count()
@@ -319,7 +324,7 @@ class RunForm(forms.Form):
         if name not in self.fields:
             return None
         value = str(self[name].value() or "")
-        return self.fields[name].queryset.filter(pk=int(value) if value.isdecimal() else None).first()
+        return self.fields[name].queryset.filter(pk=int(value) if _is_number(value) else None).first()
 
     def differing(self) -> int:
         """How many settings are not what a run of this project starts from."""

@@ -37,6 +37,14 @@ class Learnt:
         """How much each confirmed of a harvest: no ranking of theirs, but learnt from as well."""
         return self.dataset.manifest.get("harvested_by", {})
 
+    @property
+    def query(self) -> dict[str, Any]:
+        """What was asked for; of labelers who were chosen, without names only how many they were."""
+        asked = dict(self.dataset.query)
+        if not self.named and "labelers" in asked:
+            asked["labelers"] = len(asked["labelers"])
+        return asked
+
     def as_json(self) -> dict[str, Any]:
         dataset, manifest = self.dataset, self.dataset.manifest
         kept = ("quintets", "prompts", "rounds", "harvested", "faceoffs", "split", "versions")
@@ -50,7 +58,7 @@ class Learnt:
             "labelers": self.labelers if self.named else len(self.labelers),
             "simulated_labelers": self.programs,
             "harvested_by": self.harvesters if self.named else len(self.harvesters),
-            "query": dataset.query,
+            "query": self.query,
             "frozen_at": dataset.created_at.isoformat(),
             **{name: manifest[name] for name in kept if name in manifest},
         }

@@ -46,7 +46,11 @@ def work(made: config.Config, lines: int, prompts: int) -> Work:
 def by_an_earlier_run(project: Project, made: config.Config, size: int | None, wanted: Work) -> Time | None:
     """By the newest run that is like this one; `size` is the start's parameters."""
     runs = Run.objects.filter(kind=made.kind, state=Run.State.FINISHED, started_at__isnull=False)
-    for run in runs.select_related("start", "reward_model", "dataset").order_by("-pk")[:LOOKED_AT]:
+    for run in (
+        runs.defer("log_tail", "cursors")
+        .select_related("start", "reward_model", "dataset")
+        .order_by("-pk")[:LOOKED_AT]
+    ):
         if not _alike(run, made, size):
             continue
         if (found := _scaled(run, made, wanted)) is not None:

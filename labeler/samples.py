@@ -10,7 +10,7 @@ from typing import Any
 from labeler.models import Run
 
 Words = list[tuple[str, bool]]  # pieces of a text, and whether the other text lacks them
-LONG = 4_000  # words, beyond which texts are not compared: it would take too long
+LONG = 600  # words, beyond which texts are not compared: it would take too long
 
 
 @dataclass

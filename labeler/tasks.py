@@ -257,6 +257,8 @@ def _keep_sweeping(queues: set[str]) -> None:
             sweep(queues)
         except DatabaseError as error:
             logger.warning("The sweep comes again when the database does: %s", error)
+        except Exception:  # one row that nobody expected must not end the sweep for all others
+            logger.exception("The sweep met something odd, and comes again.")
         finally:
             connection.close()
         time.sleep(SWEEP)

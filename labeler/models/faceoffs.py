@@ -231,6 +231,14 @@ class Faceoff(models.Model):
     # What a person, or the worker, decides about it
 
     @transaction.atomic
+    def again(self, by: User | None) -> None:
+        """Sample anew what came to nothing; of two who ask at once, only the first does. Raises Refused."""
+        self._lock()
+        now = Faceoff.objects.get(pk=self.pk)
+        if now.state == "stuck":
+            now.sample(by)
+
+    @transaction.atomic
     def stop(self, by: User | None, because: str) -> None:
         """Ask no further: the places that nobody sits at are closed. Stopped twice is stopped once."""
         self._lock()

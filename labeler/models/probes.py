@@ -121,7 +121,7 @@ class Probe(models.Model):
     @transaction.atomic
     def put_aside(self, by: User) -> None:
         """Out of the bank: tried no more, and no warning. What people marked stays marked."""
-        if self.set_aside_at:
+        if self.set_aside_at or (self.pk is None and self._stored()):
             return
         self.set_aside_at = timezone.now()
         self.created_by = self.created_by if self.pk else by
@@ -141,10 +141,18 @@ class Probe(models.Model):
 
     @transaction.atomic
     def add(self, by: User) -> "Probe":
+        if stored := self._stored():
+            stored.use_again(by)
+            return stored
         self.created_by = by
         self.save()
         self._audit(by, "probe added", f"The probe “{self}” is added to the bank.")
         return self
+
+    def _stored(self) -> "Probe | None":
+        """The row of the same text, if there is one; nobody adds it until the transaction ends."""
+        Project.objects.select_for_update(no_key=True).get(pk=self.project_id)
+        return Probe.objects.filter(project=self.project_id, digest=self.digest).first()
 
     def _audit(self, by: User, action: str, words: str) -> None:
         self.project.audit.write(by, self.project, action, words[:500], probe=self.digest)

@@ -36,10 +36,13 @@ def fallen(about: Run | Project, everywhere: bool = False) -> dict[str, Any]:
     return {"fallen": faceoffs.fallen(), "everywhere": everywhere}
 
 
-@register.inclusion_tag("faceoffs/_liked.html")
-def liked(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What people said of a checkpoint, as the worker last saw it: in the newest face-off ranked."""
+@register.inclusion_tag("faceoffs/_liked.html", takes_context=True)
+def liked(context: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """What people said of a checkpoint, as the worker last saw it: in the newest face-off ranked, of those
+    that the reader may see (a checkpoint can belong to every project)."""
+    mine = Project.objects.run_by(context["user"])
     stood = Faceoff.objects.filter(contenders__checkpoint=checkpoint, found__has_key="people")
+    stood = stood.filter(project__in=mine)
     for faceoff in stood.select_related("project").order_by("-pk"):
         for row in faceoff.found["people"]["rows"][1:]:
             if row["checkpoint"] == checkpoint.pk:

@@ -52,6 +52,10 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
         messages.success(request, f"{project} now starts from {checkpoint}.")
         return redirect("checkpoint", pk)
     hub = hub_start(checkpoint.location)
+    # A checkpoint may belong to every project: what others did with it is theirs.
+    mine = Project.objects.run_by(request.user)
+    uses = checkpoint.started_runs.all() | checkpoint.judged_runs.all() | checkpoint.compared_runs.all()
+    measured = checkpoint.evaluations.filter(run__project__in=mine)
     context = {
         "project": project,
         "checkpoint": checkpoint,
@@ -59,10 +63,10 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
         "opened": hub[0] if hub else str(checkpoint.folder),
         "revision": hub[1] if hub else "",
         "metrics": _measured(checkpoint),
-        "evaluation": checkpoint.evaluations.filter(run__against=None).select_related("run").first(),
-        "compared": Evaluation.objects.comparing(checkpoint),
+        "evaluation": measured.filter(run__against=None).select_related("run").first(),
+        "compared": Evaluation.objects.comparing(checkpoint).filter(run__project__in=mine),
         "alarm": Alarm.of(checkpoint, project) if project and checkpoint.kind == "reward" else None,
-        "uses": checkpoint.started_runs.all() | checkpoint.judged_runs.all() | checkpoint.compared_runs.all(),
+        "uses": uses.filter(project__in=mine),
         "lineage": json.dumps(checkpoint.lineage, indent=2, ensure_ascii=False) if checkpoint.lineage else "",
         **_queue(checkpoint),
     }

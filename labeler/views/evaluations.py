@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 
 from labeler.access import admin_required
-from labeler.models import Checkpoint, Evaluation, Run
+from labeler.models import Checkpoint, Evaluation, Project, Run
 from labeler.views.runs import seen_by
 
 
@@ -30,6 +30,7 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
     made = run.checkpoints.order_by("-suggested", "-step").first()
     measured = found.checkpoint if found else run.reward_model or made
     elsewhere = Evaluation.objects.filter(Q(checkpoint=measured) | Q(run__against=measured))
+    elsewhere = elsewhere.filter(run__project__in=Project.objects.run_by(request.user))
     context = {
         "project": run.project,
         "run": run,

@@ -213,8 +213,11 @@ def stop(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """Ask no further; or (`undo`) ask on."""
     found = _faceoff(request, slug, number)
     if "undo" in request.POST:
-        found.go_on(request.user)
-        messages.success(request, "It goes on, and does not stop by itself any more.")
+        try:
+            found.go_on(request.user)
+            messages.success(request, "It goes on, and does not stop by itself any more.")
+        except Refused as refused:
+            messages.error(request, str(refused))
     else:
         found.stop(request.user, f"Stopped by {request.user}.")
         messages.success(request, "Nobody more is asked. You can go on with it.")
@@ -227,8 +230,7 @@ def again(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """Sample anew what came to nothing."""
     found = _faceoff(request, slug, number)
     try:
-        if found.state == "stuck":
-            found.sample(request.user)
+        found.again(request.user)
     except Refused as refused:
         messages.error(request, str(refused))
     return redirect("faceoff", slug, number)

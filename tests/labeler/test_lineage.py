@@ -1,5 +1,7 @@
 """The lineage of a checkpoint, as a page and as a file: what it rests on, and whose rankings."""
 
+import json
+
 import pytest
 from django.urls import reverse
 
@@ -112,3 +114,10 @@ def test_a_reviewer_reads_it_without_names_and_so_may_anybody_who_is_given_the_f
 def test_the_page_of_a_checkpoint_leads_to_its_lineage(as_admin, line):
     said = as_admin.get(reverse("checkpoint", args=[line["second"].pk])).content.decode()
     assert reverse("checkpoint_lineage", args=[line["second"].pk]) in said
+
+
+def test_labelers_who_were_chosen_are_not_named_in_a_file_without_names(as_admin, project, start, dataset):
+    chosen = datasets.freeze(project, datasets.Query(labelers=("lena",)))
+    judge = made(project, "reward", start, dataset=chosen)
+    assert "lena" in json.dumps(file(as_admin, judge))
+    assert "lena" not in json.dumps(file(as_admin, judge, names="no"))

@@ -381,3 +381,12 @@ def test_what_a_finished_run_leaves_of_its_probes_is_known_to_the_next_launch(pr
     (run.directory / "evaluation.json").write_text(json.dumps(told))
     end(run, "finished")
     assert "“fi\ufffdsh” 0.90" in Alarm.of(judge, project).words
+
+
+def test_who_adds_or_puts_aside_at_the_same_moment_finds_the_others_row(admin, project):
+    one, other = (Probe.of(project, "buy now", kind=Probe.Kind.BY_HAND) for _ in range(2))
+    assert one.add(admin).pk == other.add(admin).pk
+    one, other = (Probe.of(project, "p", "Joke?", kind=Probe.Kind.NONSENSE) for _ in range(2))
+    one.put_aside(admin)
+    other.put_aside(admin)
+    assert Probe.objects.filter(text="p").count() == 1
