@@ -205,7 +205,8 @@ def test_gold_and_repeats_come_at_their_rates_and_without_clumps(project, labele
         purposes.append(rank(labeler, project).purpose)
     assert abs(purposes.count("gold") - 20) <= 1 and abs(purposes.count("repeat") - 20) <= 2
     checks = [number for number, purpose in enumerate(purposes) if purpose != "work"]
-    assert max(after - before for before, after in pairwise(checks)) <= 10
+    # In the beginning a repeat that falls due finds nothing that was ranked long enough ago.
+    assert max(after - before for before, after in pairwise(n for n in checks if n >= 20)) <= 10
     assert purposes[:10].count("repeat") == 0
 
 
