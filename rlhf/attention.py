@@ -131,7 +131,7 @@ def refuse(mask: Any, dropout: float, others: dict[str, Any]) -> None:
     """Raise where a layer wants more than plain causal attention within the window that its mask is of."""
     another = others.get("sliding_window") not in (None, getattr(mask, "window", None))
     if dropout or another or any(others.get(name) is not None for name in REFUSED):
-        raise NotImplementedError("Only plain causal attention is computed in parts.")
+        raise ValueError("Only plain causal attention is computed in parts.")
 
 
 def _of_a_group(group: Group, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:

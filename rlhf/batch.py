@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# What a model raises that cannot take a form of rows which is tried on it.
+UNABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError)
 NOWHERE = -1  # the segment of padding; the prompt's is 0, rollout k's is k + 1
 
 

@@ -18,7 +18,6 @@ from rlhf.batch import Example
 from rlhf.sample import keeps_logits
 
 ROUNDING = 1e-4  # by which two ways to compute the same log-probability may differ in fp32
-UNABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Reader:
         for way in self._ways():
             try:
                 found = way(longest).log_probs
-            except UNABLE as error:
+            except batch.UNABLE as error:
                 if memory.ran_out(error):
                     raise
                 continue

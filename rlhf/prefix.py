@@ -17,7 +17,6 @@ from transformers.cache_utils import DynamicLayer
 from rlhf import attention, batch
 
 LEAP = 64  # tokens by which a cache grows
-UNABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
 
 _forms: WeakKeyDictionary[Any, batch.Form | None] = WeakKeyDictionary()  # of the models that were tried
 
@@ -37,7 +36,7 @@ def form(model: Any, alike: Callable[[Any, batch.Form], bool]) -> batch.Form | N
                 if same:
                     _forms[model] = each
                     return each
-            except UNABLE:
+            except batch.UNABLE:
                 continue
         model.set_attn_implementation(kind)
     if _forms[model] is not None and model.config._attn_implementation != attention.NAME:

@@ -18,7 +18,6 @@ from rlhf import attention, batch, checkpoint, ensemble
 from rlhf.batch import Example
 from rlhf.data import Prompt
 
-UNABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
 ROUNDING = 1e-4  # by which two ways to compute the same reward may differ in fp32, relative to the largest
 HALF_ROUNDING = 0.1  # the same in bf16, as far as it is still the same reward
 FASTER = 1.15  # what half precision must gain on a processor to be worth its rounding
@@ -125,7 +124,7 @@ class RewardModel:
         for layout, way in self._ways():
             try:
                 found = way(longest)
-            except UNABLE:
+            except batch.UNABLE:
                 continue
             theirs = [found[:, number, _outer(each)] for number, each in enumerate(longest)]
             if _close(torch.stack(theirs, 1), expected, ROUNDING):

@@ -4,8 +4,8 @@ The tokenizer and an untrained model, the supervised start by the product's own 
 own sampler: 40 quintets for people and 150 that simulated labelers rank. On the machine that made them the
 files come out the same to the byte; elsewhere rounding may choose other words, of equal quality.
 
-It lies beside what it makes and is a program only: alone of all of labeler it loads torch and the trainers,
-and nothing imports it (tests/test_boundaries.py sees to both).
+It lies beside what it makes and is a program only: nothing imports it, and torch and the trainers are loaded
+by what needs them, not by reading this file (tests/test_boundaries.py sees to both).
 """
 
 import argparse
@@ -16,16 +16,11 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from typing import Any
 
 from labeler.demo import HERE, jokes
 from labeler.demo.taste import LABELERS, taste
-from rlhf import checkpoint, config, data
-from rlhf.execute import FINISHED, execute
-from rlhf.sample import sample
+from rlhf import config, data
 
 SEED = 0
 JOKES = 6000
@@ -57,6 +52,8 @@ RECIPE = {
 
 def build(work: Path) -> None:
     """Write checkpoint/, prompts.jsonl, quintets.jsonl and rankings.jsonl beside this file."""
+    import torch
+
     torch.set_num_threads(1)  # sums of several threads round differently from machine to machine
     corpus = jokes.corpus(JOKES, SEED)
     start = _train(work / "run", corpus)
@@ -78,8 +75,11 @@ def build(work: Path) -> None:
     _report(quintets)
 
 
-def tokenizer_of(corpus: Sequence[jokes.Joke]) -> PreTrainedTokenizerFast:
+def tokenizer_of(corpus: Sequence[jokes.Joke]) -> Any:
     """A byte-level BPE learnt from the corpus, with a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     learnt = Tokenizer(models.BPE())
     learnt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learnt.decoder = decoders.ByteLevel()
@@ -102,8 +102,11 @@ def tokenizer_of(corpus: Sequence[jokes.Joke]) -> PreTrainedTokenizerFast:
     )
 
 
-def untrained(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def untrained(tokenizer: Any) -> Any:
     """Seven hundred thousand weights, drawn from the seed."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(SEED)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -124,6 +127,8 @@ def untrained(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def _train(run: Path, corpus: Sequence[jokes.Joke]) -> Path:
     """The supervised start as a run of the product; the folder of its last checkpoint."""
+    from rlhf.execute import FINISHED, execute
+
     tokenizer = tokenizer_of(corpus)
     untrained(tokenizer).save_pretrained(run / "inputs" / "policy")
     tokenizer.save_pretrained(run / "inputs" / "policy")
@@ -145,6 +150,11 @@ def _shuffled(prompt: str) -> tuple[int, int]:
 
 def _quintets(prompts: Sequence[str]) -> list[dict]:
     """Five distinct rollouts of the shipped model for each prompt, in the order of sampling."""
+    import torch
+
+    from rlhf import checkpoint
+    from rlhf.sample import sample
+
     model, tokenizer = checkpoint.load_policy(HERE / "checkpoint")
     generator = torch.Generator().manual_seed(SEED)
     found = []

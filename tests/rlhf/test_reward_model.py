@@ -146,7 +146,7 @@ def test_a_window_of_another_width_than_its_mask_is_refused(tmp_path):
     judge = made(tmp_path, "mistral")
     judge.model.set_attn_implementation(attention.NAME)
     example = judge.encode(*QUINTETS[0])
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(ValueError, match="Only plain causal attention"):
         judge._packed([example], form=batch.forms(judge.model)[-1])
 
 
