@@ -14,7 +14,7 @@ import pytest
 from labeler.launcher import environment
 from labeler.postgres import Server, install_queues
 
-pytest_plugins = ["tests.browser.fixtures", "tests.labeler.fixtures"]
+pytest_plugins = ["tests.browser.fixtures", "tests.labeler.fixtures", "tests.labeler.runs"]
 
 temporary_home = pytest.StashKey[Path]()
 embedded_server = pytest.StashKey[Server]()
