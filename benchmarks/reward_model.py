@@ -266,19 +266,24 @@ class Clocks:
         self.told["wall"].append(time.time())
         self.told["cpu"].append(time.process_time())
 
+    def tick_at_our_steps(self) -> None:
+        """From now on, in this process."""
+        from rlhf.optimizer import Optimizer
+
+        step = Optimizer.step
+
+        def ticking(optimizer: Any, *given: Any) -> float:
+            norm = step(optimizer, *given)
+            self.tick()
+            return norm
+
+        Optimizer.step = ticking  # type: ignore[method-assign, assignment]
+
 
 def quintet(trial: Trial, clocks: Clocks) -> float | None:
     from rlhf import __main__ as command
-    from rlhf import optimizer
 
-    step = optimizer.Optimizer.step
-
-    def ticking(self: Any, *given: Any) -> float:
-        norm = step(self, *given)
-        clocks.tick()
-        return norm
-
-    optimizer.Optimizer.step = ticking  # type: ignore[method-assign, assignment]
+    clocks.tick_at_our_steps()
     folder = Path(trial.folder)
     directory = Path(tempfile.mkdtemp(dir=folder)) / "run"
     settings = {

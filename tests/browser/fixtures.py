@@ -73,6 +73,23 @@ def sign_in(live_server) -> Callable:
 
 
 @pytest.fixture
+def plain(new_page: "Callable[..., Page]", admin) -> "Callable[[str], Page]":
+    """`plain(address)`: what the admin finds there without JavaScript, signed in by the form."""
+
+    def come_in(address: str) -> "Page":
+        from tests.labeler.fixtures import PASSWORD
+
+        page = new_page(java_script_enabled=False)
+        page.goto(address)
+        page.get_by_label("Username").fill(admin.username)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        return page
+
+    return come_in
+
+
+@pytest.fixture
 def desk(page: "Page", sign_in: Callable, labeler, project) -> "Page":
     """The labeler's page: they are signed in and may rank in the project."""
     sign_in(page, labeler)

@@ -106,12 +106,8 @@ def test_it_fits_a_phone_and_long_texts_scroll_in_their_cards(new_page, sign_in,
     assert page.locator("#look").bounding_box()["y"] < 200, "the slider stays within reach"
 
 
-def test_without_javascript_every_step_and_both_buttons_can_be_reached(new_page, admin, run):
-    page = new_page(java_script_enabled=False)
-    page.goto(reverse("disagreements", args=[run.pk]))
-    page.get_by_label("Username").fill("ada")
-    page.get_by_label("Password").fill("quite a long password")
-    page.get_by_role("button", name="Sign in").click()
+def test_without_javascript_every_step_and_both_buttons_can_be_reached(plain, run):
+    page = plain(reverse("disagreements", args=[run.pk]))
     page.get_by_role("link", name="← step 10").click()
     expect(page.locator(".steps b")).to_have_text("Step 10")
     page.get_by_label("Worst first").select_option("last")

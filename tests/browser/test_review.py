@@ -74,12 +74,8 @@ def test_a_disagreement_is_settled_by_the_keyboard_alone(page, sign_in, admin, q
     expect(page.get_by_text("It is open again.")).to_be_visible()
 
 
-def test_what_a_reviewer_does_works_without_javascript(new_page, admin, quintet):
-    page = new_page(java_script_enabled=False)
-    page.goto(f"/review/{quintet.project.slug}/{quintet.pk}/")
-    page.get_by_label("Username").fill("ada")
-    page.get_by_label("Password").fill("quite a long password")
-    page.get_by_role("button", name="Sign in").click()
+def test_what_a_reviewer_does_works_without_javascript(plain, quintet):
+    page = plain(f"/review/{quintet.project.slug}/{quintet.pk}/")
     page.get_by_role("button", name="Accept it as it is").click()
     page.get_by_text("It is accepted as it is.").wait_for()
     page.get_by_role("button", name="Keep it after all").click()

@@ -76,12 +76,8 @@ def test_the_samples_are_scrubbed_beside_what_was_said_before(opened):
     expect(opened.locator(".sample .marks")).to_contain_text("0.00 → 1.00")
 
 
-def test_without_javascript_all_of_it_is_reached_by_links(new_page, admin, opened, run):  # noqa: F811
-    page = new_page(java_script_enabled=False)
-    page.goto(reverse("run", args=[run.pk]))
-    page.get_by_label("Username").fill("ada")
-    page.get_by_label("Password").fill("quite a long password")
-    page.get_by_role("button", name="Sign in").click()
+def test_without_javascript_all_of_it_is_reached_by_links(plain, opened, run):  # noqa: F811
+    page = plain(reverse("run", args=[run.pk]))
     page.get_by_role("link", name="← step 3").click()
     expect(page.locator(".steps b")).to_have_text("Step 3")
     page.get_by_label("Held against").select_option("start")

@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from labeler import tasks
 from labeler.models import AuditEntry, Import, Place, Prompt, Quintet, Ranking, Rollout, User
-from tests.labeler.test_imports import ADDRESS, RANKED, done, file_of, kept, no_files_left, rung
+from tests.labeler.uploaded import ADDRESS, RANKED, done, file_of, kept, no_files_left, rung
 
 pytestmark = pytest.mark.django_db
 __all__ = ["kept", "no_files_left", "rung"]
