@@ -22,6 +22,7 @@ from labeler.models.requests import Request
 from labeler.models.rounds import Gate, Round
 from labeler.models.runs import Run, Sample, Step
 from labeler.models.skips import Skip
+from labeler.models.verdicts import Verdict
 
 __all__ = [
     "Arm",
@@ -60,5 +61,6 @@ __all__ = [
     "Tallied",
     "Tally",
     "User",
+    "Verdict",
     "WrongTry",
 ]

@@ -23,6 +23,12 @@ class Demonstration(models.Model):
     completion = models.TextField()
     author = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="demonstrations")
     extra = models.JSONField(default=dict, blank=True)
+    solution = models.BooleanField(
+        default=False, help_text="It came with the prompt, as the worked solution of its answer."
+    )
+    brought_by = models.ForeignKey(
+        "Import", models.SET_NULL, null=True, blank=True, related_name="demonstrations"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = DemonstrationQuerySet.as_manager()

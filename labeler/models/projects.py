@@ -1,5 +1,6 @@
 """A project: one thing to get better at, with its guidelines, its starting model and the people who rank."""
 
+import hashlib
 from functools import lru_cache
 from itertools import chain, count
 
@@ -14,7 +15,7 @@ from django.utils.text import slugify
 from markdown_it import MarkdownIt
 
 from labeler.models.people import User
-from rlhf import config
+from rlhf import config, data
 
 # What written guidelines need, and no more: nothing that runs, and nothing that a browser fetches.
 READING_TAGS = {
@@ -25,6 +26,9 @@ READING_TAGS = {
 
 # The settings by which the queue is filled and ordered.
 QUEUED = {"overlap", "wider_overlap", "wider_share", "queue", "random_share"}
+# Those after which every reference is held against its own solution anew.
+CHECKED = {"judge", "checker", "judge_model"}
+USUAL_CHECKER = "number"
 
 
 class ProjectQuerySet(models.QuerySet["Project"]):
@@ -79,6 +83,17 @@ class Project(models.Model):
     name = models.CharField(max_length=120)
     slug = models.SlugField(max_length=60, unique=True)
     judge = models.CharField(max_length=10, choices=Judge, default=Judge.PEOPLE)
+    checker = models.JSONField(
+        default=dict, blank=True, help_text='What compares answers: {"name": "number", "tolerance": 0.01, …}.'
+    )
+    judge_model = models.ForeignKey(
+        "Checkpoint",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The model that is asked, where the checker is a judge.",
+    )
     guidelines = models.TextField(blank=True, help_text="Markdown, shown beside every ranking.")
     start = models.ForeignKey(
         "Checkpoint",
@@ -175,6 +190,31 @@ class Project(models.Model):
         own = self.run_defaults.get(kind, {})
         return {each.name: own.get(each.name, each.default) for each in config.settings(kind)}
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether a checker judges here. People may rank as well; a run then mixes both."""
+        return self.judge == Project.Judge.CHECKER
+
+    @property
+    def checker_name(self) -> str:
+        return self.checker.get("name") or USUAL_CHECKER
+
+    @property
+    def checker_options(self) -> dict:
+        return {name: value for name, value in self.checker.items() if name != "name"}
+
+    @property
+    def checked_by_rule(self) -> bool:
+        """Whether no model has a say in what is correct."""
+        return self.is_checked and self.checker_name in config.RULES
+
+    @property
+    def checker_digest(self) -> str:
+        """What tells this checker with its options from any other."""
+        model = self.judge_model_id if self.checker_name == "judge" else None
+        said = {"name": self.checker_name, **self.checker_options, "model": model}
+        return hashlib.sha256(data.dumps(dict(sorted(said.items()))).encode()).hexdigest()[:16]
+
     def rankings_by_people(self) -> int:
         """How many there are, without looking at them."""
         from labeler.models.contributions import Contribution
@@ -199,6 +239,10 @@ class Project(models.Model):
             from labeler.models.requests import Request  # requests are about projects
 
             Request.objects.keep_ordered(self)
+        if changed & CHECKED:
+            from labeler import checking  # it is built on the models
+
+            checking.attend(self)
 
     @transaction.atomic
     def _change(self, by: User, settings: dict) -> set[str]:
@@ -235,6 +279,10 @@ class Project(models.Model):
 
 def _said(project: Project, name: str) -> str:
     value = getattr(project, name)
+    if isinstance(value, dict):
+        return (
+            ", ".join(str(each) if key == "name" else f"{key} {each}" for key, each in value.items()) or "-"
+        )
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 
 from django.db import models, transaction
 
+from labeler.models.people import User
 from labeler.models.projects import Project
 from rlhf.data import PromptLine
 
@@ -33,6 +34,27 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
             found = found.filter(written__icontains=json.dumps(word, ensure_ascii=False)[1:-1])
         return found
 
+    def answered(self) -> "PromptQuerySet":
+        return self.exclude(answer="")
+
+    def unanswered(self) -> "PromptQuerySet":
+        """Those whose answer nobody has said: no checker can judge what is written to them."""
+        return self.filter(answer="")
+
+    def unchecked(self, digest: str) -> "PromptQuerySet":
+        """Those whose reference this checker has not been tried on."""
+        return self.answered().exclude(reference_by=digest)
+
+    def failing(self, digest: str) -> "PromptQuerySet":
+        """Those whose reference does not pass this checker on its own solution, or cannot be read by it."""
+        troubled = [Prompt.Reference.FAILS, Prompt.Reference.UNREADABLE]
+        return self.answered().filter(reference_by=digest, reference__in=troubled)
+
+    def practised(self, digest: str) -> "PromptQuerySet":
+        """Those that a run against this checker can be asked: with an answer that it can read."""
+        unreadable = models.Q(reference_by=digest, reference=Prompt.Reference.UNREADABLE)
+        return self.answered().exclude(unreadable)
+
     def with_use(self) -> "PromptQuerySet":
         """With `quintet_count` and `demonstration_count`: a prompt that is in use cannot be deleted."""
         many = {"quintet_count": "quintets", "demonstration_count": "demonstrations"}
@@ -41,10 +63,23 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
 
 
 class Prompt(models.Model):
+    class Reference(models.TextChoices):
+        """What the checker said of the prompt's own answer, held against its own solution."""
+
+        UNCHECKED = "", "not tried yet"
+        PASSES = "passes"
+        FAILS = "fails"
+        UNREADABLE = "unreadable"
+
     project = models.ForeignKey(Project, models.CASCADE, related_name="prompts")
     content = models.JSONField(help_text="A string, or a list of {role, content}.")
     digest = models.CharField(max_length=64, editable=False)
     answer = models.TextField(blank=True, help_text="The right answer, in checked projects.")
+    reference = models.CharField(max_length=10, choices=Reference, blank=True, editable=False)
+    reference_said = models.TextField(blank=True, editable=False, help_text="Why, in words.")
+    reference_by = models.CharField(
+        max_length=16, blank=True, editable=False, help_text="Which checker, with which options, said so."
+    )
     external_id = models.CharField(max_length=200, blank=True)
     extra = models.JSONField(default=dict, blank=True, help_text="Keys that an import brought along.")
     brought_by = models.ForeignKey("Import", models.SET_NULL, null=True, blank=True, related_name="prompts")
@@ -62,6 +97,18 @@ class Prompt(models.Model):
     def save(self, *args, **kwargs):
         self.digest = digest(self.content)
         super().save(*args, **kwargs)
+
+    @transaction.atomic
+    def give_answer(self, answer: str, by: User) -> None:
+        """Say what is right, or say it anew; empty where nobody knows. It has to be tried again."""
+        if answer == self.answer:
+            return
+        was, self.answer, self.reference, self.reference_by = self.answer, answer, "", ""
+        self.reference_said = ""
+        self.save(update_fields=["answer", "reference", "reference_by", "reference_said"])
+        words = f"The answer to “{self}” is “{answer[:100]}” now, and was “{was[:100]}”."
+        said = {"prompt": self.pk, "was": was, "now": answer}
+        self.project.audit.write(by, self.project, "answer changed", words[:500], **said)
 
     @classmethod
     def of(cls, project: Project, line: PromptLine) -> "Prompt":

@@ -3,7 +3,7 @@
 Here is what is asked and what may happen to the row. Who answers, and when memory goes to a run first, is the
 matter of labeler/tasks.py and labeler/answers.py."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -84,6 +84,18 @@ class RequestQuerySet(models.QuerySet["Request"]):
         asked = self.filter(project=project, kind=Request.Kind.SIMULATE, state__in=Request.LIVE).first()
         return asked or self.ask(project, Request.Kind.SIMULATE, {}, by)
 
+    def ask_to_check(
+        self, project: Project, items: Sequence[Mapping[str, str]], by: User | None, **more: Any
+    ) -> "Request":
+        """Have the project's checker judge some answers: `items` of prompt, answer and reference."""
+        return self.ask(project, Request.Kind.CHECK, {"items": [dict(each) for each in items], **more}, by)
+
+    def ask_to_check_references(self, project: Project, by: User | None = None) -> "Request":
+        """Have every reference that waits for it held against its own solution; the question that is there
+        already, where one is."""
+        asked = self.filter(project=project, kind=Request.Kind.REFERENCES, state__in=Request.LIVE).first()
+        return asked or self.ask(project, Request.Kind.REFERENCES, {}, by)
+
     def keep_ordered(self, project: Project) -> "Request | None":
         """The same by the newest reward model, in a project that wants it; after something new has come."""
         judge = Checkpoint.objects.judge_of(project)
@@ -117,6 +129,8 @@ class Request(models.Model):
         HARVEST = "harvest"
         SIMULATE = "simulate"
         TRY = "try"
+        CHECK = "check"
+        REFERENCES = "references"
 
     class State(models.TextChoices):
         WAITING = "waiting"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 LEASE = timedelta(seconds=45)
 TRIES = 3  # attempts that may die one after the other without having saved a checkpoint
+CHECKER = "checker.json"  # of a run directory: the checker's name and its options
 PAUSE = timedelta(hours=1)  # after a rollouts run that failed, before another is launched by itself
 
 
@@ -93,7 +94,9 @@ class RunQuerySet(Launching):
             phase="starting",
             started_at=Coalesce("started_at", Now()),
         )
-        return self.select_related("project", "round", "start", "reward_model", "dataset").get(pk=pk)
+        return self.select_related("project", "round", "start", "reward_model", "judge_model", "dataset").get(
+            pk=pk
+        )
 
     def top_up(self, project: Project) -> "Run | None":
         """Launch one rollouts run where fewer quintets wait than the project wants, on the prompts that have
@@ -171,6 +174,12 @@ class Run(models.Model):
         help_text="The second reward model, where an evaluation compares two.",
     )
     dataset = models.ForeignKey(Dataset, models.PROTECT, null=True, blank=True, related_name="runs")
+    checker = models.JSONField(
+        default=dict, blank=True, help_text="What compares the answers of a policy run, with its options."
+    )
+    judge_model = models.ForeignKey(
+        Checkpoint, models.PROTECT, null=True, blank=True, related_name="judging_runs"
+    )
 
     attempt = models.PositiveIntegerField(default=0)
     lost = models.PositiveSmallIntegerField(
@@ -276,6 +285,7 @@ class Run(models.Model):
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         given = {"policy": self.start, "reward": self.reward_model, "against": self.against}
+        given["judge"] = self.judge_model
         for name, checkpoint in given.items():
             target = self.directory / "inputs" / name
             if checkpoint and not checkpoint.is_hub and not target.exists():
@@ -284,6 +294,8 @@ class Run(models.Model):
             lines = self.directory / "dataset.jsonl"
             lines.unlink(missing_ok=True)
             link_or_copy(settings.HOME / self.dataset.path, lines)
+        if self.checker:
+            (self.directory / CHECKER).write_text(data.dumps(self.checker) + "\n", encoding="utf-8")
         if self.kind == Run.Kind.EVALUATION:
             self._put_what_was_learnt()
         config.write(self.directory, config.make(self.kind, self.config))
