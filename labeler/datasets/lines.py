@@ -14,7 +14,7 @@ from django.db.models import BinaryField, CharField, Func, OuterRef, Value
 from django.db.models.functions import Cast, Coalesce, Collate, JSONObject, NullIf
 
 from labeler.models import Arm, Demonstration, Purpose, Rollout
-from labeler.models.datasets import DemonstrationQuerySet
+from labeler.models.demonstrations import DemonstrationQuerySet, Origin
 from labeler.models.rankings import RankingQuerySet
 from rlhf import data
 
@@ -123,6 +123,8 @@ def demonstration_lines(rows: DemonstrationQuerySet) -> Iterator[dict[str, Any]]
 
 
 def _demonstration_line(row: Demonstration) -> dict[str, Any]:
+    """Where it is from is told where nobody just wrote it."""
+    told = {} if row.origin == Origin.WRITTEN else {"origin": row.origin}
     return data.as_line(
-        data.Demonstration(row.prompt.content, row.completion, dict(sorted(row.extra.items())))
+        data.Demonstration(row.prompt.content, row.completion, dict(sorted((row.extra | told).items())))
     )

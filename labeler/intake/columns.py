@@ -29,6 +29,7 @@ FIELDS: dict[str, list[str]] = {
         *("prompt", "rollouts", *_NUMBERED["rollout"], "ranks", *_NUMBERED["rank"]),
         *("models", *_NUMBERED["model"], *_WHO),
     ],
+    Kind.DEMONSTRATIONS: ["prompt", "completion", "messages"],
     Kind.PAIRS: ["prompt", "chosen", "rejected", *_WHO],
     Kind.WMT: [],
 }
@@ -36,6 +37,7 @@ NEEDED: dict[str, list[tuple[str, ...]]] = {
     Kind.PROMPTS: [("prompt",)],
     Kind.ROLLOUTS: [("prompt",), ("rollouts", "rollout 2")],
     Kind.RANKINGS: [("prompt",), ("rollouts", "rollout 2"), ("ranks", "rank 2")],
+    Kind.DEMONSTRATIONS: [("prompt", "messages"), ("completion", "messages")],
     Kind.PAIRS: [("chosen",), ("rejected",)],
     Kind.WMT: [],
 }
@@ -54,6 +56,11 @@ ALSO = {
     "duration": "seconds",
     "responses": "rollouts",
     "completions": "rollouts",
+    "response": "completion",
+    "output": "completion",
+    "target": "completion",
+    "conversation": "messages",
+    "conversations": "messages",
     "ranking": "ranks",
     "prompt_id": "id",
     "uid": "id",
@@ -65,12 +72,12 @@ _A_NUMBERED = re.compile(
 _MEANS = {"rank": "rank", "model": "model", "system": "model"}
 # Lists, numbers and the like, which a CSV file can only hold written out as JSON.
 _WRITTEN_OUT = {
-    *("rollouts", "ranks", "models", "finished", "nonsense", "unsafe", "acceptable"),
+    *("rollouts", "ranks", "models", "finished", "nonsense", "unsafe", "acceptable", "messages"),
     *("focus_seconds", "round", "guidelines", "surplus", "seconds", "simulated", "shown", "decided"),
     "faceoff",
 }
-_MUST_BE_JSON = {"rollouts", "ranks", "models", "seconds", "simulated"}
-_MAY_BE_CHAT = {"prompt", "chosen", "rejected"}
+_MUST_BE_JSON = {"rollouts", "ranks", "models", "seconds", "simulated", "messages"}
+_MAY_BE_CHAT = {"prompt", "chosen", "rejected", "completion"}
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
@@ -83,7 +90,10 @@ def guessed_kind(columns: Iterable[str]) -> str:
         return Kind.PAIRS
     if found & {"ranks", "rank 2"}:
         return Kind.RANKINGS
-    return Kind.ROLLOUTS if found & {"rollouts", "rollout 2"} else Kind.PROMPTS
+    if found & {"rollouts", "rollout 2"}:
+        return Kind.ROLLOUTS
+    wanted = set(guessed(named, Kind.DEMONSTRATIONS).values())
+    return Kind.DEMONSTRATIONS if wanted & {"completion", "messages"} else Kind.PROMPTS
 
 
 def guessed(columns: Iterable[str], kind: str) -> dict[str, str]:
@@ -118,11 +128,9 @@ def _numbered(column: str, start: int) -> str:
 def missing(mapping: Mapping[str, str], kind: str) -> list[str]:
     """Of the fields that lines of this kind need, those that no column is."""
     there = set(mapping.values())
-    return [
-        each[0].removesuffix("s") + "s" if len(each) > 1 else each[0]
-        for each in NEEDED[kind]
-        if not there & set(each)
-    ]
+    lacking = [each for each in NEEDED[kind] if not there & set(each)]
+    several = kind != Kind.DEMONSTRATIONS  # of rollouts and ranks, which may have a column each
+    return [each[0].removesuffix("s") + "s" if len(each) > 1 and several else each[0] for each in lacking]
 
 
 def reader(mapping: Mapping[str, str], format: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -1,5 +1,5 @@
-"""What a line becomes: a prompt, a prompt with rollouts that wait to be ranked, or a ranking. Pairs and WMT's
-five-way comparisons are rankings written in other ways.
+"""What a line becomes: a prompt, a prompt with rollouts that wait to be ranked, a ranking, a demonstration.
+Pairs and WMT's five-way comparisons are rankings written in other ways.
 
 What makes a line a bad one is decided here and in rlhf/data.py, and said in words; columns under other names
 have got their right ones before (columns.py)."""
@@ -10,6 +10,7 @@ from itertools import takewhile
 from typing import Any
 
 from labeler.models import Arm, Import, Purpose
+from labeler.models.demonstrations import LONGEST
 from labeler.models.prompts import digest
 from rlhf import data
 from rlhf.data import FEWEST, MOST, Prompt, PromptLine
@@ -34,6 +35,7 @@ class Line:
     prompt: Prompt
     digest: str
     prompt_fields: dict[str, Any] = field(default_factory=dict)
+    completion: str = ""  # an answer to imitate
     rollouts: tuple[str, ...] = ()
     finished: tuple[bool, ...] = ()
     models: tuple[str, ...] = ()
@@ -120,6 +122,27 @@ def of_ranking(line: data.Ranking) -> Line:
     return _checked(made)
 
 
+def demonstration(row: dict[str, Any]) -> Line:
+    """A prompt with its answer, or a conversation that ends with it. What a file labels as bad is not to be
+    imitated. Whoever wrote it there, here it was imported: another origin that it names is kept apart."""
+    row = dict(row)
+    if str(row.get("label")).lower() == "false":
+        raise LeftOut
+    row = {key: value for key, value in row.items() if value is not None}
+    if isinstance(row.get("completion"), list):
+        row["completion"] = _answer(row["completion"], "completion")
+    if not row.get("simulated", True):
+        row.pop("simulated")
+    if "origin" in row:
+        row["origin_there"] = row.pop("origin")
+    if "rollouts" in row or "ranks" in row:
+        raise ValueError("it has “rollouts” or “ranks” beside an answer: import it as rankings.")
+    read = data.demonstration(row)
+    if len(read.completion) > LONGEST:
+        raise ValueError(f"its answer is longer than {LONGEST:,} characters.")
+    return Line(read.prompt, digest(read.prompt), completion=read.completion, extra=dict(read.extra))
+
+
 def pair(row: dict[str, Any]) -> Line:
     """`chosen` before `rejected`: texts, or messages that may begin with the prompt."""
     row = dict(row)
@@ -191,6 +214,7 @@ READ: dict[str, Callable[[dict[str, Any]], Line]] = {
     Kind.PROMPTS: prompt,
     Kind.ROLLOUTS: rollouts,
     Kind.RANKINGS: ranking,
+    Kind.DEMONSTRATIONS: demonstration,
     Kind.PAIRS: pair,
     Kind.WMT: five_way,
 }

@@ -1,4 +1,4 @@
-"""What the two import commands have in common: their arguments, their words, and the line that says how far
+"""What the import commands have in common: their arguments, their words, and the line that says how far
 they are. The work is done in work.py."""
 
 import sys

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from labeler.models import Flag, Import, Place, Prompt, Quintet, Ranking, Rollout, Skip, User
+from labeler.models import Flag, Import, Place, Prompt, Quintet, Ranking, Rollout, Sheet, Skip, User
 from labeler.models.imports import UndoRefused
 
 
@@ -23,7 +23,10 @@ def take_out(found: Import) -> Mapping[str, int]:
     for model in (Place, Skip, Rollout):
         _gone(model._default_manager.filter(quintet__brought_by=found))
     _gone(quintets)
+    if answers := _gone(found.demonstrations.filter(solution=False)):
+        many["demonstrations"] = answers
     unused = found.prompts.filter(~Exists(Quintet.objects.filter(prompt=OuterRef("pk"))), demonstrations=None)
+    _gone(Sheet.objects.filter(prompt__in=unused.values("pk")))
     many["prompts"] = _gone(Prompt.objects.filter(pk__in=unused.values("pk")))
     # Accounts that only this import made: nobody can sign in with them, and nothing is theirs any more.
     nobody = User.objects.filter(pk__in=labelers, is_active=False, last_login=None, rankings=None)
@@ -42,6 +45,9 @@ def _refuse_what_is_in_use(found: Import) -> None:
         raise UndoRefused("A ranking of this import has been marked for review since. It stays.")
     if many := found.quintets.filter(reviewed_at__isnull=False).count():
         raise UndoRefused(f"{_quintets(many)} of this import {_has(many)} been reviewed since. It stays.")
+    rivals = found.demonstrations.filter(Q(version__gt=1) | Q(rivals__isnull=False))
+    if rivals.exists():
+        raise UndoRefused("A demonstration of this import was edited here, or stands in a quintet. It stays.")
     checks = found.quintets.exclude(purpose="work")
     if many := checks.count():
         raise UndoRefused(

@@ -260,7 +260,8 @@ def by_hand(
     kind = how if how in kinds else ""
     with opened(path, path.name, {"wmt": "csv", "pairs": ""}.get(how, how)) as source:
         guess = guessed_kind(source.columns)
-        if guess not in kinds and Import.Kind.PROMPTS in kinds:
+        others = (*kinds, Import.Kind.DEMONSTRATIONS)  # which have prompts as well
+        if guess not in others and Import.Kind.PROMPTS in kinds:
             raise Unreadable("It holds rankings, which `import_rankings` takes.")
         plan(found, source, kind or (guess if guess in kinds else kinds[0]))
     found.save(update_fields=["format", "kind", "mapping", "bytes"])

@@ -18,7 +18,19 @@ from django.utils import timezone
 
 from labeler.intake.copying import Copier
 from labeler.intake.kinds import Line
-from labeler.models import Import, Membership, Project, Prompt, Quintet, Ranking, Rollout, Round, User
+from labeler.models import (
+    Demonstration,
+    Import,
+    Membership,
+    Origin,
+    Project,
+    Prompt,
+    Quintet,
+    Ranking,
+    Rollout,
+    Round,
+    User,
+)
 from rlhf.data import MOST, BadLine
 
 # What a ranking says beside its ranks, and what it has when it says nothing.
@@ -63,7 +75,7 @@ class Alike:
 
 
 class Writer:
-    """Takes one project's lines. `added` and `known` count them: prompts, quintets or rankings."""
+    """Takes one project's lines. `added` and `known` count what they bring: prompts, quintets, rankings …"""
 
     def __init__(self, project: Project, brought_by: Import | None = None, round: Round | None = None):
         self.project = project
@@ -79,6 +91,8 @@ class Writer:
         mark, mine = {"brought_by_id": brought_by and brought_by.pk}, {"project_id": project.pk}
         said = ["id", "content", "digest", "answer", "external_id", "extra"]
         self.prompts = Copier(Prompt, said, **mine, **mark)
+        said = ["prompt_id", "completion", "extra"]
+        self.demonstrations = Copier(Demonstration, said, origin=Origin.IMPORTED.value, **mine, **mark)
         said = ["id", "prompt_id", "round_id", "external_id", "extra"]
         self.quintets = Copier(Quintet, said, **mine, **mark)
         self.rollouts = Copier(Rollout, ["quintet_id", "slot", "text", "finished", "model"])
@@ -103,6 +117,9 @@ class Writer:
         refused = {each.number for each in bad}
         good = [line for number, line in lines if number not in refused]
         prompts, fresh = self._prompts(good)
+        if any(line.completion for line in good):
+            self._demonstrations([(prompts[line.digest], line) for line in good])
+            return bad
         with_rollouts = [line for line in good if line.rollouts]
         if not with_rollouts:
             self.added, self.known = self.added + len(fresh), self.known + len(good) - len(fresh)
@@ -189,6 +206,17 @@ class Writer:
             rows.append((*row, json.dumps(said["extra"])))
         self.prompts.write(rows)
         return found | numbers, set(fresh)
+
+    def _demonstrations(self, lines: list[tuple[int, Line]]) -> None:
+        """Each answer once, wherever the one that is there already is from, though it be withdrawn."""
+        mine = Demonstration.objects.filter(prompt__in={prompt for prompt, _ in lines})
+        known, rows = set(mine.values_list("prompt_id", "completion")), []
+        for prompt, line in lines:
+            if (prompt, line.completion) not in known:
+                known.add((prompt, line.completion))
+                rows.append((prompt, line.completion, json.dumps(line.extra)))
+        self.added, self.known = self.added + len(rows), self.known + len(lines) - len(rows)
+        self.demonstrations.write(rows)
 
     def _stored(
         self, lines: list[Line], keys: list[Key], fresh: set[str], people: Iterable[int]

@@ -4,7 +4,8 @@ from labeler.models.agreement import StaleQuintet, Tallied, Tally
 from labeler.models.audit import AuditEntry
 from labeler.models.checkpoints import Checkpoint
 from labeler.models.contributions import Contribution
-from labeler.models.datasets import Dataset, Demonstration
+from labeler.models.datasets import Dataset
+from labeler.models.demonstrations import Demonstration, Earlier, Origin, Rival, Sheet
 from labeler.models.desks import Desk
 from labeler.models.evaluations import Evaluation
 from labeler.models.faceoffs import Contender, Faceoff
@@ -33,6 +34,7 @@ __all__ = [
     "Dataset",
     "Demonstration",
     "Desk",
+    "Earlier",
     "Evaluation",
     "Faceoff",
     "Find",
@@ -43,6 +45,7 @@ __all__ = [
     "Import",
     "Invitation",
     "Membership",
+    "Origin",
     "Place",
     "Probe",
     "Project",
@@ -51,10 +54,12 @@ __all__ = [
     "Quintet",
     "Ranking",
     "Request",
+    "Rival",
     "Rollout",
     "Round",
     "Run",
     "Sample",
+    "Sheet",
     "Skip",
     "StaleQuintet",
     "Step",

@@ -1,43 +1,9 @@
-"""A dataset: a frozen, hashed file of rankings or demonstrations. A demonstration: an ideal answer."""
+"""A dataset: a frozen, hashed file of rankings or demonstrations."""
 
 from django.db import models
-from django.db.models import Exists, OuterRef
 
 from labeler.models.people import User
-from labeler.models.projects import Membership, Project
-from labeler.models.prompts import Prompt
-
-
-class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
-    def counted(self) -> "DemonstrationQuerySet":
-        """Those whose author is not excluded."""
-        excluded = Membership.objects.filter(
-            project=OuterRef("project"), user=OuterRef("author"), excluded_at__isnull=False
-        )
-        return self.exclude(Exists(excluded))
-
-
-class Demonstration(models.Model):
-    project = models.ForeignKey(Project, models.CASCADE, related_name="demonstrations")
-    prompt = models.ForeignKey(Prompt, models.PROTECT, related_name="demonstrations")
-    completion = models.TextField()
-    author = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="demonstrations")
-    extra = models.JSONField(default=dict, blank=True)
-    solution = models.BooleanField(
-        default=False, help_text="It came with the prompt, as the worked solution of its answer."
-    )
-    brought_by = models.ForeignKey(
-        "Import", models.SET_NULL, null=True, blank=True, related_name="demonstrations"
-    )
-    created_at = models.DateTimeField(auto_now_add=True)
-
-    objects = DemonstrationQuerySet.as_manager()
-
-    class Meta:
-        ordering = ["pk"]
-
-    def __str__(self) -> str:
-        return self.completion[:80]
+from labeler.models.projects import Project
 
 
 class Dataset(models.Model):

@@ -81,6 +81,7 @@ class Import(models.Model):
         PROMPTS = "prompts", "Prompts"
         ROLLOUTS = "rollouts", "Prompts with rollouts, to be ranked"
         RANKINGS = "rankings", "Rankings"
+        DEMONSTRATIONS = "demonstrations", "Demonstrations: conversations, or prompts with answers"
         PAIRS = "pairs", "Pairs: chosen and rejected"
         WMT = "wmt", "Five-way rankings of WMT"
 
@@ -89,7 +90,7 @@ class Import(models.Model):
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="imports")
     state = models.CharField(max_length=10, choices=State, default=State.PREVIEW)
-    kind = models.CharField(max_length=10, choices=Kind, default=Kind.PROMPTS)
+    kind = models.CharField(max_length=20, choices=Kind, default=Kind.PROMPTS)
     name = models.CharField(max_length=300, help_text="Of the file, as it was uploaded.")
     path = models.CharField(max_length=300, blank=True, help_text="Relative to the home.")
     format = models.CharField(max_length=20, blank=True)
@@ -124,7 +125,8 @@ class Import(models.Model):
     @property
     def noun(self) -> str:
         """What it brings, and counts."""
-        return {"prompts": "prompts", "rollouts": "quintets"}.get(self.kind, "rankings")
+        nouns = {"prompts": "prompts", "rollouts": "quintets", "demonstrations": "demonstrations"}
+        return nouns.get(self.kind, "rankings")
 
     # Its files
 
