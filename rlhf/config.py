@@ -10,56 +10,30 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rlhf.policy_config import CHECKERS as CHECKERS
+from rlhf.policy_config import JUDGED as JUDGED
+from rlhf.policy_config import RULES as RULES
+from rlhf.policy_config import STEP_CAP as STEP_CAP
+from rlhf.policy_config import PolicyConfig as PolicyConfig
+from rlhf.setting import Common, Sampling, Setting, input_
 from rlhf.setting import Refused as Refused
-from rlhf.setting import Setting
 from rlhf.setting import read as _read
 from rlhf.setting import setting as _setting
 
-STEP_CAP = 500
-CHECKERS: tuple[str, ...] = ()  # rules that can judge an answer by themselves; none is built in yet
 AGAINST = "inputs/against"  # where the second reward model lies, if an evaluation run compares two
 HUB = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 RENAMED = {"advantage": "algorithm"}  # settings by the names that older runs know them by
 FORMER = {"leave-one-out": "rloo", "normalised": "grpo"}  # and what their choices are called now
 
 
-def _input(default: str) -> Any:
-    """A file or folder of the run directory: part of the config, but no setting that a form would show."""
-    return field(default=default, metadata={"input": True})
-
-
 # The classes below are tables to be read row by row, so the formatter leaves them alone.
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class _Common:
-    kind: ClassVar[str]
-
-    seed: int = _setting(
-        0, "Seed", "The same seed, data and settings give the same weights on the same machine.",
-        0, 2**31 - 1, advanced=True)
-    device: str = _setting(
-        "auto", "Device", "Where to compute; auto takes a CUDA card, else Apple's, else the processor.",
-        choices=("auto", "cuda", "mps", "cpu"), advanced=True)
-
-    def check(self) -> None:
-        """Raise Refused for what no single field's bounds can tell."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sampling(_Common):
-    temperature: float = _setting(
-        1.0, "Temperature", "How freely the policy chooses its words; 1 is as it learnt them, less is tamer.",
-        0.05, 2.0)
-    max_new_tokens: int = _setting(
-        256, "Longest rollout", "A rollout that has not ended by then is cut off.", 1, 8192, unit="tokens")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Training(_Common):
+class _Training(Common):
     epochs: float = _setting(
         2.0, "Epochs", "How often every example is seen.", 0.01, 100)
     batch: int = _setting(
@@ -90,12 +64,12 @@ class _Training(_Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutsConfig(_Sampling):
+class RolloutsConfig(Sampling):
     """Sample rollouts for every prompt, to be ranked."""
 
     kind: ClassVar[str] = "rollouts"
-    policy: str = _input("inputs/policy")
-    prompts: str = _input("prompts.jsonl")
+    policy: str = input_("inputs/policy")
+    prompts: str = input_("prompts.jsonl")
     count: int = _setting(
         5, "Rollouts per prompt", "Five make a quintet.", 1, 64)
     batch: int = _setting(
@@ -108,8 +82,8 @@ class SftConfig(_Training):
     """Supervised finetuning: learn to write what people wrote."""
 
     kind: ClassVar[str] = "sft"
-    policy: str = _input("inputs/policy")
-    dataset: str = _input("dataset.jsonl")
+    policy: str = input_("inputs/policy")
+    dataset: str = input_("dataset.jsonl")
     sample_prompts: int = _setting(
         5, "Sampled prompts", "Held-out prompts answered at every measurement, to read along.",
         0, 64, advanced=True)
@@ -125,8 +99,8 @@ class RewardConfig(_Training):
     """Learn to score rollouts as the people who ranked them would."""
 
     kind: ClassVar[str] = "reward"
-    policy: str = _input("inputs/policy")
-    dataset: str = _input("dataset.jsonl")
+    policy: str = input_("inputs/policy")
+    dataset: str = input_("dataset.jsonl")
     learning_rate: float = _setting(
         9e-6, "Learning rate", "Size of a step; models under a billion weights take 5e-5, tiny ones more.",
         1e-9, 0.1)
@@ -173,103 +147,13 @@ class RewardConfig(_Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyConfig(_Sampling):
-    """Reinforcement learning against a reward model, for a capped number of steps."""
-
-    kind: ClassVar[str] = "policy"
-    policy: str = _input("inputs/policy")
-    reward: str = _input("inputs/reward")
-    prompts: str = _input("prompts.jsonl")
-    checker: str = _input("")
-    steps: int = _setting(
-        300, "Steps", f"Updates of the policy; at most {STEP_CAP} against a reward model.",
-        1, 1_000_000, unit="steps")
-    beta: float = _setting(
-        0.1, "β, pull to the start", "What moving away from the start costs; 0 lets it run off the cliff.",
-        0, 10)
-    learning_rate: float = _setting(
-        1e-6, "Learning rate", "Size of a step; tiny models take 3e-4 and more.", 1e-9, 0.1)
-    prompts_per_step: int = _setting(
-        8, "Prompts per step", "How many prompts one step answers.", 1, 1024)
-    rollouts_per_prompt: int = _setting(
-        8, "Rollouts per prompt", "They are judged against each other, so there are at least two.", 2, 128)
-    algorithm: str = _setting(
-        "rloo", "Algorithm",
-        "Rollouts against the mean of their siblings (rloo), by their spread too (grpo), or the best alone.",
-        choices=("rloo", "grpo", "best"))
-    lora_rank: int = _setting(
-        0, "LoRA rank", "Train adapters of this rank, at ten times the rate or more; 0 trains all weights.",
-        0, 1024)
-    kl_limit: float = _setting(
-        0.0, "End at a KL of", "The run ends when five steps are further from the start; 0 is never.",
-        0, 100_000, unit="nats a rollout")
-    time_limit_minutes: float = _setting(
-        0.0, "End after", "The run ends after the step in which this time is over; 0 is never.",
-        0, 1_000_000, unit="minutes")
-    updates_per_batch: int = _setting(
-        1, "Updates per batch", "How often a step’s rollouts are learnt from before there are new ones.",
-        1, 16, advanced=True)
-    clip_ratio: float = _setting(
-        0.2, "Clipped ratio", "How far an update may move a token’s chance from where it was sampled.",
-        0.001, 10, advanced=True)
-    kl_target: float = _setting(
-        0.0, "KL to aim at", "β grows while the KL is above this and shrinks below it; 0 leaves β as it is.",
-        0, 100_000, advanced=True, unit="nats a rollout")
-    unfinished_reward: float = _setting(
-        -1.0, "Reward when cut off", "What a rollout earns that did not end by itself.",
-        -100, 100, advanced=True)
-    precision: str = _setting(
-        "auto", "Precision", "bf16 is faster on cards and new processors; auto takes it if little changes.",
-        choices=("auto", "fp32", "bf16"), advanced=True)
-    micro_batch: int = _setting(
-        64, "Rollouts at once", "Portions in which a step is computed; smaller ones need less memory.",
-        1, 4096, advanced=True, unit="rollouts")
-    warmup: int = _setting(
-        5, "Warm-up", "Steps over which the learning rate rises from zero.",
-        0, 10000, advanced=True, unit="steps")
-    clip: float = _setting(
-        1.0, "Gradient clip", "A longer gradient is shortened to this norm.", 0.001, 1000, advanced=True)
-    evaluate_every: int = _setting(
-        10, "Measure every", "Steps between two looks at the fixed prompts.",
-        1, 100000, advanced=True, unit="steps")
-    checkpoint_every: int = _setting(
-        10, "Checkpoint every", "Steps between two checkpoints; a crop can only be made at one of them.",
-        1, 100000, advanced=True, unit="steps")
-    sample_prompts: int = _setting(
-        8, "Sampled prompts", "Fixed prompts answered at every measurement, to read along.",
-        0, 64, advanced=True)
-    crop_kl: float = _setting(
-        20.0, "KL of a crop", "A sequence KL above this is a sign of gaming; short answers take less.",
-        0.01, 1000, advanced=True, unit="nats")
-    crop_distinct: float = _setting(
-        0.35, "Variety of a crop", "Distinct word pairs below this share of their start are such a sign.",
-        0, 1, advanced=True)
-    crop_entropy: float = _setting(
-        0.3, "Entropy of a crop", "Entropy below this share of its start is such a sign.",
-        0, 1, advanced=True)
-
-    def check(self) -> None:
-        if self.checker and self.checker not in CHECKERS:
-            raise Refused("checker", _unknown_checker(self.checker))
-        if not self.checker and not self.reward:
-            raise Refused("reward", "A policy run needs a reward model or a checker to say what is good.")
-        if self.reward and self.steps * self.updates_per_batch > STEP_CAP:
-            each = f" of {self.updates_per_batch} updates each" if self.updates_per_batch > 1 else ""
-            raise Refused("steps", (
-                f"A run against a reward model may take at most {STEP_CAP} steps, because a policy that "
-                f"trains for longer learns to fool its reward model; {self.steps}{each} were asked for."))
-        if self.kl_target and not self.beta:
-            raise Refused("beta", "To aim at a KL, β has to begin above 0: it is made larger or smaller.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig(_Common):
+class EvaluationConfig(Common):
     """Measure a reward model on rankings that it has not seen."""
 
     kind: ClassVar[str] = "evaluation"
-    reward: str = _input("inputs/reward")
-    against: str = _input("")
-    dataset: str = _input("dataset.jsonl")
+    reward: str = input_("inputs/reward")
+    against: str = input_("")
+    dataset: str = input_("dataset.jsonl")
     unseen: bool = _setting(
         True, "Only unseen prompts", "Leave out prompts that a reward model is known to have learnt from.")
     max_tokens: int = _setting(
@@ -285,14 +169,26 @@ KINDS: dict[str, type[Config]] = {
 }
 
 
-def settings(kind: str) -> list[Setting]:
-    """The settings of a kind of run, the everyday ones first; its input files are not among them."""
+def settings(kind: str, judged: str = "") -> list[Setting]:
+    """The settings of a kind of run, the everyday ones first; its input files are not among them. `judged`: by
+    whose word a policy's reward is, then those that then mean anything, at the defaults that they then have."""
+    usual = JUDGED.get(judged, {})
     found = [
-        Setting(name=each.name, type=type(each.default), default=each.default, **each.metadata)
+        Setting(
+            name=each.name,
+            type=type(each.default),
+            default=usual.get(each.name, each.default),
+            **each.metadata,
+        )
         for each in dataclasses.fields(_class(kind))
-        if "input" not in each.metadata
+        if "input" not in each.metadata and _means_anything(each.metadata["only"], judged)
     ]
     return sorted(found, key=lambda each: each.advanced)
+
+
+def judged(config: Config) -> str:
+    """By whose word the reward of this run is; empty for runs that have none."""
+    return config.judged if isinstance(config, PolicyConfig) else ""
 
 
 def inputs(kind: str) -> dict[str, str]:
@@ -303,7 +199,8 @@ def inputs(kind: str) -> dict[str, str]:
 
 
 def make(kind: str, values: Mapping[str, Any]) -> Config:
-    """A config of this kind: the defaults and `values`, text read as its field's type. Raises Refused."""
+    """A config of this kind: `values`, text read as its field's type, and else the defaults, of which policies
+    that a checker judges have their own. Raises Refused."""
     known = {each.name: each for each in dataclasses.fields(_class(kind))}
     given = {RENAMED.get(name, name): value for name, value in values.items() if name != "kind"}
     if unknown := [name for name in given if name not in known]:
@@ -311,9 +208,12 @@ def make(kind: str, values: Mapping[str, Any]) -> Config:
         raise Refused(unknown[0], f"A {kind} run has no setting “{unknown[0]}”. It has: {names}.")
     if values.get("kind", kind) != kind:
         raise Refused("kind", f"This is a config of a {values['kind']} run, not of a {kind} run.")
-    config = KINDS[kind](**{name: _value(known[name], value) for name, value in given.items()})
-    config.check()
-    return config
+    read = {name: _value(known[name], value) for name, value in given.items()}
+    made = KINDS[kind](**read)
+    if usual := JUDGED.get(judged(made)):
+        made = KINDS[kind](**usual | read)
+    made.check()
+    return made
 
 
 def assignments(texts: Iterable[str]) -> dict[str, str]:
@@ -332,7 +232,8 @@ def as_dict(config: Config) -> dict[str, Any]:
 
 def differences(config: Config) -> dict[str, tuple[Any, Any]]:
     """The settings that are not at their default: `{name: (value, default)}`."""
-    pairs = {each.name: (getattr(config, each.name), each.default) for each in settings(config.kind)}
+    known = settings(config.kind, judged(config))
+    pairs = {each.name: (getattr(config, each.name), each.default) for each in known}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -365,6 +266,10 @@ def hub_start(text: str) -> tuple[str, str] | None:
     return (found["name"], found["revision"] or "main") if found else None
 
 
+def _means_anything(only: tuple[str, ...], judged: str) -> bool:
+    return not only or not judged or judged in only
+
+
 def _class(kind: str) -> type[Config]:
     if kind not in KINDS:
         raise Refused("kind", f"There is no run of kind “{kind}”. There are: {', '.join(KINDS)}.")
@@ -389,8 +294,3 @@ def _path(name: str, value: Any) -> str:
     if name != "checker" and (Path(value).is_absolute() or ".." in Path(value).parts):
         raise Refused(name, f"“{name}” must be a path inside the run directory; {value} is not.")
     return value
-
-
-def _unknown_checker(name: str) -> str:
-    known = f"Known are: {', '.join(CHECKERS)}." if CHECKERS else "This version has none."
-    return f"There is no checker “{name}”. {known}"

@@ -1,13 +1,13 @@
 """A setting of a run: how a form shows it, what it may be, and how a value that it may not have is refused.
 
-A setting is a field of one of the dataclasses in `rlhf.config`; which there are is told there. Knows neither
-torch nor the web.
+A setting is a field of one of the dataclasses in `rlhf.config`; which there are is told there, but for those
+that all kinds of run have in common. Knows neither torch nor the web.
 """
 
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 TRUE, FALSE = {"true", "on", "yes", "1"}, {"false", "off", "no", "0", ""}
@@ -35,6 +35,7 @@ class Setting:
     choices: tuple[str, ...]
     advanced: bool
     unit: str
+    only: tuple[str, ...] = ()
 
 
 def setting(
@@ -46,9 +47,42 @@ def setting(
     choices: tuple[str, ...] = (),
     advanced: bool = False,
     unit: str = "",
+    only: tuple[str, ...] = (),
 ) -> Any:
-    known = {"label": label, "help": help, "minimum": minimum, "maximum": maximum}
+    """`only`: by whose word a policy's reward has to be for the setting to mean anything; empty is any."""
+    known = {"label": label, "help": help, "minimum": minimum, "maximum": maximum, "only": only}
     return field(default=default, metadata=known | {"choices": choices, "advanced": advanced, "unit": unit})
+
+
+def input_(default: str) -> Any:
+    """A file or folder of the run directory: part of the config, but no setting that a form would show."""
+    return field(default=default, metadata={"input": True})
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    kind: ClassVar[str]
+
+    seed: int = setting(
+        0, "Seed", "The same seed, data and settings give the same weights on the same machine.",
+        0, 2**31 - 1, advanced=True)
+    device: str = setting(
+        "auto", "Device", "Where to compute; auto takes a CUDA card, else Apple's, else the processor.",
+        choices=("auto", "cuda", "mps", "cpu"), advanced=True)
+
+    def check(self) -> None:
+        """Raise Refused for what no single field's bounds can tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Common):
+    temperature: float = setting(
+        1.0, "Temperature", "How freely the policy chooses its words; 1 is as it learnt them, less is tamer.",
+        0.05, 2.0)
+    max_new_tokens: int = setting(
+        256, "Longest rollout", "A rollout that has not ended by then is cut off.", 1, 8192, unit="tokens")
+# fmt: on
 
 
 def read(known: dataclasses.Field, value: Any) -> Any:
