@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--dataset", metavar="FILE", help="rankings, or for sft demonstrations")
     new.add_argument("--prompts", metavar="FILE", help="prompt lines")
     new.add_argument("--reward", metavar="CHECKPOINT", help="the reward model")
-    new.add_argument("--against", metavar="CHECKPOINT", help="a second reward model to compare it with")
+    new.add_argument("--against", metavar="CHECKPOINT", help="a second one, or a policy, to compare with")
     new.add_argument("--checker", default="", metavar="NAME", help="a rule that judges in its place")
     new.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     measure = commands.add_parser("evaluate", help="how well a reward model agrees with rankings")
@@ -132,7 +132,7 @@ def _new(given: argparse.Namespace) -> int:
     values: dict[str, Any] = {"checker": given.checker} if given.checker else {}
     if given.checker and not given.reward:
         values["reward"] = ""
-    if given.kind == "evaluation":
+    if "against" in places:
         places["against"] = values["against"] = config.AGAINST if given.against else ""
     sources = {name: getattr(given, name) for name in OPTIONS}
     for name, source in sources.items():

@@ -24,7 +24,7 @@ from rlhf.setting import Refused as Refused
 from rlhf.setting import read as _read
 from rlhf.setting import setting as _setting
 
-AGAINST = "inputs/against"  # where the second reward model lies, if an evaluation run compares two
+AGAINST = "inputs/against"  # where the checkpoint lies that a run is compared with, if with any
 HUB = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 RENAMED = {"advantage": "algorithm"}  # settings by the names that older runs know them by
 FORMER = {"leave-one-out": "rloo", "normalised": "grpo"}  # and what their choices are called now
@@ -170,8 +170,9 @@ KINDS: dict[str, type[Config]] = {
 
 
 def settings(kind: str, judged: str = "") -> list[Setting]:
-    """The settings of a kind of run, the everyday ones first; its input files are not among them. `judged`: by
-    whose word a policy's reward is, then those that then mean anything, at the defaults that they then have."""
+    """The settings of a kind of run, the everyday ones first; its input files are not among them. With
+    `judged`, by whose word a policy's reward is: those that mean anything there, at their defaults there.
+    """
     usual = JUDGED.get(judged, {})
     found = [
         Setting(
@@ -199,8 +200,8 @@ def inputs(kind: str) -> dict[str, str]:
 
 
 def make(kind: str, values: Mapping[str, Any]) -> Config:
-    """A config of this kind: `values`, text read as its field's type, and else the defaults, of which policies
-    that a checker judges have their own. Raises Refused."""
+    """A config of this kind: `values`, text read as its field's type, and else the defaults, of which a
+    policy that a checker judges has its own. Raises Refused."""
     known = {each.name: each for each in dataclasses.fields(_class(kind))}
     given = {RENAMED.get(name, name): value for name, value in values.items() if name != "kind"}
     if unknown := [name for name in given if name not in known]:

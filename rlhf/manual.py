@@ -2,7 +2,8 @@
 
 `python -m rlhf settings --markdown > docs/settings.md` writes that page anew; a test holds it up to date."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rlhf import config
 from rlhf.config import Setting
@@ -30,15 +31,25 @@ def markdown(kinds: Sequence[str]) -> str:
 
 def _chapter(kind: str) -> str:
     what = (config.KINDS[kind].__doc__ or "").strip()
-    rows = [_row(each) for each in config.settings(kind)]
+    usual = config.JUDGED if kind == "policy" else {}
+    rows = [_row(each, usual) for each in config.settings(kind)]
     table = ["| setting | default | may be | what it does |", "|---|---|---|---|", *rows]
     return "\n".join([f"## {TITLES[kind]}: `{kind}`", "", what, "", *table])
 
 
-def _row(setting: Setting) -> str:
+def _row(setting: Setting, usual: Mapping[str, Mapping[str, Any]]) -> str:
     further = " *further*" if setting.advanced else ""
-    cells = [f"`{setting.name}`{further}", f"`{_plain(setting.default)}`", _range(setting)]
+    cells = [f"`{setting.name}`{further}", _default(setting, usual), _range(setting)]
     return f"| {' | '.join(cells)} | **{setting.label}.** {setting.help} |".replace("\n", " ")
+
+
+def _default(setting: Setting, usual: Mapping[str, Mapping[str, Any]]) -> str:
+    """With what it is instead where rules judge, or a checker and a model together."""
+    said, by_rule = f"`{_plain(setting.default)}`", usual.get("rules", {})
+    if setting.name not in by_rule:
+        return said
+    whose = "with a checker" if setting.name in usual["mixed"] else "by rule"
+    return f"{said}, {whose} `{_plain(by_rule[setting.name])}`"
 
 
 def _range(setting: Setting) -> str:
