@@ -1,0 +1,101 @@
+"""What every checker is: options, one question, one verdict; and what of a rollout is its answer.
+
+A verdict is `Checked`. What is no verdict is `CannotCheck`: a reference that cannot be read, a checker that
+could not run. Neither is ever taken for a wrong answer. How answers are compared is told module by module.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+OPEN, CLOSE = "<think>", "</think>"
+SHOWN = 200  # characters of an answer that a verdict repeats
+
+
+class CannotCheck(Exception):
+    """No verdict, and why, in words: the reference cannot be read, or the checker could not run."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A verdict on an answer: why, what was read out of it, and from a model how sure it is."""
+
+    correct: bool
+    reason: str
+    read: str = ""
+    probability: float | None = None  # that the answer is correct, where a model says so
+
+
+class Item(NamedTuple):
+    """An answer to be checked."""
+
+    prompt: str
+    answer: str
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checker:
+    """The options of a checker are its fields; how they are shown and bounded is said as for a run's."""
+
+    name: ClassVar[str]
+    by_rule: ClassVar[bool] = True
+
+    def __call__(self, prompt_text: str, answer: str, reference: str) -> Checked:
+        """The verdict on an answer, its thinking left out. Raises CannotCheck."""
+        try:
+            return self.compare(prompt_text, answer_of(answer), reference)
+        except CannotCheck:
+            raise
+        except Exception as error:  # a fault of ours must not be held against an answer
+            raise CannotCheck(
+                f"The {self.name} checker failed: {type(error).__name__}: {shown(str(error))}"
+            ) from error
+
+    def each(self, items: Iterable[Item]) -> list[Checked | CannotCheck]:
+        """The verdicts on many answers, in order; what cannot be checked stands among them."""
+        return [self._one(*item) for item in items]
+
+    def compare(self, prompt: str, answer: str, reference: str) -> Checked:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise Refused for what no single option's bounds can tell."""
+
+    def _one(self, prompt: str, answer: str, reference: str) -> Checked | CannotCheck:
+        try:
+            return self(prompt, answer, reference)
+        except CannotCheck as cannot:
+            return cannot
+
+
+def answer_of(text: str) -> str:
+    """What is left of a text without its thinking, which nobody checks."""
+    return _parted(text)[0].strip()
+
+
+def thinking_of(text: str) -> str:
+    """What stands between `<think>` and `</think>`; what was never closed is thinking to the end."""
+    return _parted(text)[1].strip()
+
+
+def shown(text: str) -> str:
+    """A piece of an answer as a verdict repeats it: short, and without what no file or row could hold."""
+    tidy = text[: SHOWN + 1].replace("\0", "�").encode("utf-8", "replace").decode()
+    return tidy if len(text) <= SHOWN else tidy[: SHOWN - 1] + "…"
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """The text outside of all thinking, and that within."""
+    outside, inside, at = [], [], 0
+    begins, ends = text.find(OPEN), text.find(CLOSE)
+    if ends >= 0 and not 0 <= begins < ends:  # the prompt had opened it already
+        inside.append(text[:ends])
+        at = ends + len(CLOSE)
+    while (begins := text.find(OPEN, at)) >= 0:
+        outside.append(text[at:begins])
+        ends = text.find(CLOSE, begins)
+        at = len(text) if ends < 0 else ends + len(CLOSE)
+        inside.append(text[begins + len(OPEN) : len(text) if ends < 0 else ends])
+    outside.append(text[at:])
+    return "".join(outside), "\n\n".join(inside)
