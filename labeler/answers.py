@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from labeler.uncertainty import disagreement, uncertainty
 IDLE = 300.0  # seconds
 LONGEST = 900.0
 TICK = 0.5
+ROOM = 64_000_000  # bytes of one answer's parts, at which it ends
 A_CHUNK = 32  # quintets that the reward model reads before it looks whether somebody else waits
 
 
@@ -56,16 +58,41 @@ class Warm:
         self.process: subprocess.Popen | None = None
         self._unread = b""
         self._used_at = 0.0
+        self._asked = 0
 
     def ask(self, operation: str, **question: Any) -> dict[str, Any]:
         """The child's answer. Raises Unanswerable, Interrupted."""
+        *_, answer = self.stream(operation, lambda: False, **question)
+        return answer
+
+    def stream(
+        self, operation: str, enough: Callable[[], bool], **question: Any
+    ) -> Generator[dict[str, Any]]:
+        """What the child says, part after part, and at last its answer. As soon as it is `enough` the child
+        is told to stop, and answers with what there is; so it is where nobody listens any more. Raises
+        Unanswerable, Interrupted."""
         if self.process is None or self.process.poll() is not None:
             self._start()
-        self._say({"id": 1, "op": operation, **question})
-        answer = self._hear()
-        if "error" in answer:
-            raise Unanswerable(answer["error"], answer.get("remedy", ""))
-        return answer
+        self._asked += 1
+        number, stopping, answered = self._asked, False, False
+        self._say({"id": number, "op": operation, **question})
+        try:
+            while not answered:
+                if not stopping and enough():
+                    stopping = True
+                    self._say({"id": number, "op": "stop"})
+                said = self._hear(enough if not stopping else None)
+                if said is None or said.get("id") != number:  # somebody's who left before the end
+                    continue
+                if "error" in said:
+                    answered = True
+                    raise Unanswerable(said["error"], said.get("remedy", ""))
+                answered = "part" not in said
+                yield said if answered else said["part"]
+        finally:
+            if not answered and not stopping and self.process:
+                with contextlib.suppress(Unanswerable):
+                    self._say({"id": number, "op": "stop"})
 
     def kill(self) -> None:
         """From another thread: whoever waits for an answer finds that there will be none."""
@@ -96,7 +123,8 @@ class Warm:
         except BrokenPipeError:
             raise self._died() from None
 
-    def _hear(self) -> dict[str, Any]:
+    def _hear(self, enough: Callable[[], bool] | None = None) -> dict[str, Any] | None:
+        """The next line; None as soon as it is enough, to whoever wants to know that."""
         assert self.process and self.process.stdout
         deadline, parent = time.monotonic() + LONGEST, os.getppid()
         while b"\n" not in self._unread:
@@ -111,6 +139,8 @@ class Warm:
                 if not new:
                     raise self._died()
                 self._unread += new
+            elif enough and enough():
+                return None
         line, _, self._unread = self._unread.partition(b"\n")
         self._used_at = time.monotonic()
         return json.loads(line)
@@ -193,9 +223,46 @@ def _compare(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
 def _sample(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     request.tell("the model answers")
     options = {name: value for name, value in asked.items() if name != "checkpoint"}
-    return {
-        "rollouts": warm.ask("sample", checkpoint=str(_folder(asked["checkpoint"])), **options)["rollouts"]
-    }
+    folder = _folder(asked["checkpoint"])
+    if not asked.get("stream"):
+        return {"rollouts": warm.ask("sample", checkpoint=str(folder), **options)["rollouts"]}
+    if asked["stream"] == "tokens":
+        request.parts.all().delete()  # an answer that is read word by word begins anew
+    told: dict[str, Any] = {}
+    for told in streamed(request, folder, options):
+        if "written" not in told and not request.keep(told):
+            raise Interrupted
+    return told
+
+
+def streamed(request: Request, folder: Path, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What is being written for a request, part after part, and at last how much that was: rlhf/stream.py
+    says what is in them, and whoever asks keeps them. Thousands of rollouts let others pass, and go on
+    afterwards with those that are missing. Raises Unanswerable, Interrupted, Later."""
+    parts, many = request.parts.all(), options["stream"] == "rollouts"
+    have = parts.written() if many else []
+    size, told, full = parts.size(), len(have), False
+
+    def enough() -> bool:
+        return full or request.is_to_stop()
+
+    question = options | {"checkpoint": str(folder), "have": have}
+    with contextlib.closing(warm.stream("sample", enough, **question)) as talk:
+        for said in talk:
+            rollouts = said.get("rollouts", [])
+            told += sum("text" in each for each in rollouts)
+            if rollouts or "prompt" in said:
+                size += len(json.dumps(said))
+                full = size > ROOM
+                yield said
+            words = f"{told:,} of {options['count']:,} rollouts are written"
+            if "written" in said:
+                sums = said | {"written": told, "full": full}
+                yield {name: value for name, value in sums.items() if name != "id"}
+            elif many and (what_for() or Request.objects.read_along()):
+                raise Later(f"{words}; others come first")
+            elif many:
+                request.tell(words)
 
 
 def _score(request: Request, asked: dict[str, Any]) -> dict[str, Any]:

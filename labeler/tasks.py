@@ -22,7 +22,7 @@ from labeler import answers, backbone, capacity, composing
 from labeler.celery import HEARD, QUEUES, app, is_stopping
 from labeler.follower import Follower
 from labeler.intake.work import carry_out as carry_out_import
-from labeler.models import Checkpoint, Evaluation, Import, Project, Request, Run, StaleQuintet
+from labeler.models import Checkpoint, Evaluation, Import, Part, Project, Request, Run, StaleQuintet
 from labeler.models.runs import LEASE, FencedOff
 from labeler.trainer import PATIENCE, Trainer
 from rlhf.config import Refused
@@ -273,6 +273,7 @@ def sweep(queues: set[str]) -> None:
     if QUEUES["answer"] in queues:
         for request in Request.objects.claimable():
             request.ring()
+        Part.objects.prune()
         for each in Import.objects.claimable():
             each.ring()
     if QUEUES["execute"] in queues:

@@ -2,14 +2,16 @@
 
 A prompt is read once and its cache copied to its rollouts; those that ended leave the batch when that pays.
 Log-probabilities are those that the training pass would compute: at the same temperature, the log-sum-exp in
-fp32. Leaves out beams, top-k and top-p: what is trained must be what was sampled from.
+fp32, before top-p takes anything away. Top-p is for whoever tries a model out; no trainer asks for it,
+because what is trained must be what was sampled from. Leaves out beams and top-k.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
@@ -30,6 +32,17 @@ class Rollout:
     finished: bool
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What the rollouts that are still being written said at one place; n of them."""
+
+    rows: torch.Tensor  # [n]: which rollouts
+    tokens: torch.Tensor  # [n]
+    log_probs: torch.Tensor  # [n]
+    ended: torch.Tensor  # [n]: whether that was its last token by itself
+    logits: torch.Tensor  # [n, vocabulary]: what each token was drawn from
+
+
 @torch.no_grad()
 def sample(
     model: PreTrainedModel,
@@ -38,13 +51,16 @@ def sample(
     count: int,
     max_new_tokens: int,
     temperature: float,
-    generator: torch.Generator | Sequence[torch.Generator],
+    generator: torch.Generator | Sequence[torch.Generator] | torch.Tensor,
+    top_p: float = 1.0,
+    watch: Callable[[Moment], bool] | None = None,
 ) -> list[Rollout]:
     """`count` rollouts of every prompt, prompt by prompt. A temperature of 0 takes the likeliest token.
 
     `generator` lives on the CPU and gives one number per rollout and place, so that dropping the finished
     rollouts changes none of the others. With one generator for each prompt, a prompt's rollouts are the same
-    whichever others are sampled with it.
+    whichever others are sampled with it; the numbers may also be given, [rollouts, places]. `watch` sees
+    every place as it is written, and ends all by returning False: what was not finished then is cut off.
     """
     if not prompts:
         return []
@@ -55,9 +71,14 @@ def sample(
             held = _Batch(writer(model, prompts, count, max_new_tokens), len(prompts) * count, max_new_tokens)
             stops = torch.tensor(sorted(checkpoint.end_ids(model, tokenizer)), device=model.device)
             for place in range(max_new_tokens):
-                chances = _chances(generator, len(prompts), count)
-                tokens, log_probs = choose(held.logits, temperature, chances.to(model.device)[held.rows])
-                held.record(place, tokens, log_probs, torch.isin(tokens, stops))
+                chances = _chances(generator, len(prompts), count, place)
+                drawn = chances.to(model.device)[held.rows]
+                tokens, log_probs = choose(held.logits, temperature, drawn, top_p)
+                ending, living = torch.isin(tokens, stops), held.alive
+                held.record(place, tokens, log_probs, ending)
+                seen = (held.rows, tokens, log_probs, ending, held.logits)
+                if watch and not watch(Moment(*(each[living] for each in seen))):
+                    break
                 if held.done or place == max_new_tokens - 1:
                     break
                 held.read(tokens)
@@ -67,17 +88,19 @@ def sample(
 
 
 def choose(
-    logits: torch.Tensor, temperature: float, chances: torch.Tensor
+    logits: torch.Tensor, temperature: float, chances: torch.Tensor, top_p: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A token per row and its log-probability: logits [N, V], chances [N] in [0, 1) → [N], [N].
 
-    The token is where the running sum of the probabilities passes the chance: one random number a row.
+    The token is where the running sum of the probabilities passes the chance: one random number a row. With
+    `top_p` that sum is over the nucleus alone; the log-probability is always of the whole distribution, so
+    that it says how likely the model finds a token and not how we drew it.
     """
-    logits = logits.float() / (temperature or 1.0)
-    log_probs = logits - logits.logsumexp(-1, keepdim=True)
+    log_probs = distribution(logits, temperature)
     if temperature:
         exact = torch.float32 if logits.device.type == "mps" else torch.float64
-        sums = log_probs.exp().cumsum(-1, dtype=exact)
+        drawn_from = nucleus(log_probs.exp(), top_p) if top_p < 1 else log_probs.exp()
+        sums = drawn_from.cumsum(-1, dtype=exact)
         total = sums[:, -1]
         # Below the total even after rounding, so that no token of probability zero is the first to pass it.
         limit = torch.minimum(chances.to(exact) * total, total.nextafter(torch.zeros_like(total)))
@@ -87,9 +110,38 @@ def choose(
     return tokens, log_probs.gather(-1, tokens[:, None])[:, 0]
 
 
+def distribution(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The log-probabilities [N, V] at this temperature; at 0, where nothing is drawn, those of the model."""
+    logits = logits.float() / (temperature or 1.0)
+    return logits - logits.logsumexp(-1, keepdim=True)
+
+
+def nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The probabilities [N, V] of the fewest tokens that together have `top_p`, and 0 for the others. The
+    likeliest token always stays; of equal ones the earlier in the vocabulary."""
+    largest, places = probs.sort(-1, descending=True, stable=True)
+    exact = torch.float32 if probs.device.type == "mps" else torch.float64
+    before = largest.cumsum(-1, dtype=exact) - largest
+    kept = before < top_p
+    kept[:, 0] = True
+    return torch.zeros_like(probs).scatter(-1, places, largest * kept)
+
+
+def chances_of(seed: int, rollouts: Iterable[tuple[int, int]], places: int) -> torch.Tensor:
+    """The random numbers [rollouts, places] of rollouts, each named by its prompt's number and its own: it is
+    the same however many others are asked for, and however many are written at once."""
+    rows = [np.random.default_rng([seed, *each]).random(places, dtype=np.float32) for each in rollouts]
+    return torch.from_numpy(np.stack(rows))
+
+
 def _chances(
-    generator: torch.Generator | Sequence[torch.Generator], prompts: int, count: int
+    generator: torch.Generator | Sequence[torch.Generator] | torch.Tensor,
+    prompts: int,
+    count: int,
+    place: int,
 ) -> torch.Tensor:
+    if isinstance(generator, torch.Tensor):
+        return generator[:, place]
     if isinstance(generator, torch.Generator):
         return torch.rand(prompts * count, generator=generator)
     return torch.cat([torch.rand(count, generator=each) for each in generator])

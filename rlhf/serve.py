@@ -1,7 +1,10 @@
 """A warm child that samples and scores for people who wait: `python -m rlhf.serve`, JSON lines in and out.
 
-    {"id", "op": "sample", "checkpoint", "prompts": […], "count", "temperature", "max_new_tokens", "seed"}
-        -> {"id", "rollouts": [[{"text", "tokens", "finished"}]]}
+    {"id", "op": "sample", "checkpoint", "prompts": […], "count", "temperature", "top_p", "max_new_tokens",
+     "seed"} -> {"id", "rollouts": [[{"text", "tokens", "finished"}]]}
+        with "stream" and one prompt -> lines of {"id", "part"} while they are written (rlhf.stream), then
+        {"id", "written", …}: up to 10,000 rollouts, without those of the numbers in "have"
+    {"id", "op": "stop"} -> nothing: what that request streams ends where it is
     {"id", "op": "score", "checkpoint", "items": [{"prompt", "rollouts": […]}]}
         -> {"id", "rewards": [[…]], "scores": [[…]]}, and of an ensemble "spreads": [[…]]
     {"id", "op": "try", "checkpoint", "prompts": […], "max_new_tokens", "at_once", "train"}
@@ -17,21 +20,22 @@ import contextlib
 import gc
 import json
 import os
+import queue
 import sys
 import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
-from rlhf import checkpoint, data, tryout
+from rlhf import checkpoint, data, stream, tryout
 from rlhf.config import Refused
 from rlhf.reward_model import RewardModel, spread
-from rlhf.sample import fitted, sample
+from rlhf.sample import chances_of, fitted, sample
 
 KEPT = 2  # models in memory
 AT_ONCE = 64  # rollouts sampled together
@@ -79,17 +83,47 @@ class Shelf:
         return self.models[key]
 
 
+class Post:
+    """The lines that come in, read by a thread of their own: a `stop` overtakes what is being answered."""
+
+    def __init__(self, lines: TextIO):
+        self.waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.stopped: Any = object()  # the request that was to be stopped last; no request's yet
+        threading.Thread(target=self._read, args=[lines], daemon=True).start()
+
+    def _read(self, lines: TextIO) -> None:
+        for line in lines:
+            try:
+                said = json.loads(line) if '"stop"' in line else None
+            except ValueError:
+                said = None
+            if isinstance(said, dict) and said.get("op") == "stop":
+                self.stopped = said.get("id")
+            elif line.strip():
+                self.waiting.put(line)
+        self.waiting.put(None)
+
+    def __iter__(self) -> Iterator[str]:
+        while (line := self.waiting.get()) is not None:
+            yield line
+
+
 def serve(lines: TextIO, out: TextIO, device: torch.device) -> None:
     """Answer line by line until there are no more."""
-    shelf = Shelf(device)
+    shelf, post = Shelf(device), Post(lines)
     _say(out, {"ready": True, "device": checkpoint.describe(device)})
-    for line in lines:
-        if line.strip():
-            _say(out, answer(shelf, line))
+    for line in post:
+        _say(out, answer(shelf, line, lambda said: _say(out, said), lambda number: post.stopped == number))
 
 
-def answer(shelf: Shelf, line: str) -> dict[str, Any]:
-    """One request's answer; whatever goes wrong is told in words and ends nothing."""
+def answer(
+    shelf: Shelf,
+    line: str,
+    say: Callable[[dict[str, Any]], None] = lambda said: None,
+    stopped: Callable[[Any], bool] = lambda number: False,
+) -> dict[str, Any]:
+    """One request's answer; whatever goes wrong is told in words and ends nothing. A part of it is said as
+    soon as it is there."""
     number = None
     try:
         request = json.loads(line)
@@ -99,6 +133,14 @@ def answer(shelf: Shelf, line: str) -> dict[str, Any]:
         operation = OPERATIONS.get(str(request.get("op")))
         if operation is None:
             raise Bad(f"There is no operation “{request.get('op')}”; there are {', '.join(OPERATIONS)}.")
+        if request.get("stream"):
+            if operation is not _sample:
+                raise Bad("Only what is sampled can be streamed.")
+            parts = {
+                "say": lambda part: say({"id": number, "part": part}),
+                "stopped": lambda: stopped(number),
+            }
+            return {"id": number, **_stream(shelf, request, **parts)}
         return {"id": number, **operation(shelf, request)}
     except json.JSONDecodeError as error:
         return _error(number, f"This is not JSON: {error}.")
@@ -115,17 +157,19 @@ def answer(shelf: Shelf, line: str) -> dict[str, Any]:
 
 
 def _sample(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
-    count = _number(request, "count", 1, 1, 64)
-    longest = _number(request, "max_new_tokens", 256, 1, LONGEST)
-    temperature = _number(request, "temperature", 1.0, 0, 2)
-    chances = torch.Generator().manual_seed(_number(request, "seed", 0, 0, 2**63 - 1))
+    wish = _wish(request, most=64)
     prompts = [_prompt({"prompt": each}) for each in _list(request, "prompts")]
     model, tokenizer = shelf.policy(_text(request, "checkpoint"))
-    ids = [fitted(checkpoint.encode_prompt(tokenizer, each), model, longest) for each in prompts]
+    ids = [fitted(checkpoint.encode_prompt(tokenizer, each), model, wish.longest) for each in prompts]
     rollouts = []
-    size = max(1, AT_ONCE // count)
+    size = max(1, AT_ONCE // wish.count)
     for first in range(0, len(ids), size):
-        rollouts += sample(model, tokenizer, ids[first : first + size], count, longest, temperature, chances)
+        some = ids[first : first + size]
+        numbers = [(first + prompt, number) for prompt in range(len(some)) for number in range(wish.count)]
+        chances = chances_of(wish.seed, numbers, wish.longest)
+        rollouts += sample(
+            model, tokenizer, some, wish.count, wish.longest, wish.temperature, chances, wish.top_p
+        )
     told = [
         {
             "text": checkpoint.decode_rollout(tokenizer, each.tokens),
@@ -134,7 +178,39 @@ def _sample(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
         }
         for each in rollouts
     ]
-    return {"rollouts": [told[first : first + count] for first in range(0, len(told), count)]}
+    return {"rollouts": [told[first : first + wish.count] for first in range(0, len(told), wish.count)]}
+
+
+def _stream(
+    shelf: Shelf,
+    request: dict[str, Any],
+    say: Callable[[dict[str, Any]], None],
+    stopped: Callable[[], bool],
+) -> dict[str, Any]:
+    wish, form = _wish(request, most=stream.MOST), _text(request, "stream")
+    if form not in stream.FORMS:
+        raise Bad(f"“stream” must be {' or '.join(stream.FORMS)}.")
+    prompts = [_prompt({"prompt": each}) for each in _list(request, "prompts")]
+    if len(prompts) > 1:
+        raise Bad("Only one prompt at a time can be streamed.")
+    have = request.get("have") or []
+    if not isinstance(have, list) or not all(isinstance(each, int) for each in have):
+        raise Bad("“have” must be a list of numbers.")
+    began = time.perf_counter()
+    model, tokenizer = shelf.policy(_text(request, "checkpoint"))
+    loading = time.perf_counter() - began
+    told = stream.stream(model, tokenizer, prompts[0], wish, form, set(have), say, stopped)
+    return {"loading": loading, **told}
+
+
+def _wish(request: dict[str, Any], most: int) -> stream.Wish:
+    return stream.Wish(
+        count=_number(request, "count", 1, 1, most),
+        longest=_number(request, "max_new_tokens", 256, 1, LONGEST),
+        temperature=_number(request, "temperature", 1.0, 0, 2),
+        top_p=_number(request, "top_p", 1.0, 0, 1),
+        seed=_number(request, "seed", 0, 0, 2**63 - 1),
+    )
 
 
 def _score(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:

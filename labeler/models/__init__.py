@@ -19,7 +19,7 @@ from labeler.models.projects import Guidelines, Membership, Project
 from labeler.models.prompts import Prompt
 from labeler.models.quintets import Quintet, Rollout
 from labeler.models.rankings import Arm, Purpose, Ranking
-from labeler.models.requests import Request
+from labeler.models.requests import Part, Request
 from labeler.models.rounds import Gate, Round
 from labeler.models.runs import Run, Sample, Step
 from labeler.models.skips import Skip
@@ -46,6 +46,7 @@ __all__ = [
     "Invitation",
     "Membership",
     "Origin",
+    "Part",
     "Place",
     "Probe",
     "Project",

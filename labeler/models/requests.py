@@ -1,14 +1,15 @@
-"""A request: something a person waits for on a page, answered by the interactive queue.
+"""A request: something a person waits for on a page, answered by the interactive queue. A part: what is there
+of an answer that is still being written, for pages that read along.
 
-Here is what is asked and what may happen to the row. Who answers, and when memory goes to a run first, is the
-matter of labeler/tasks.py and labeler/answers.py."""
+Here is what is asked and what may happen to the rows. Who answers, and when memory goes to a run first, is
+the matter of labeler/tasks.py and labeler/answers.py."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from django.db import models, transaction
-from django.db.models import F, Q
+from django.db.models import F, Func, Max, Q
 from django.db.models.functions import Now
 
 from labeler.celery import ring
@@ -37,6 +38,11 @@ class RequestQuerySet(models.QuerySet["Request"]):
         """Whether somebody waits in front of a page while the queue is being ordered, which nobody does."""
         return self.claimable().exclude(kind=Request.Kind.ORDER).exists()
 
+    def read_along(self) -> bool:
+        """Whether somebody waits for an answer that is short beside thousands of rollouts."""
+        waiting = self.claimable().exclude(kind=Request.Kind.ORDER)
+        return waiting.filter(state=Request.State.WAITING).exclude(question__stream="rollouts").exists()
+
     def being_answered(self) -> "RequestQuerySet":
         return self.filter(state=Request.State.WORKING, leased_until__gt=Now())
 
@@ -48,9 +54,10 @@ class RequestQuerySet(models.QuerySet["Request"]):
         by: User | None,
         run: Run | None = None,
     ) -> "Request":
-        """Queue a question. `sample`: checkpoint, prompts, and as one likes count, temperature,
-        max_new_tokens and seed. `score`: checkpoint, and items of a prompt and its rollouts. Checkpoints are
-        row numbers."""
+        """Queue a question. `sample`: checkpoint, prompts, and as one likes count, temperature, top_p,
+        max_new_tokens and seed; with `stream` ("rollouts" or "tokens", see rlhf/stream.py) and one prompt
+        the answer comes in parts. `score`: checkpoint, and items of a prompt and its rollouts. Checkpoints
+        are row numbers."""
         request = self.create(project=project, kind=kind, question=dict(question), created_by=by, run=run)
         transaction.on_commit(request.ring, robust=True)
         return request
@@ -131,6 +138,7 @@ class Request(models.Model):
         TRY = "try"
         CHECK = "check"
         REFERENCES = "references"
+        PLAY = "play"
 
     class State(models.TextChoices):
         WAITING = "waiting"
@@ -147,6 +155,7 @@ class Request(models.Model):
     question = models.JSONField()
     answer = models.JSONField(null=True, blank=True)
     phase = models.CharField(max_length=200, blank=True)
+    stopping = models.BooleanField(default=False, help_text="Somebody has enough of it.")
     reason = models.TextField(blank=True)
     remedy = models.TextField(blank=True)
     attempt = models.PositiveIntegerField(default=0)
@@ -185,6 +194,26 @@ class Request(models.Model):
         """To those that wait: this worker has to go, or others come first."""
         self.mine().update(state=Request.State.WAITING, phase=phase, leased_until=None)
 
+    def stop(self) -> None:
+        """End it with what there is. Whoever answers it hears of that between two tokens; where nobody does,
+        it ends here."""
+        there = Request.objects.filter(pk=self.pk, state__in=Request.LIVE)
+        there.update(stopping=True)
+        ended = {"state": Request.State.ANSWERED, "phase": "", "finished_at": Now()}
+        there.filter(state=Request.State.WAITING).update(answer={"stopped": True}, **ended)
+
+    def is_to_stop(self) -> bool:
+        return Request.objects.filter(pk=self.pk, stopping=True).exists()
+
+    @transaction.atomic
+    def keep(self, body: Mapping[str, Any]) -> bool:
+        """One more part of its answer; False where another attempt owns the request by now."""
+        if not self.mine().select_for_update(no_key=True).exists():
+            return False
+        last = self.parts.aggregate(last=Max("number"))["last"] or 0
+        self.parts.create(number=last + 1, body=storable(dict(body)))
+        return True
+
     def answer_with(self, answer: Mapping[str, Any]) -> bool:
         """Keep the answer; False where another attempt owns the request by now."""
         ended = {"state": Request.State.ANSWERED, "phase": "", "leased_until": None, "finished_at": Now()}
@@ -193,3 +222,51 @@ class Request(models.Model):
     def fail(self, reason: str, remedy: str = "") -> None:
         ended = {"state": Request.State.FAILED, "phase": "", "leased_until": None, "finished_at": Now()}
         self.mine().update(reason=reason, remedy=remedy, **ended)
+
+
+class PartQuerySet(models.QuerySet["Part"]):
+    def prune(self) -> int:
+        """Let go of what nobody looks at any more; how many parts that were."""
+        return self.filter(request__created_at__lt=Now() - STALE).delete()[0]
+
+    def after(self, number: int) -> "PartQuerySet":
+        return self.filter(number__gt=number).order_by("number")
+
+    def written(self) -> list[int]:
+        """The numbers of the rollouts that are there whole."""
+        path = "$.rollouts[*] ? (exists(@.text)).number"
+        found = Func(
+            F("body"),
+            models.Value(path),
+            function="jsonb_path_query",
+            template="%(function)s(%(expressions)s::jsonpath)",
+        )
+        return list(self.annotate(each=found).values_list("each", flat=True))
+
+    def size(self) -> int:
+        """In bytes, about."""
+        return (
+            self.aggregate(
+                size=models.Sum(
+                    Func(F("body"), function="pg_column_size", output_field=models.BigIntegerField())
+                )
+            )["size"]
+            or 0
+        )
+
+
+class Part(models.Model):
+    """A part of an answer, in the order in which they came. What is in it is said by who answers."""
+
+    request = models.ForeignKey(Request, models.CASCADE, related_name="parts")
+    number = models.PositiveIntegerField()
+    body = models.JSONField()
+
+    objects = PartQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["request", "number"]
+        constraints = [models.UniqueConstraint(fields=["request", "number"], name="a_part_once")]
+
+    def __str__(self) -> str:
+        return f"part {self.number} of request {self.request_id}"

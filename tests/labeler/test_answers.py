@@ -5,9 +5,11 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from labeler import answers, tasks
@@ -17,15 +19,32 @@ from labeler.models.runs import LEASE
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CHILD = """
-import json, os, signal, sys, time
+import json, os, select, signal, sys, time
 def say(**answer): print(json.dumps(answer), flush=True)
 say(ready=True, device="cpu")
+def stream(asked): # a rollout after the other; for ever where the prompt is "on and on", until a stop
+    def part(**body): say(id=asked["id"], part=body)
+    part(prompt={"length": 2, "cut": 0})
+    written, stopped = 0, False
+    for number in range(10**6 if asked["prompts"] == ["on and on"] else asked["count"]):
+        if number in asked["have"]: continue
+        if stopped := bool(select.select([sys.stdin], [], [], 0.01)[0]):
+            assert json.loads(sys.stdin.readline()) == {"id": asked["id"], "op": "stop"}
+            break
+        one = {"number": number, "text": f"number {number} \\0", "length": 2, "finished": True}
+        part(rollouts=[one], so_far=number)
+        part(so_far=number)
+        written += 1
+    say(id=asked["id"], written=written, stopped=stopped)
 for line in sys.stdin:
     asked = json.loads(line)
     wish = asked.get("prompts", [""])[0]
     if wish == "die": os.kill(os.getpid(), signal.SIGKILL)
     if wish == "leave": os._exit(3)
     if wish == "think": time.sleep(600)
+    if asked.get("stream"):
+        stream(asked)
+        continue
     if wish == "refuse": say(id=asked["id"], error="There is no tokenizer.", remedy="Save one.")
     else: say(id=asked["id"], rollouts=[[{"text": f"pid {os.getpid()}\\0", "tokens": [1], "finished": True}]])
 """
@@ -138,3 +157,106 @@ def test_the_child_ends_with_its_lease(ask, warm, monkeypatch):
     asked = ask("think")
     assert process.poll() == -signal.SIGKILL and warm.process is None
     assert asked.state == "failed" and os.getpid() != process.pid
+
+
+# Streaming
+
+
+@pytest.fixture
+def stream(project, warm):
+    """`stream("joke")`: a streamed request, not yet answered."""
+    checkpoint = Checkpoint.objects.create(project=project, name="Start", location="checkpoints/plain")
+
+    def asked(prompt: str = "joke", count: int = 3, form: str = "rollouts") -> Request:
+        question = {"checkpoint": checkpoint.pk, "prompts": [prompt], "count": count, "stream": form}
+        return Request.objects.ask(project, "sample", question, None)
+
+    return asked
+
+
+def answered(request: Request) -> Request:
+    tasks.answer(request.pk)
+    request.refresh_from_db()
+    return request
+
+
+def written(request: Request) -> list[str]:
+    bodies = request.parts.order_by("number").values_list("body", flat=True)
+    return [each["text"] for body in bodies for each in body.get("rollouts", [])]
+
+
+def test_parts_are_kept_as_they_come_and_signs_of_life_are_not(stream):
+    asked = answered(stream())
+    assert asked.state == "answered" and asked.answer == {"written": 3, "stopped": False, "full": False}
+    assert written(asked) == ["number 0 \ufffd", "number 1 \ufffd", "number 2 \ufffd"]
+    assert [each.number for each in asked.parts.all()] == [1, 2, 3, 4]
+    assert asked.parts.first().body == {"prompt": {"length": 2, "cut": 0}}
+    assert [part.number for part in asked.parts.after(2)] == [3, 4]
+
+
+def beside(work):
+    """In another thread, with a connection of its own."""
+
+    def run():
+        try:
+            work()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_a_stop_is_heard_while_it_is_written_and_the_child_stays(stream, warm):
+    answered(stream())
+    asked, process = stream("on and on"), warm.process
+    thread = beside(lambda: tasks.answer(asked.pk))
+    deadline = time.monotonic() + 10
+    while not asked.parts.filter(number__gt=3).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    asked.stop()
+    thread.join(10)
+    asked.refresh_from_db()
+    assert asked.state == "answered" and asked.answer["stopped"] is True
+    assert asked.answer["written"] == len(written(asked)) > 1
+    assert len(written(answered(stream()))) == 3 and warm.process is process
+
+
+def test_thousands_let_others_pass_and_only_the_missing_ones_are_written_afterwards(stream, monkeypatch):
+    asked, other = stream(count=50), stream("short", form="tokens")
+    tasks.answer(asked.pk)
+    asked.refresh_from_db()
+    assert asked.state == "waiting" and "1 of 50 rollouts are written; others come first" in asked.phase
+    assert len(written(answered(other))) == 3
+    answered(asked)
+    assert asked.state == "answered" and asked.answer["written"] == 50
+    assert sorted(written(asked)) == sorted(f"number {n} \ufffd" for n in range(50))
+
+
+def test_what_is_read_word_by_word_begins_anew_after_an_interruption(stream, monkeypatch):
+    asked = stream(form="tokens")
+    asked.parts.create(number=1, body={"rollouts": [{"number": 0, "text": "half of it"}]})
+    assert len(written(answered(asked))) == 3
+
+
+def test_an_answer_that_is_too_large_to_keep_ends(stream, monkeypatch):
+    monkeypatch.setattr(answers, "ROOM", 400)
+    asked = answered(stream("on and on", count=9))
+    assert asked.state == "answered" and asked.answer["full"] is True
+    assert 1 < asked.answer["written"] < 20
+
+
+def test_parts_of_a_request_that_another_attempt_owns_are_not_kept(stream, monkeypatch):
+    asked, kept = stream(), []
+
+    def keep(self, body):
+        kept.append(body)
+        Request.objects.filter(pk=self.pk).update(attempt=9)
+        return Request.keep_for_sure(self, body)
+
+    monkeypatch.setattr(Request, "keep_for_sure", Request.keep, raising=False)
+    monkeypatch.setattr(Request, "keep", keep)
+    tasks.answer(asked.pk)
+    asked.refresh_from_db()
+    assert len(kept) == 1 and not asked.parts.exists() and (asked.state, asked.attempt) == ("working", 9)

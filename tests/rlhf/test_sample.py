@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from transformers import TopPLogitsWarper
 
 from rlhf import sample as sampling
 from rlhf.config import Refused
-from rlhf.sample import choose, fitted, sample
+from rlhf.sample import chances_of, choose, fitted, nucleus, sample
 from tests.rlhf import tiny
 
 PROMPTS = [
@@ -137,6 +138,76 @@ def test_the_largest_chance_never_falls_on_an_impossible_token():
     tokens, log_probs = choose(logits, 1.0, torch.tensor([1 - 2**-24]))
     assert tokens.tolist() == [1] and math.isfinite(log_probs[0])
     assert choose(logits.roll(2, 1), 1.0, torch.tensor([0.0]))[0].tolist() == [2]
+
+
+def nucleus_by_hand(probs, top_p):
+    """The slow reference: tokens from the likeliest down, until they have `top_p` together."""
+    kept, sum_ = set(), 0.0
+    for token in sorted(range(len(probs)), key=lambda token: (-probs[token], token)):
+        if kept and sum_ >= top_p:
+            break
+        kept.add(token)
+        sum_ += probs[token]
+    return [chance if token in kept else 0.0 for token, chance in enumerate(probs)]
+
+
+@pytest.mark.parametrize("top_p", [0.0, 0.05, 0.3, 0.5, 0.9, 0.999])
+def test_the_nucleus_is_that_of_a_slow_reference(top_p):
+    logits = torch.randn(20, 40, generator=torch.Generator().manual_seed(3)) * 3
+    probs = logits.double().softmax(-1)
+    expected = [nucleus_by_hand(row, top_p) for row in probs.tolist()]
+    assert nucleus(probs, top_p).tolist() == expected
+    warper = TopPLogitsWarper(top_p=max(top_p, 1e-9))
+    theirs = warper(None, probs.log()).isfinite()
+    assert torch.equal(theirs, torch.tensor(expected) > 0)
+
+
+def test_of_equal_tokens_the_earlier_one_stays_and_one_always_does():
+    even = torch.tensor([[0.25, 0.25, 0.25, 0.25]])
+    assert nucleus(even, 0.5).tolist() == [[0.25, 0.25, 0.0, 0.0]]
+    assert nucleus(even, 0.51).tolist() == [[0.25, 0.25, 0.25, 0.0]]
+    assert nucleus(torch.tensor([[0.1, 0.9]]), 0.0).tolist() == [[0.0, torch.tensor(0.9).item()]]
+
+
+def test_top_p_draws_from_the_nucleus_and_tells_how_likely_the_model_finds_it():
+    logits = torch.tensor([0.4, 0.1, 0.3, 0.2]).log().expand(20_000, -1)
+    chances = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
+    tokens, log_probs = choose(logits, 1.0, chances, top_p=0.7)
+    shares = tokens.bincount(minlength=4) / 20_000
+    assert shares.tolist() == pytest.approx([4 / 7, 0, 3 / 7, 0], abs=0.012)
+    assert log_probs[tokens == 0].exp().unique().tolist() == pytest.approx([0.4])
+    assert torch.equal(choose(logits, 1.0, chances, top_p=1.0)[0], choose(logits, 1.0, chances)[0])
+
+
+def test_with_numbers_of_its_own_a_rollout_does_not_see_how_many_are_written_with_it():
+    model = sharp()
+
+    def own(numbers, prompt=0):
+        chances = chances_of(5, [(prompt, number) for number in numbers], 12)
+        found = sample(model, WORDS, PROMPTS[:1], len(numbers), 12, 1.0, chances)
+        return [each.tokens for each in found]
+
+    assert own([0, 1, 2, 3]) == own([0, 1]) + own([2, 3]) == [own([n])[0] for n in range(4)]
+    assert own([0]) != own([1]) and own([0]) != own([0], prompt=1)
+
+
+def test_whoever_watches_sees_every_place_and_may_end_it():
+    model, moments = sharp(), []
+    model.generation_config.eos_token_id = list(range(4, 60))
+
+    def watch(moment):
+        moments.append(moment)
+        return len(moments) < 5
+
+    options = (WORDS, PROMPTS, 4, 12, 1.0)
+    found = sample(model, *options, torch.Generator().manual_seed(2), watch=watch)
+    whole = sample(model, *options, torch.Generator().manual_seed(2))
+    assert len(moments) == 5
+    for row, (rollout, uncut) in enumerate(zip(found, whole, strict=True)):
+        seen = [token for each in moments for token in each.tokens[each.rows == row].tolist()]
+        assert rollout.tokens == uncut.tokens[:5] == seen
+        assert rollout.finished == (uncut.finished and len(uncut.tokens) <= 5)
+    assert any(each.finished for each in found) and not all(each.finished for each in found)
 
 
 def test_temperature_divides_every_logit_by_hand():

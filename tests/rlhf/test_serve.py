@@ -96,6 +96,11 @@ def test_unload_gives_everything_back(shelf, start):
         ("sample", {"prompts": ["A"], "count": "3"}, "“count” must be a whole number"),
         ("sample", {"prompts": ["A"], "temperature": 9}, "“temperature” must be between 0 and 2"),
         ("sample", {"prompts": ["A"], "checkpoint": "/nowhere"}, "is not a checkpoint"),
+        ("sample", {"prompts": ["A"], "top_p": 1.5}, "“top_p” must be between 0 and 1"),
+        ("sample", {"prompts": ["A"], "stream": "slowly"}, "“stream” must be tokens or rollouts"),
+        ("sample", {"prompts": ["A", "B"], "stream": "tokens"}, "Only one prompt"),
+        ("sample", {"prompts": ["A"], "stream": "tokens", "have": "all"}, "a list of numbers"),
+        ("score", {"items": [{}], "stream": "tokens"}, "Only what is sampled"),
         ("score", {"items": [3]}, "must be a text"),
         ("score", {"items": [{"prompt": "A", "rollouts": [3]}], "checkpoint": "x"}, "must hold texts"),
     ],
@@ -150,6 +155,32 @@ def test_the_child_answers_and_ends_with_its_input(start):
     assert found["id"] == "a" and len(found["rollouts"]) == 1
     rest, _ = served.communicate(timeout=30)
     assert rest == "" and served.returncode == 0
+
+
+def test_the_child_streams_and_is_stopped_while_it_writes(start):
+    served = child()
+    served.stdout.readline()
+    request = {"checkpoint": str(start), "prompts": ["A"], "stream": "tokens", "max_new_tokens": 8000}
+    say(served, id=1, op="sample", temperature=0.01, **request)
+    assert "prompt" in json.loads(served.stdout.readline())["part"]
+    assert json.loads(served.stdout.readline())["part"]["rollouts"]
+    say(served, id=7, op="stop")  # somebody else's
+    say(served, id=1, op="stop")
+    said = [json.loads(served.stdout.readline())]
+    while "part" in said[-1]:
+        said.append(json.loads(served.stdout.readline()))
+    assert said[-1]["stopped"] is True and said[-1]["written"] == 1 and said[-1]["tokens"] < 8000
+    say(served, id=2, op="sample", **request | {"max_new_tokens": 3, "stream": "rollouts", "count": 100})
+    said = [json.loads(served.stdout.readline())]
+    while "part" in said[-1]:
+        said.append(json.loads(served.stdout.readline()))
+    assert said[-1]["written"] == 100 and said[-1]["stopped"] is False
+    served.communicate(timeout=30)
+
+
+def say(served, **line):
+    served.stdin.write(json.dumps(line) + "\n")
+    served.stdin.flush()
 
 
 def test_the_child_dies_with_its_parent_though_its_input_stays_open(tmp_path):

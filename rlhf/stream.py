@@ -1,0 +1,222 @@
+"""Rollouts of one prompt, told while they are written: token by token for whoever reads along, or one by one
+as they end, where there are thousands.
+
+They are written in portions, and a portion is forgotten when it is told, so that ten thousand take no more
+memory than the first few. Every rollout has chances of its own (`sample.chances_of`): number 7 of a seed says
+the same whether it is one of ten or of a thousand, and after an interruption those that are missing are
+written alone.
+
+The first part is about the `prompt`: its length, and how much of its beginning was cut off. Every other
+holds `rollouts`, each with its `number`. In the form "tokens" that is `more`, the text that came since, and
+`tokens`, each with its id, text, log-probability, the entropy in nats of what it was drawn from and the
+likeliest others; of at most LOOKED tokens of a request. When a rollout has ended, in both forms, it is told
+whole: `text`, `length`, `log_prob` (the sum) and `finished`. A part without rollouts is a sign of life;
+`so_far` counts tokens. Log-probabilities are at the temperature that was asked for, before top-p.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from rlhf import checkpoint
+from rlhf.data import Prompt
+from rlhf.memory import ran_out
+from rlhf.sample import Moment, chances_of, distribution, fitted, sample
+
+FORMS = ("tokens", "rollouts")
+MOST = 10_000  # rollouts of a prompt
+PORTION = 64  # rollouts at once, and
+TOKENS = 1 << 17  # tokens, of whichever there are fewer
+EVERY = {"tokens": 0.2, "rollouts": 0.5}  # seconds from one part to the next
+LOOKED = 20_000  # tokens of a request of which all is told
+OTHERS = 5  # tokens that might have come instead
+SHOWN = 2_000  # tokens of a prompt
+
+Say = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody asks for."""
+
+    count: int = 1
+    longest: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass
+class Draft:
+    """A rollout that is being written."""
+
+    tokens: list[int] = field(default_factory=list)
+    log_prob: float = 0.0
+    said: int = 0  # characters of its text that were told
+    news: list[dict[str, Any]] = field(default_factory=list)  # tokens that were not
+
+
+def stream(
+    model: Any,
+    tokenizer: Any,
+    prompt: Prompt,
+    wish: Wish,
+    form: str,
+    have: Set[int],
+    say: Say,
+    stopped: Callable[[], bool],
+) -> dict[str, Any]:
+    """Write the rollouts that are not there yet, say part after part; then how many, and how fast it went."""
+    asked = checkpoint.encode_prompt(tokenizer, prompt)
+    ids = fitted(asked, model, wish.longest)
+    words = Words(tokenizer)
+    told: dict[str, Any] = {"length": len(asked), "cut": len(asked) - len(ids)}
+    if form == "tokens":
+        told["tokens"] = [words.of(each) for each in ids[-SHOWN:]]
+    say({"prompt": told})
+    numbers = [number for number in range(wish.count) if number not in have]
+    teller = Teller(wish, form, words, say)
+    size = max(1, min(PORTION, TOKENS // (len(ids) + wish.longest)))
+    while numbers and not stopped():
+        some = numbers[:size]
+        try:
+            teller.begin(some)
+            chances = chances_of(wish.seed, [(0, number) for number in some], wish.longest)
+            options = (wish.longest, wish.temperature, chances, wish.top_p)
+            sample(model, tokenizer, [ids], len(some), *options, lambda each: teller.hear(each, stopped))
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error) or size == 1:
+                raise
+            size //= 2  # those that were told stay told
+            continue
+        teller.end(cut_by_hand=stopped())
+        numbers = numbers[len(some) :]
+    return teller.sums() | {"stopped": stopped()}
+
+
+class Teller:
+    """Hears what is written place by place, and tells it a few times a second."""
+
+    def __init__(self, wish: Wish, form: str, words: "Words", say: Say):
+        self.wish, self.words, self.say = wish, words, say
+        self.looks, self.every = form == "tokens", EVERY[form]
+        self.room = LOOKED // wish.count  # tokens of a rollout of which all is told
+        self.numbers: list[int] = []
+        self.drafts: dict[int, Draft] = {}  # those that have not ended
+        self.ended: list[dict[str, Any]] = []  # those that have, and were not told
+        self.over: set[int] = set()  # all that have
+        self.tokens = self.place = 0
+        self.began = self.last = time.perf_counter()
+        self.first: float | None = None  # seconds to the first token
+
+    def begin(self, numbers: list[int]) -> None:
+        """A portion; of one that is begun anew, some may have been told already."""
+        for number in numbers:
+            if number not in self.over:
+                self.drafts.setdefault(number, Draft())
+        self.numbers, self.place = numbers, 0
+
+    def hear(self, moment: Moment, stopped: Callable[[], bool]) -> bool:
+        """One place of all rollouts that are still written; whether to go on."""
+        if self.first is None:
+            self.first = time.perf_counter() - self.began
+        lists = (each.tolist() for each in (moment.rows, moment.tokens, moment.log_probs, moment.ended))
+        looks = self._looks(moment) if self.looks and self.place < self.room else None
+        for at, (row, token, log_prob, ended) in enumerate(zip(*lists, strict=True)):
+            draft = self.drafts.get(self.numbers[row])
+            if draft is None or len(draft.tokens) > self.place:
+                continue  # it was told before memory ran out
+            draft.tokens.append(token)
+            draft.log_prob += log_prob
+            self.tokens += 1
+            if looks:
+                draft.news.append(self.words.of(token) | {"log_prob": round(log_prob, 4)} | looks[at])
+            if ended:
+                self._end(self.numbers[row], finished=True)
+        self.place += 1
+        if time.perf_counter() - self.last >= self.every:
+            self._tell()
+        return not stopped()
+
+    def end(self, cut_by_hand: bool) -> None:
+        """What has not ended by now was cut off: by its length, or by whoever said stop."""
+        for number in self.numbers:
+            if number not in self.over:
+                self._end(number, finished=False, stopped=cut_by_hand)
+        self._tell()
+
+    def sums(self) -> dict[str, Any]:
+        seconds = time.perf_counter() - self.began
+        return {"written": len(self.over), "tokens": self.tokens, "first": self.first, "seconds": seconds}
+
+    def _end(self, number: int, **how: bool) -> None:
+        draft = self.drafts.pop(number)
+        text = self.words.text(draft.tokens)
+        told = {
+            "number": number,
+            "text": text,
+            "length": len(draft.tokens),
+            "log_prob": draft.log_prob,
+            **how,
+        }
+        self.ended.append(told | ({"more": text[draft.said :], "tokens": draft.news} if self.looks else {}))
+        self.over.add(number)
+
+    def _tell(self) -> None:
+        rollouts = self.ended
+        if self.looks:
+            rollouts = rollouts + [self._more(number, each) for number, each in self.drafts.items()]
+        self.say({"rollouts": rollouts, "so_far": self.tokens} if rollouts else {"so_far": self.tokens})
+        self.ended, self.last = [], time.perf_counter()
+
+    def _more(self, number: int, draft: Draft) -> dict[str, Any]:
+        """What came since; of a character whose bytes are not all there, nothing yet."""
+        text = self.words.text(draft.tokens).rstrip("\ufffd")
+        more, news = text[draft.said :], draft.news
+        draft.said, draft.news = max(draft.said, len(text)), []
+        return {"number": number, "more": more, "tokens": news}
+
+    def _looks(self, moment: Moment) -> list[dict[str, Any]]:
+        """Of each rollout's place: its entropy, and what might have come instead."""
+        log_probs = distribution(moment.logits, self.wish.temperature)
+        entropies = torch.special.entr(log_probs.exp()).sum(-1).tolist()
+        likeliest = log_probs.topk(min(OTHERS + 1, log_probs.shape[-1]), -1)
+        chances, ids, tokens = (
+            likeliest.values.exp().tolist(),
+            likeliest.indices.tolist(),
+            moment.tokens.tolist(),
+        )
+        return [
+            {
+                "entropy": round(entropies[row], 3),
+                "others": [
+                    self.words.of(other) | {"chance": round(chance, 4)}
+                    for other, chance in zip(ids[row], chances[row], strict=True)
+                    if other != tokens[row]
+                ][:OTHERS],
+            }
+            for row in range(len(tokens))
+        ]
+
+
+class Words:
+    """What tokens say: within a text, and each by itself."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self.special = set(tokenizer.all_special_ids)
+        self.known: dict[int, dict[str, Any]] = {}
+
+    def text(self, tokens: Iterable[int]) -> str:
+        return checkpoint.decode_rollout(self.tokenizer, list(tokens))
+
+    def of(self, token: int) -> dict[str, Any]:
+        """Its id and its text; of a special one, its name."""
+        if token not in self.known:
+            text = "" if token in self.special else checkpoint.pieces(self.tokenizer, [token])[token]
+            name = {"text": self.tokenizer.convert_ids_to_tokens(token) or "", "special": True}
+            self.known[token] = {"id": token, **({"text": text} if text else name)}
+        return self.known[token]
