@@ -6,7 +6,8 @@ step's metrics say where in the file they begin and how long they are, as the tr
 and that one frame is read and nothing else. Runs from before that was told are searched from their
 beginning, within a bound. Everything that goes through memory has one.
 
-Left out: which of them look like a trick (labeler/harvest.py)."""
+Left out: which of them look like a trick (labeler/harvest.py), and how a quintet is sent and taken back
+(labeler/sending.py)."""
 
 import io
 import json
@@ -16,14 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import zstandard
-from django.db import transaction
 from django.db.models import Q
-from django.utils import timezone
 
-from labeler.models import Place, Project, Prompt, Quintet, Ranking, Rollout, Round, Run, Skip, Step, User
+from labeler import sending
+from labeler.models import Project, Prompt, Quintet, Run, Step, User
 from labeler.models.prompts import digest
-from labeler.models.quintets import FEWEST, MOST
 from labeler.models.runs import storable
+from labeler.sending import SendRefused
 
 FILE = "rollouts.jsonl.zst"
 LARGEST = 16_000_000  # bytes of one step, compressed, that a page takes
@@ -46,10 +46,6 @@ ORDERS: dict[str, tuple[str, Callable[["Written"], float]]] = {
 
 class NotThere(Exception):
     """Why the rollouts of a step cannot be shown, in words."""
-
-
-class SendRefused(ValueError):
-    """Why these rollouts cannot be sent to the labelers, or taken back, in words."""
 
 
 @dataclass(frozen=True)
@@ -228,40 +224,20 @@ def sent(run: Run, step: int, rows: Iterable[Written]) -> None:
         one.sent = holding.get(one.name)
 
 
-@transaction.atomic
 def send(run: Run, step: Step, chosen: Sequence[Written], by: User) -> tuple[Quintet, bool]:
     """A quintet of these in the ordinary queue, and whether it is new: the same ones are sent once. Raises
     SendRefused."""
-    project = Project.objects.select_for_update(no_key=True).get(pk=run.project_id)
-    if not FEWEST <= len(chosen) <= MOST:
-        raise SendRefused(f"Choose {FEWEST} to {MOST} rollouts of one prompt; {len(chosen)} were chosen.")
     if len({one.prompt for one in chosen}) > 1:
         raise SendRefused(
             "These answer different prompts. A quintet has one prompt: choose among its rollouts."
         )
-    if len({one.text.strip() for one in chosen}) == 1:
-        raise SendRefused("All of these say the same: there is nothing to rank.")
-    prompt = _prompt(project, chosen[0])
+    sending.refuse_unrankable(chosen)
+    prompt = _prompt(run.project, chosen[0])
     if prompt is None:
         raise SendRefused("This prompt is not in the project any more: add it again, then send them.")
-    names = sorted(one.name for one in chosen)
-    about = {"step": step.step, "rollouts": names}
-    if there := run.quintets.filter(extra=about).first():
-        return there, False
-    quintet = Quintet.objects.compose(
-        project,
-        Round.objects.current(project),
-        prompt,
-        [one.text for one in chosen],
-        finished=[one.finished for one in chosen],
-        run=run,
-        extra=about,
-    )
-    sent = f"{len(chosen)} rollouts of {run}, step {step.step}"
-    words = f"{sent}, are sent to the labelers as quintet {quintet.pk}."
-    said = about | {"run": run.pk, "quintet": quintet.pk}
-    project.audit.write(by, project, "send to the labelers", words, **said)
-    return quintet, True
+    about = {"step": step.step, "rollouts": sorted(one.name for one in chosen)}
+    origin = f"rollouts of {run}, step {step.step}"
+    return sending.send(run.project, prompt, chosen, about, origin, by, run=run)
 
 
 def _prompt(project: Project, one: Written) -> Prompt | None:
@@ -271,22 +247,3 @@ def _prompt(project: Project, one: Written) -> Prompt | None:
     as_turn = [{"role": "user", "content": one.prompt}]
     same = Q(digest=digest(one.prompt)) | Q(digest=digest(as_turn))
     return project.prompts.filter(same).first()
-
-
-@transaction.atomic
-def take_back(quintet: Quintet, by: User) -> None:
-    """Out of the queue again, as if it had not been sent: while nobody has ranked it. Raises SendRefused."""
-    quintet.lock()
-    if Ranking.objects.filter(quintet=quintet).exists():
-        raise SendRefused("Somebody has ranked it: it stays.")
-    sitting = Place.objects.filter(quintet=quintet, leased_until__gt=timezone.now(), done=False)
-    if sitting.exists():
-        raise SendRefused("Somebody is ranking it at this moment. Try again later.")
-    if quintet.reviewed_at or quintet.copies.exists():
-        raise SendRefused("It has been reviewed: it stays.")
-    project, number, run = quintet.project, quintet.pk, quintet.run
-    for model in (Place, Skip, Rollout):
-        model._default_manager.filter(quintet=quintet).delete()
-    quintet.delete()
-    words = f"Quintet {number}, rollouts of {run}, is taken back from the labelers."
-    project.audit.write(by, project, "take back", words, quintet=number, run=run.pk if run else None)

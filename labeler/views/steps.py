@@ -15,6 +15,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from labeler import sending
 from labeler import steps as rollouts
 from labeler.access import admin_required
 from labeler.models import Run, Step
@@ -108,7 +109,7 @@ def send(request: HttpRequest, pk: int, number: int) -> HttpResponse:
     try:
         chosen = [one for one in rollouts.written(run, row) if one.name in wanted]
         made, new = rollouts.send(run, row, chosen, request.user)
-    except (rollouts.SendRefused, rollouts.NotThere) as refused:
+    except (sending.SendRefused, rollouts.NotThere) as refused:
         messages.error(request, str(refused))
     else:
         said = "They wait for the labelers now" if new else "They were sent before"
@@ -124,8 +125,8 @@ def _taken_back(request: HttpRequest, run: Run, step: Step, number: str) -> Http
         raise Http404
     name = found.extra["rollouts"][0]
     try:
-        rollouts.take_back(found, request.user)
-    except rollouts.SendRefused as refused:
+        sending.take_back(found, f"rollouts of {run}", request.user)
+    except sending.SendRefused as refused:
         messages.error(request, str(refused))
     else:
         messages.success(request, f"Quintet {number} is taken back.")
