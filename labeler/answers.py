@@ -259,10 +259,10 @@ def streamed(request: Request, folder: Path, options: dict[str, Any]) -> Iterato
             if "written" in said:
                 sums = said | {"written": told, "full": full}
                 yield {name: value for name, value in sums.items() if name != "id"}
-            elif many and (what_for() or Request.objects.read_along()):
-                raise Later(f"{words}; others come first")
-            elif many:
+            elif many and "so_far" in said:
                 request.tell(words)
+                if what_for() or Request.objects.read_along():
+                    raise Later(f"{words}; others come first")
 
 
 def _score(request: Request, asked: dict[str, Any]) -> dict[str, Any]:

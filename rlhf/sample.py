@@ -119,7 +119,7 @@ def distribution(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 def nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
     """The probabilities [N, V] of the fewest tokens that together have `top_p`, and 0 for the others. The
     likeliest token always stays; of equal ones the earlier in the vocabulary."""
-    largest, places = probs.sort(-1, descending=True, stable=True)
+    largest, places = probs.sort(stable=True, dim=-1, descending=True)
     exact = torch.float32 if probs.device.type == "mps" else torch.float64
     before = largest.cumsum(-1, dtype=exact) - largest
     kept = before < top_p

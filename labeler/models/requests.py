@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import models, transaction
 from django.db.models import F, Func, Max, Q
-from django.db.models.functions import Now
+from django.db.models.functions import Cast, Now
 
 from labeler.celery import ring
 from labeler.models.checkpoints import Checkpoint
@@ -234,25 +234,21 @@ class PartQuerySet(models.QuerySet["Part"]):
 
     def written(self) -> list[int]:
         """The numbers of the rollouts that are there whole."""
-        path = "$.rollouts[*] ? (exists(@.text)).number"
-        found = Func(
-            F("body"),
-            models.Value(path),
-            function="jsonb_path_query",
-            template="%(function)s(%(expressions)s::jsonpath)",
-        )
-        return list(self.annotate(each=found).values_list("each", flat=True))
+        path = models.Value("$.rollouts[*] ? (exists(@.text)).number")
+        found = Func(F("body"), Cast(path, JsonPath()), function="jsonb_path_query")
+        return list(self.annotate(each=Cast(found, models.IntegerField())).values_list("each", flat=True))
 
     def size(self) -> int:
         """In bytes, about."""
-        return (
-            self.aggregate(
-                size=models.Sum(
-                    Func(F("body"), function="pg_column_size", output_field=models.BigIntegerField())
-                )
-            )["size"]
-            or 0
-        )
+        bytes_ = Func(F("body"), function="pg_column_size", output_field=models.BigIntegerField())
+        return self.aggregate(size=models.Sum(bytes_))["size"] or 0
+
+
+class JsonPath(models.Field):
+    """Only to say to Postgres what a text is."""
+
+    def db_type(self, connection: Any) -> str:
+        return "jsonpath"
 
 
 class Part(models.Model):
