@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,7 +58,7 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--afresh", action="store_true", help="forget what earlier attempts wrote")
     parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="share a reward run among so many"
+        "--processes", type=int, default=1, metavar="N", help="share a run that trains among so many"
     )
     return parser
 
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("kind", choices=list(config.KINDS))
     new.add_argument("run_dir", type=Path)
     new.add_argument("--from", dest="policy", metavar="CHECKPOINT", help="a folder, or hub:org/name@revision")
-    new.add_argument("--dataset", metavar="FILE", help="rankings, or for sft demonstrations")
+    new.add_argument("--dataset", metavar="FILE", help="rankings; for sft demonstrations or documents")
     new.add_argument("--prompts", metavar="FILE", help="prompt lines")
     new.add_argument("--reward", metavar="CHECKPOINT", help="the reward model")
     new.add_argument("--against", metavar="CHECKPOINT", help="a second one, or a policy, to compare with")
@@ -151,7 +151,7 @@ def _new(given: argparse.Namespace) -> int:
         config.write(part, made)
         for name, source in sources.items():
             if source:
-                _take(given.kind, name, Path(source), part / places[name])
+                _take(made, name, Path(source), part / places[name])
         os.replace(part, given.run_dir)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -159,13 +159,13 @@ def _new(given: argparse.Namespace) -> int:
     return FINISHED
 
 
-def _take(kind: str, name: str, source: Path, target: Path) -> None:
+def _take(made: config.Config, name: str, source: Path, target: Path) -> None:
     """An input of the run: lines are checked and copied, checkpoints linked where that is possible."""
     if name == "prompts":
         data.prompt_lines(source)
         shutil.copyfile(source, target)
     elif name == "dataset":
-        (data.demonstrations if kind == "sft" else data.rankings)(source)
+        _lines_of(made)(source)
         shutil.copyfile(source, target)
     elif not source.is_dir():
         raise Refused(name, f"{source} is not a folder.")
@@ -174,6 +174,13 @@ def _take(kind: str, name: str, source: Path, target: Path) -> None:
         for file in sorted(source.iterdir()):
             if file.is_file():
                 _link(file.resolve(), target / file.name)
+
+
+def _lines_of(made: config.Config) -> Callable[[Path], list[Any]]:
+    """What reads, and so checks, the dataset of such a run."""
+    if isinstance(made, config.SftConfig):
+        return data.documents if made.stage == config.READING else data.demonstrations
+    return data.rankings
 
 
 def _link(source: Path, target: Path) -> None:

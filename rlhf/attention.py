@@ -1,8 +1,9 @@
 """Attention in two parts: a quintet's prompt looks at itself, its rollouts at the prompt and themselves.
 
-Several quintets lie packed in a row without padding, and the square of that row is never computed. For causal
-attention, whole or within a window. Caps and sinks are refused; `rlhf.reward_model` then takes masks. What a
-row holds is the matter of `rlhf.batch`.
+Several quintets lie packed in a row without padding, and the square of that row is never computed; so do texts
+without rollouts, each of which looks at itself alone. For causal attention, whole or within a window. Caps and
+sinks are refused; `rlhf.reward_model` and `rlhf.packing` then take masks. What a row holds is the matter of
+`rlhf.batch`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from rlhf import siblings
+from rlhf import apart, siblings
 from rlhf.batch import Example
 
 NAME = "quintet_in_two_parts"
@@ -74,6 +75,14 @@ def layout(
     return carrier
 
 
+def alone(lengths: Sequence[int], device: torch.device, window: int | None = None) -> Tensor:
+    """The same for a row of texts of these lengths, in which each sees itself alone."""
+    carrier: Any = torch.empty(1, 1, 1, 1, device=device)
+    carrier.window, carrier.groups, carrier.parts = window, [], None
+    carrier.texts = apart.texts(lengths, device)
+    return carrier
+
+
 @lru_cache(maxsize=64)
 def _behind(prompt: int, rollouts: tuple[int, ...], dtype: torch.dtype, window: int | None) -> Tensor:
     """[1, behind, prompt + behind]: rollouts see the prompt (its last so many tokens) and their own past, no
@@ -117,14 +126,18 @@ def in_two_parts(
         query, key, value = query.to(narrow), key.to(narrow), value.to(narrow)
     if (shared := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    texts: apart.Texts | None = getattr(attention_mask, "texts", None)
+    if texts is not None:
+        window: int | None = getattr(attention_mask, "window", None)
+        return apart.each_alone(texts, query, key, value, lambda *one: _causal(*one, scale, window)), None
     parts_of_row: siblings.Parts | None = getattr(attention_mask, "parts", None)
     if parts_of_row is not None:
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return siblings.in_three_parts(parts_of_row, query, key, value, scale), None
     sizes = [group.tokens for group in groups]
     queries, keys, values = (each.transpose(1, 2).split(sizes, 1) for each in (query, key, value))
     parts = zip(groups, queries, keys, values, strict=True)
-    return torch.cat([_of_a_group(group, q, k, v, scaling) for group, q, k, v in parts], 1), None
+    return torch.cat([_of_a_group(group, q, k, v, scale) for group, q, k, v in parts], 1), None
 
 
 def refuse(mask: Any, dropout: float, others: dict[str, Any]) -> None:
@@ -134,30 +147,45 @@ def refuse(mask: Any, dropout: float, others: dict[str, Any]) -> None:
         raise ValueError("Only plain causal attention is computed in parts.")
 
 
-def _of_a_group(group: Group, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+def _of_a_group(group: Group, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """[1, tokens, heads, width] of quintets of one shape."""
     heads, width = query.shape[2:]
     each = (group.quintets, group.prompt + group.behind, heads, width)
     query, key, value = (rows.reshape(each).transpose(1, 2) for rows in (query, key, value))
     asking, answering = query.split([group.prompt, group.behind], 2)
-    seen, told = key[:, :, : group.prompt], value[:, :, : group.prompt]
-    scale = width**-0.5 if scaling is None else scaling
-    by_hand = query.device.type == "cpu" and query.dtype != torch.float32 and each[1] <= BY_HAND
-    attend = _by_hand if by_hand else _fused
-    narrow = group.window is not None and group.window < group.prompt
-    if by_hand or narrow:
-        prompt = _chunk_by_chunk(asking, seen, told, scale, group.window if narrow else None, attend)
-    else:
-        prompt = scaled_dot_product_attention(asking, seen, told, is_causal=True, scale=scale)
+    attend = _by_hand if _is_by_hand(query) else _fused
+    prompt = _causal(
+        asking, key[:, :, : group.prompt], value[:, :, : group.prompt], scale, group.window, attend
+    )
     reach = each[1] - group.mask.shape[-1]  # where what the rollouts see begins
     rollouts = attend(answering, key[:, :, reach:], value[:, :, reach:], group.mask, scale)
     return torch.cat([prompt, rollouts], 2).transpose(1, 2).reshape(1, group.tokens, heads, width)
 
 
+def _is_by_hand(query: Tensor) -> bool:
+    return query.device.type == "cpu" and query.dtype != torch.float32 and query.shape[2] <= BY_HAND
+
+
+def _causal(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    window: int | None,
+    attend: Attend | None = None,
+) -> Tensor:
+    """Each row at itself and its past, as far as the window reaches: [rows, heads, tokens, width]."""
+    attend = attend or (_by_hand if _is_by_hand(query) else _fused)
+    narrow = window is not None and window < query.shape[2]
+    if attend is _by_hand or narrow:
+        return _chunk_by_chunk(query, key, value, scale, window if narrow else None, attend)
+    return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+
+
 def _chunk_by_chunk(
     query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, attend: Attend
 ) -> Tensor:
-    """The prompt: each chunk sees its own past and what came before it, as far as the window reaches."""
+    """Each chunk sees its own past and what came before it, as far as the window reaches."""
     found = []
     for start in range(0, query.shape[2], CHUNK):
         end = min(start + CHUNK, query.shape[2])

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,13 @@ class Example:
     def tokens(self) -> int:
         """Length of its shared row."""
         return len(self.prompt) + sum(map(len, self.rollouts))
+
+
+class Long(Protocol):
+    """What has a length in tokens."""
+
+    @property
+    def tokens(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,7 @@ def forms(model: Any) -> list[Form]:
     return [*([one_per_kind] if kinds else []), *([windowed] if window else []), whole]
 
 
-def portions(examples: Sequence[Example], size: int, tokens: int | None = None) -> list[list[int]]:
+def portions(examples: Sequence[Long], size: int, tokens: int | None = None) -> list[list[int]]:
     """The numbers of the examples in portions of at most `size`, similar lengths together to pad little.
 
     With `tokens`, the shared rows of a portion hold no more than that together, save one that does alone.

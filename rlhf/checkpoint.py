@@ -312,6 +312,12 @@ def encode_rollout(tokenizer: Any, text: str) -> list[int]:
     return [*ids, tokenizer.eos_token_id]
 
 
+def encode_document(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a plain text, with whatever the tokenizer puts around one, and its end."""
+    ids = tokenizer(text, split_special_tokens=True)["input_ids"]
+    return ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
+
+
 def decode_rollout(tokenizer: Any, ids: Sequence[int]) -> str:
     """The text of a rollout as people read it."""
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

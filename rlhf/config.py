@@ -24,6 +24,7 @@ from rlhf.setting import Refused as Refused
 from rlhf.setting import read as _read
 from rlhf.setting import setting as _setting
 
+STAGES = ANSWERS, READING = "answers", "reading"  # of supervised finetuning
 AGAINST = "inputs/against"  # where the checkpoint lies that a run is compared with, if with any
 HUB = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 RENAMED = {"advantage": "algorithm"}  # settings by the names that older runs know them by
@@ -55,6 +56,21 @@ class _Training(Common):
     max_tokens: int = _setting(
         1024, "Longest example", "Prompt and rollout together; a longer prompt loses its beginning.",
         8, 131072, advanced=True, unit="tokens")
+    tokens_per_row: int = _setting(
+        2048, "Tokens per row", "Short examples are packed into one row up to this many tokens.",
+        64, 1_048_576, advanced=True, unit="tokens")
+    precision: str = _setting(
+        "auto", "Precision", "Auto takes bf16 where a try at the start finds it faster, else fp32.",
+        choices=("auto", "fp32", "bf16"), advanced=True)
+    gradient_checkpointing: bool = _setting(
+        False, "Compute twice", "Keep less in memory and compute it again: slower, for long or large models.",
+        advanced=True)
+    lora_rank: int = _setting(
+        0, "LoRA rank", "Train adapters of this rank, at a rate of 1e-4 or more; 0 trains all weights.",
+        0, 1024, advanced=True)
+    early_stop: int = _setting(
+        0, "Patience", "Stop when so many measurements in a row were no better, and propose the best.",
+        0, 10000, advanced=True, unit="measurements")
     evaluate_every: int = _setting(
         10, "Measure every", "Steps between two measurements on what was held out.",
         1, 100000, advanced=True, unit="steps")
@@ -79,11 +95,17 @@ class RolloutsConfig(Sampling):
 
 @dataclass(frozen=True, kw_only=True)
 class SftConfig(_Training):
-    """Supervised finetuning: learn to write what people wrote."""
+    """Supervised finetuning: learn to write what people wrote, or before that, to read plain documents."""
 
     kind: ClassVar[str] = "sft"
     policy: str = input_("inputs/policy")
     dataset: str = input_("dataset.jsonl")
+    stage: str = _setting(
+        "answers", "Stage", "Answers learns what the assistant says; reading, every word of plain documents.",
+        choices=STAGES)
+    micro_batch: int = _setting(
+        64, "Examples at once", "The most that a row is packed with; fewer need less memory.",
+        1, 1024, advanced=True, unit="examples")
     sample_prompts: int = _setting(
         5, "Sampled prompts", "Held-out prompts answered at every measurement, to read along.",
         0, 64, advanced=True)
@@ -123,21 +145,6 @@ class RewardConfig(_Training):
     labeler_weights: str = _setting(
         "equal", "Weight of labelers", "By agreement, those count more with whom others agree.",
         choices=("equal", "agreement"), advanced=True)
-    early_stop: int = _setting(
-        0, "Patience", "Stop when so many measurements in a row were no better, and propose the best.",
-        0, 10000, advanced=True, unit="measurements")
-    lora_rank: int = _setting(
-        0, "LoRA rank", "Train adapters of this rank, at a rate of 1e-4 or more; 0 trains all weights.",
-        0, 1024, advanced=True)
-    gradient_checkpointing: bool = _setting(
-        False, "Compute twice", "Keep less in memory and compute it again: slower, for long or large models.",
-        advanced=True)
-    precision: str = _setting(
-        "auto", "Precision", "Auto takes bf16 where a try at the start finds it faster, else fp32.",
-        choices=("auto", "fp32", "bf16"), advanced=True)
-    tokens_per_row: int = _setting(
-        2048, "Tokens per row", "Short quintets are packed into one row up to this many tokens.",
-        64, 1_048_576, advanced=True, unit="tokens")
     sample_quintets: int = _setting(
         256, "Followed rankings", "Held-out rankings whose scores are kept at every measurement.",
         0, 256, advanced=True, unit="rankings")

@@ -76,10 +76,25 @@ class PromptLine:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """An ideal answer that a person wrote."""
+    """An ideal answer that a person wrote; with `whole`, so are all of the assistant's turns before it."""
 
     prompt: Prompt
     completion: str
+    extra: dict[str, Any] = field(default_factory=dict)
+    whole: bool = False  # it was given as the messages of a conversation
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """As a conversation that the answer ends."""
+        said = {"role": "assistant", "content": self.completion}
+        return [*(_spoken(self.prompt) if isinstance(self.prompt, str) else self.prompt), said]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A plain text to read."""
+
+    text: str
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -175,12 +190,23 @@ def demonstration(line: dict[str, Any]) -> Demonstration:
     """A demonstration line in either of its two forms, checked. Raises ValueError with the reason."""
     if "messages" in line:
         messages = _messages(line["messages"], "messages")
+        if not any(each["role"] == "assistant" for each in messages):
+            raise _Bad("“messages” must hold a turn of the assistant: there is nothing to learn from.")
         if len(messages) < 2 or messages[-1]["role"] != "assistant":
             raise _Bad("“messages” must hold a prompt and end with what the assistant says.")
         asked: Prompt = messages[:-1]
-        return Demonstration(asked, _filled(messages[-1]["content"], "The answer"), _extra(line, "messages"))
+        return Demonstration(asked, messages[-1]["content"], _extra(line, "messages"), whole=True)
+    if "text" in line and "completion" not in line:
+        raise _Bad("a line of “text” is a document, which the stage “reading” learns from.")
     completion = _filled(_text(line.get("completion"), "“completion”"), "“completion”")
     return Demonstration(prompt(line), completion, _extra(line, "prompt", "completion"))
+
+
+def document(line: dict[str, Any]) -> Document:
+    """A line of plain text, checked. Raises ValueError with the reason."""
+    if "text" not in line and ("completion" in line or "messages" in line):
+        raise _Bad("it is a demonstration; the stage “reading” learns from lines of “text”.")
+    return Document(_filled(_text(line.get("text"), "“text”"), "“text”"), _extra(line, "text"))
 
 
 def probe_line(line: dict[str, Any]) -> ProbeLine:
@@ -204,6 +230,11 @@ def prompt_lines(path: str | Path) -> list[PromptLine]:
 def demonstrations(path: str | Path) -> list[Demonstration]:
     """Every demonstration of a file. Raises BadLine."""
     return list(_each(path, demonstration))
+
+
+def documents(path: str | Path) -> list[Document]:
+    """Every document of a file. Raises BadLine."""
+    return list(_each(path, document))
 
 
 def probe_lines(path: str | Path) -> list[ProbeLine]:
@@ -281,8 +312,8 @@ def held_out(prompts: int, share: float) -> int:
     return max(0, min(prompts - 1, max(1, round(share * prompts)))) if share else 0
 
 
-def as_line(item: Ranking | PromptLine | Demonstration) -> dict[str, Any]:
-    """The JSON object that `ranking`, `prompt_line` or `demonstration` would read back as this."""
+def as_line(item: Ranking | PromptLine | Demonstration | Document) -> dict[str, Any]:
+    """The JSON object that `ranking`, `prompt_line`, `demonstration` or `document` would read back as this."""
     if isinstance(item, Ranking):
         known: dict[str, Any] = {
             "prompt": item.prompt,
@@ -291,6 +322,10 @@ def as_line(item: Ranking | PromptLine | Demonstration) -> dict[str, Any]:
         }
         known |= {"labeler": item.labeler, "quintet": item.quintet, "seconds": item.seconds}
         return known | {"simulated": item.simulated} | item.extra
+    if isinstance(item, Document):
+        return {"text": item.text} | item.extra
+    if isinstance(item, Demonstration) and item.whole:
+        return {"messages": item.messages} | item.extra
     if isinstance(item, Demonstration):
         return {"prompt": item.prompt, "completion": item.completion} | item.extra
     known = {"prompt": item.prompt, "answer": item.answer, "id": item.id}
@@ -336,6 +371,10 @@ def _filled(text: str, what: str) -> str:
     if not text.strip():
         raise _Bad(f"{what} is empty.")
     return text
+
+
+def _spoken(prompt: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}]
 
 
 def _name(line: dict[str, Any], key: str) -> str:

@@ -6,6 +6,7 @@ names the setting to turn. Which numbers come out does not depend on the portion
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -26,11 +27,35 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
 
 
+@dataclass(frozen=True)
+class Portioned:
+    """What is computed in portions: what one is called, its setting, and what helps where even one is too much."""
+
+    noun: str
+    setting: str
+    remedy: str
+    field: str
+
+
+ROLLOUTS = Portioned(
+    "rollout",
+    "Rollouts at once",
+    "Lower the longest rollout, train adapters (LoRA rank), or start from a smaller model.",
+    "max_new_tokens",
+)
+EXAMPLES = Portioned(
+    "example",
+    "Examples at once",
+    "Lower the longest example, compute twice, train adapters (LoRA rank), or start from a smaller model.",
+    "max_tokens",
+)
+
+
 class Memory:
     """How many rollouts are computed at once: the same number in all processes, and only ever less."""
 
-    def __init__(self, run: RunDirectory, at_once: int):
-        self.run, self.at_once = run, at_once
+    def __init__(self, run: RunDirectory, at_once: int, what: Portioned = ROLLOUTS):
+        self.run, self.at_once, self.what = run, at_once, what
 
     def share(
         self, items: Sequence[Item], work: Callable[[list[Item], int], Sequence[Result]]
@@ -69,14 +94,14 @@ class Memory:
     def _halve(self) -> None:
         if self.at_once == 1:
             raise Failed(
-                "There is not enough memory for one rollout at a time.",
-                "Lower the longest rollout, train adapters (LoRA rank), or start from a smaller model.",
-                "max_new_tokens",
+                f"There is not enough memory for one {self.what.noun} at a time.",
+                self.what.remedy,
+                self.what.field,
             )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         before, self.at_once = self.at_once, self.at_once // 2
         self.run.log(
-            f"There was not enough memory for {before} rollouts at once; from here on it is {self.at_once}. "
-            "The setting “Rollouts at once” (micro_batch) begins lower."
+            f"There was not enough memory for {before} {self.what.noun}s at once; from here on it is {self.at_once}. "
+            f"The setting “{self.what.setting}” (micro_batch) begins lower."
         )

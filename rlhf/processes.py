@@ -1,7 +1,7 @@
 """Several processes for one run, as torchrun starts them: each computes its share of a batch, their
 gradients are summed before every step, and the first one alone decides, measures and writes.
 
-Reward and policy runs take them all; of the other kinds of run the first process does everything. Which
+Runs that train take them all; of the other kinds of run the first process does everything. Which
 machine they run on and how they find each other is torchrun's business; starting them is the matter of
 `rlhf.launch`.
 """
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from rlhf.run import Failed, Resumed, RunDirectory
 
-KINDS = ("reward", "policy")  # of runs that take more than one process
+KINDS = ("sft", "reward", "policy")  # of runs that take more than one process
 WAITING = datetime.timedelta(days=1)  # for the first to measure; if it dies, torchrun ends the others
 
 Value = TypeVar("Value")

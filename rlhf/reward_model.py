@@ -5,7 +5,6 @@ can take quintets as shared rows, and whether half precision is faster here, is 
 from a list of names. Training it is the matter of `rlhf.train_reward`.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,15 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf import attention, batch, checkpoint, ensemble
+from rlhf import attention, batch, checkpoint, ensemble, precision
 from rlhf.batch import Example
 from rlhf.data import Prompt
 
 ROUNDING = 1e-4  # by which two ways to compute the same reward may differ in fp32, relative to the largest
-HALF_ROUNDING = 0.1  # the same in bf16, as far as it is still the same reward
-FASTER = 1.15  # what half precision must gain on a processor to be worth its rounding
-WEIGHTS_WORTH_TRYING = 1_000_000  # below, no step takes long enough
-TRYING_SECONDS = 0.25  # for either precision, after its first pass
 
 Way = Callable[[Sequence[Example]], Tensor]  # quintets in, [members, quintets, places] out
 
@@ -81,7 +76,7 @@ class RewardModel:
         """[members, quintets, places], fp32, as training takes them; one member where it is no ensemble."""
         if not self.layout:
             self.settle(examples)
-        with self._computing(self.precision):
+        with precision.computing(self.model, self.precision):
             return self._way(examples)
 
     def together(self, members: Tensor) -> Tensor:
@@ -135,42 +130,9 @@ class RewardModel:
         self.layout, self._way = "one row per rollout", self._padded
 
     def choose_precision(self, wanted: str, examples: Sequence[Example]) -> None:
-        """What training computes in. "auto" is bf16 where a card has it, or where a processor is faster with
-        it, which is timed on a real quintet; a model that it would change beyond rounding stays in fp32."""
-        if wanted != "auto":
-            self.precision = wanted
-            return
-        device = self.model.device.type
-        self.precision = "fp32"
-        if device == "cuda":
-            promising = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            promising = (
-                device == "cpu" and sum(w.numel() for w in self.model.parameters()) > WEIGHTS_WORTH_TRYING
-            )
-        if not promising or self.model.dtype != torch.float32:
-            return
+        """What training computes in; "auto" is tried and timed on a quintet of middling length."""
         one = [sorted(examples, key=lambda each: each.tokens)[len(examples) // 2]]
-        (exact, slow), (half, fast) = (self._tried(precision, one) for precision in ("fp32", "bf16"))
-        if _close(half, exact, HALF_ROUNDING) and (device == "cuda" or slow > FASTER * fast):
-            self.precision = "bf16"
-
-    def _tried(self, precision: str, examples: Sequence[Example]) -> tuple[Tensor, float]:
-        """The rewards, and the processor's time for one pass forward and back, the best of those that fit a
-        short while."""
-        best, ends = float("inf"), time.perf_counter() + TRYING_SECONDS
-        while True:
-            began = time.process_time()  # others may be at work on this machine
-            with self._computing(precision):
-                found = self._way(examples)
-            found.sum().backward()
-            best = min(best, time.process_time() - began)
-            self.model.zero_grad(set_to_none=True)
-            if time.perf_counter() > ends:
-                return found.detach(), best
-
-    def _computing(self, precision: str) -> torch.autocast:
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=precision == "bf16")
+        self.precision = precision.timed(wanted, self.model, lambda: self._way(one))
 
     def _ways(self) -> Iterator[tuple[str, Way]]:
         """The ways to share rows, the fastest first, each set up by the time it is given."""
@@ -185,7 +147,8 @@ class RewardModel:
 
     def _packed(self, examples: Sequence[Example], form: batch.Form) -> Tensor:
         row, device = batch.packed_row(examples), self.model.device
-        mask = form(lambda window: attention.layout(examples, self._attended_in, device, window))
+        attended_in = precision.attended_in(self.model)
+        mask = form(lambda window: attention.layout(examples, attended_in, device, window))
         hidden = checkpoint.backbone(self.model)(
             input_ids=row.ids.to(device),
             position_ids=row.positions.to(device),
@@ -197,7 +160,8 @@ class RewardModel:
     def _shared(self, examples: Sequence[Example], form: batch.Form) -> Tensor:
         rows = batch.shared_rows(examples, self.tokenizer.pad_token_id)
         rows = batch.SharedRows(*(each.to(self.model.device) for each in vars(rows).values()))
-        mask = form(lambda window: batch.block_mask(rows, self._attended_in, window))
+        attended_in = precision.attended_in(self.model)
+        mask = form(lambda window: batch.block_mask(rows, attended_in, window))
         hidden = checkpoint.backbone(self.model)(
             input_ids=rows.ids, position_ids=rows.positions, attention_mask=mask, use_cache=False
         ).last_hidden_state  # [quintets, tokens, width]
@@ -213,11 +177,6 @@ class RewardModel:
         ).last_hidden_state  # [quintets × places, tokens, width]
         at_ends = hidden[torch.arange(len(hidden), device=hidden.device), rows.ends.flatten()]
         return self._of_places(at_ends.view(*rows.ends.shape, -1), examples)
-
-    @property
-    def _attended_in(self) -> torch.dtype:
-        device = self.model.device.type
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
 
     def _of_places(self, at_ends: Tensor, examples: Sequence[Example]) -> Tensor:
         """Rewards in fp32, [members, quintets, places], of the hidden states at the ends, [quintets, places,

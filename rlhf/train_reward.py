@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf import adapters, batch, checkpoint, data, ensemble, evaluate, losses, processes, weights
+from rlhf import adapters, batch, checkpoint, data, ensemble, evaluate, losses, patience, processes, weights
 from rlhf.batch import Example
 from rlhf.config import RewardConfig
 from rlhf.data import Ranking
@@ -142,7 +142,7 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
             metrics |= {"loss": loss, **measured}
             run.log(f"step {step} of {total}: loss {loss:.4f}, {_in_words(measured)}")
         if config.early_stop and not exploding and measured.get("held_out_loss") is not None:
-            best = _better(best, step, metrics)
+            best = patience.better(best, step, metrics)
             due = due or best["step"] == step
         told = {name: measured.get(name) for name in TOLD}
         run.step(step, loss=loss, learning_rate=learning_rate, **told)
@@ -164,7 +164,7 @@ def train(run: RunDirectory, config: RewardConfig) -> Outcome:
     if not best:
         return Outcome(last, metrics)
     return Outcome(
-        last, best["metrics"], {"suggested": run.checkpoint_at(best["step"]), "why": _why(best, step)}
+        last, best["metrics"], {"suggested": run.checkpoint_at(best["step"]), "why": patience.why(best, step)}
     )
 
 
@@ -217,23 +217,6 @@ def _loss_now(
     if len({reward for each in rewards for reward in each}) == 1:
         return math.nan
     return evaluate.Measured(rewards, lines).loss(config.loss) or 0.0
-
-
-def _better(best: dict[str, Any], step: int, metrics: dict[str, Any]) -> dict[str, Any]:
-    """The best measurement so far, and how many after it were no better."""
-    loss = metrics["held_out_loss"]
-    if not best or loss < best["metrics"]["held_out_loss"]:
-        return {"step": step, "waited": 0, "metrics": dict(metrics)}
-    return best | {"waited": best["waited"] + 1}
-
-
-def _why(best: dict[str, Any], step: int) -> str:
-    found = (
-        f"Step {best['step']} has the least loss on what was held out, {best['metrics']['held_out_loss']:.4f}"
-    )
-    if step == best["step"]:
-        return f"{found}; it is the last."
-    return f"{found}; the {best['waited']} measurements up to step {step} were no better."
 
 
 def _references(

@@ -1,147 +1,240 @@
-"""Supervised finetuning: a policy learns to write what people wrote.
+"""Supervised finetuning: a policy learns to write what people wrote, or before that, to read plain documents.
 
-Reads top to bottom. The loss is over the rollout's tokens only, its end included; prompts are not learnt.
-Leaves out packing several demonstrations into a row, adapters and mixed precision.
+Reads top to bottom. The loss is over the answers' tokens only, their ends included, or over every token of a
+document; texts are packed into rows without seeing each other. What becomes a text, and which of its tokens
+are learnt, is the matter of `rlhf.texts`.
 """
 
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from rlhf import batch, checkpoint, data
-from rlhf.batch import Example
-from rlhf.config import SftConfig
+from rlhf import adapters, batch, checkpoint, data, memory, patience, processes, texts
+from rlhf.config import READING, SftConfig
+from rlhf.memory import Memory
 from rlhf.optimizer import Optimizer, rate
+from rlhf.packing import Packing
 from rlhf.run import Failed, Outcome, RunDirectory
 from rlhf.sample import sample
+from rlhf.texts import Text
 
-MEASURED = 256  # held-out demonstrations behind one measurement, at the most
+MEASURED = 256  # held-out texts behind one measurement, at the most: always the same ones
+BEGINNING = 24  # tokens of a held-out document that are gone on with
+
+Line = data.Demonstration | data.Document
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt, what is held out, and what is shown at every measurement: prompts as text and tokens."""
+
+    taught: list[Text]
+    held: list[Text]
+    shown: list[tuple[str, list[int]]]
+    counts: dict[str, int]
 
 
 def train(run: RunDirectory, config: SftConfig) -> Outcome:
     """Train, or go on training, to the last step."""
-    # 1. The model: the starting policy, or the checkpoint to go on from.
+    # 1. The model: the starting policy, or where this run was.
     torch.manual_seed(config.seed)
     device = checkpoint.choose_device(config.device)
+    processes.join(device)
     run.tell("loading", device=checkpoint.describe(device))
     base = run.input(config.policy)
     resumed = run.resume()
-    model, tokenizer = checkpoint.load_policy(resumed.path if resumed else base, device)
+    # Adapters are put on the starting weights again: what was merged with them cannot be taken apart.
+    start = resumed.path if resumed and not config.lora_rank else base
+    model, tokenizer = checkpoint.load_policy(start, device)
+    if config.lora_rank:
+        adapters.add(model, config.lora_rank)
+    if config.gradient_checkpointing:
+        adapters.compute_twice(model)
 
-    # 2. The demonstrations as tokens; some prompts are held out to measure on.
-    lines = data.demonstrations(run.input(config.dataset))
-    if not lines:
-        raise Failed("There are no demonstrations to learn from.", "Add some to the dataset.", "dataset")
+    # 2. The lines as tokens, split by prompt or document, and whether the model can take texts in one row.
     limit = min(config.max_tokens, checkpoint.longest(model) or config.max_tokens)
-    examples = [_encode(tokenizer, line, limit) for line in lines]
-    taught, held = data.split_by_prompt([line.prompt for line in lines], config.held_out, config.seed)
-    random.Random(config.seed).shuffle(held)
-    measured = [examples[number] for number in held[:MEASURED]]
-    shown = [lines[number].prompt for number in (held or taught)[: config.sample_prompts]]
+    lesson = _lesson(run, tokenizer, config, limit)
+    packing = Packing(model)
+    packing.settle(lesson.taught)
+    fitting = Memory(run, config.micro_batch, memory.EXAMPLES)
 
     # 3. The optimizer.
-    total = batch.steps_of(len(taught), config.batch, config.epochs)
+    total = batch.steps_of(len(lesson.taught), config.batch, config.epochs)
     warmup = round(config.warmup * total)
     optimizer = Optimizer(model, config.weight_decay, config.clip)
     lineage = run.lineage(config, base)
-    metrics: dict[str, Any] = {
-        "demonstrations": len(taught),
-        "held_out": len(held),
-        "prompts_cut": sum(example.prompt_cut for example in examples),
-        "rollouts_cut": sum(example.rollouts_cut for example in examples),
-    }
+    metrics: dict[str, Any] = dict(lesson.counts)
     done, last = 0, None
+    best: dict[str, Any] = {}  # measurement so far, where it decides when to stop
     if resumed:
         resumed.restore(optimizer)
+        if config.lora_rank:
+            adapters.restore(model, resumed.tensors)
         done, metrics, last = resumed.step, resumed.metrics, str(resumed.path.relative_to(run.path))
-    run.log(f"{len(taught)} demonstrations, {len(held)} held out, {total} steps on {run.device}.")
+        best, fitting.at_once = resumed.state["best"], resumed.state["at_once"]
+    # What was faster once is kept, so that a resumed run ends with the same bits.
+    packing.choose_precision(metrics.get("precision") or config.precision, lesson.taught)
+    metrics["precision"] = packing.precision = processes.agree(packing.precision)
+    run.tell(run.phase, device=f"{checkpoint.describe(device)}, {packing.precision}")
+    run.log(
+        f"{len(lesson.taught)} texts to learn from, {len(lesson.held)} held out, {total} steps on "
+        f"{run.device}, {packing.layout}."
+    )
 
+    step = done  # of a run that ended after its last step, nothing is left but to tell what to use
     for step in run.steps(done, total):
-        # 4. One step: the mean loss over all rollout tokens of the batch, however it is cut into portions.
-        chosen = [
-            examples[taught[number]] for number in batch.drawn(len(taught), config.batch, step, config.seed)
-        ]
-        tokens = sum(len(example.rollouts[0]) for example in chosen)
-        loss = 0.0
-        for portion in batch.portions(chosen, config.micro_batch):
-            part = (
-                token_losses(model, [chosen[number] for number in portion], tokenizer.pad_token_id).sum()
-                / tokens
-            )
-            part.backward()
-            loss += float(part.detach())
+        # 4. One step: the mean loss over all learnt tokens of the batch, however its texts are packed.
+        drawn = batch.drawn(len(lesson.taught), config.batch, step, config.seed)
+        chosen = [lesson.taught[number] for number in drawn]
+        tokens = sum(len(text.learnt) for text in chosen)
+        loss = sum(fitting.fit(partial(_gradients, packing, optimizer, chosen, config, tokens)))
+        processes.sum_gradients(optimizer.names, loss)
         learning_rate = rate(step, total, config.learning_rate, warmup)
         if not math.isfinite(optimizer.step(learning_rate)):
             raise run.lost(step)
 
         # 5. Every so often: the loss on what was held out, and rollouts to read along.
-        measured_now = {}
-        if step == 1 or step == total or step % config.evaluate_every == 0:
-            measured_now = {
-                "held_out_loss": held_out_loss(model, measured, config.micro_batch, tokenizer.pad_token_id)
-            }
-            run.samples(_samples(model, tokenizer, shown, step, config))
-            metrics |= {"loss": loss, **measured_now}
-            run.log(f"step {step} of {total}: loss {loss:.4f}, {_in_words(measured_now['held_out_loss'])}")
-        run.step(step, loss=loss, learning_rate=learning_rate, tokens=tokens, **measured_now)
+        due, measured = run.checkpoint_due(step, config.checkpoint_every), {}
+        if due or step == 1 or step % config.evaluate_every == 0:
+            if processes.rank() == 0:
+                # Where nothing is held out, a batch tells whether the weights after this step are still good.
+                now = packing.mean_loss(lesson.held or chosen, *_portion(config, fitting.at_once))
+                measured = {"held_out_loss": now if lesson.held else None, "now": now}
+                run.samples(_samples(model, tokenizer, lesson.shown, step, config))
+            measured = processes.agree(measured)
+            if not math.isfinite(measured.pop("now")):
+                raise run.lost(step)
+            metrics |= {"loss": loss, **measured}
+            run.log(f"step {step} of {total}: loss {loss:.4f}, {_in_words(measured['held_out_loss'])}")
+        if config.early_stop and measured.get("held_out_loss") is not None:
+            best = patience.better(best, step, metrics)
+            due = due or best["step"] == step
+        run.step(step, loss=loss, learning_rate=learning_rate, tokens=tokens, **measured)
 
-        # 6. A checkpoint, at its time, at the end, and before the run has to stop.
-        if run.checkpoint_due(step, config.checkpoint_every):
-            last = run.save(step, model, tokenizer, optimizer, lineage, metrics)
+        # 6. A checkpoint, at its time, at the end, where it is the best, and before the run has to stop.
+        if due:
+            kept = {"best": best, "at_once": fitting.at_once}
+            last = run.save(step, model, tokenizer, optimizer, lineage, metrics, **kept)
+        if config.early_stop and best.get("waited") == config.early_stop:
+            run.log(f"Stopped early: {config.early_stop} measurements in a row were no better.")
+            break
 
-    return Outcome(last, metrics)
-
-
-def token_losses(model: Any, examples: Sequence[Example], pad: int) -> Tensor:
-    """The negative log-probability of every rollout token of these demonstrations, in fp32: [tokens]."""
-    rows = batch.padded_rows(examples, pad)
-    ids, there = rows.ids.to(model.device), rows.there.to(model.device)
-    logits = model(input_ids=ids, attention_mask=there, use_cache=False).logits  # [rows, tokens, vocabulary]
-    starts = torch.tensor([[len(example.prompt)] for example in examples], device=ids.device)
-    learnt = (torch.arange(ids.shape[1], device=ids.device) >= starts) & there.bool()  # [rows, tokens]
-    return cross_entropy(logits[:, :-1][learnt[:, 1:]].float(), ids[:, 1:][learnt[:, 1:]], reduction="none")
+    # 7. What to use: the last checkpoint, or with patience the one that did best on what was held out.
+    if not best:
+        return Outcome(last, metrics)
+    why = patience.why(best, step)
+    return Outcome(last, best["metrics"], {"suggested": run.checkpoint_at(best["step"]), "why": why})
 
 
-@torch.no_grad()
-def held_out_loss(model: Any, examples: Sequence[Example], at_once: int, pad: int) -> float | None:
-    """The mean loss of a token, None where nothing was held out."""
-    parts = [
-        token_losses(model, [examples[number] for number in portion], pad)
-        for portion in batch.portions(examples, at_once)
-    ]
-    return float(torch.cat(parts).mean()) if parts else None
+def _gradients(
+    packing: Packing,
+    optimizer: Optimizer,
+    chosen: Sequence[Text],
+    config: SftConfig,
+    tokens: int,
+    at_once: int,
+) -> float:
+    """Gather this process's share of a step's gradients; its share of the loss."""
+    optimizer.forget()
+    size, longest = _portion(config, at_once)
+    loss = 0.0
+    for portion in processes.share(batch.portions(chosen, processes.portion(size, len(chosen)), longest)):
+        part = packing.losses([chosen[number] for number in portion]).sum() / tokens
+        part.backward()
+        loss += float(part.detach())
+    return loss
+
+
+def _portion(config: SftConfig, at_once: int) -> tuple[int, int]:
+    """How many texts, and tokens, a row has at the most: fewer of both where memory ran out."""
+    return at_once, max(1, config.tokens_per_row * at_once // config.micro_batch)
+
+
+def _lesson(run: RunDirectory, tokenizer: Any, config: SftConfig, limit: int) -> Lesson:
+    """The dataset as texts, split by prompt, or where documents are read, by document."""
+    reading = config.stage == READING
+    path = run.input(config.dataset)
+    lines: Sequence[Line] = data.documents(path) if reading else data.demonstrations(path)
+    noun = "documents" if reading else "demonstrations"
+    if not lines:
+        raise Failed(f"There are no {noun} to learn from.", "Add some to the dataset.", "dataset")
+    found = [_texts(tokenizer, line, limit) for line in lines]
+    learnt, apart = data.split_by_prompt([_key(line) for line in lines], config.held_out, config.seed)
+    random.Random(config.seed).shuffle(apart)
+    taught = [text for number in learnt for text in found[number]]
+    shown = [_begun(tokenizer, lines[number]) for number in (apart or learnt)[: config.sample_prompts]]
+    counts = {
+        noun: len(learnt),
+        "held_out": len(apart),
+        "texts": len(taught),
+        "copies": len(found) - len({tuple(tuple(text.ids) for text in each) for each in found}),
+        "prompts_cut": sum(text.prompt_cut for each in found for text in each),
+        "rollouts_cut": sum(text.answer_cut for each in found for text in each),
+    }
+    for words in _worth_saying(counts, limit, reading):
+        run.log(words)
+    held = [text for number in apart for text in found[number]][:MEASURED]
+    return Lesson(taught, held, shown, counts)
+
+
+def _texts(tokenizer: Any, line: Line, limit: int) -> list[Text]:
+    if isinstance(line, data.Document):
+        return texts.of_document(tokenizer, line, limit)
+    return texts.of_demonstration(tokenizer, line, limit)
+
+
+def _key(line: Line) -> data.Prompt:
+    """What is held out or learnt together."""
+    return line.text if isinstance(line, data.Document) else line.prompt
+
+
+def _begun(tokenizer: Any, line: Line) -> tuple[str, list[int]]:
+    if isinstance(line, data.Document):
+        ids = texts.beginning(tokenizer, line, BEGINNING)
+        return checkpoint.decode_rollout(tokenizer, ids), ids
+    return data.prompt_text(line.prompt), checkpoint.encode_prompt(tokenizer, line.prompt)
+
+
+def _worth_saying(counts: dict[str, int], limit: int, reading: bool) -> list[str]:
+    """What becomes of the lines that whoever gave them may not expect."""
+    said = []
+    for name, what in (("prompts_cut", "prompts lose their beginning"), ("rollouts_cut", "answers their end")):
+        if counts[name]:
+            said.append(f"{counts[name]} {what}: with them, the examples were longer than {limit:,} tokens.")
+    if reading and counts["texts"] > counts["documents"]:
+        said.append(
+            f"{counts['documents']} documents are {counts['texts']} texts of at most {limit:,} tokens, in order."
+        )
+    if counts["copies"]:
+        said.append(f"{counts['copies']} lines say the same as others: they are learnt as often as they come.")
+    return said
 
 
 def _in_words(loss: float | None) -> str:
     return "nothing held out" if loss is None else f"held out {loss:.4f}"
 
 
-def _encode(tokenizer: Any, line: data.Demonstration, limit: int) -> Example:
-    prompt = checkpoint.encode_prompt(tokenizer, line.prompt)
-    return batch.fit(prompt, [checkpoint.encode_rollout(tokenizer, line.completion)], limit)
-
-
 def _samples(
-    model: Any, tokenizer: Any, prompts: Sequence[data.Prompt], step: int, config: SftConfig
+    model: Any, tokenizer: Any, shown: Sequence[tuple[str, list[int]]], step: int, config: SftConfig
 ) -> list[dict[str, Any]]:
     """A rollout for each of the fixed prompts: always of the same chances, so that only the model differs."""
-    ids = [checkpoint.encode_prompt(tokenizer, prompt) for prompt in prompts]
     chances = torch.Generator().manual_seed(config.seed)
-    rollouts = sample(model, tokenizer, ids, 1, config.max_new_tokens, config.temperature, chances)
+    prompts = [ids for _, ids in shown]
+    rollouts = sample(model, tokenizer, prompts, 1, config.max_new_tokens, config.temperature, chances)
     return [
         {
             "step": step,
             "index": index,
-            "prompt": data.prompt_text(prompt),
+            "prompt": prompt,
             "rollout": checkpoint.decode_rollout(tokenizer, rollout.tokens),
             "score": None,
             "kl": None,
             "finished": rollout.finished,
         }
-        for index, (prompt, rollout) in enumerate(zip(prompts, rollouts, strict=True))
+        for index, ((prompt, _), rollout) in enumerate(zip(shown, rollouts, strict=True))
     ]

@@ -184,9 +184,9 @@ def test_what_is_scored_is_scored_in_full_precision(tmp_path):
 def test_half_precision_is_chosen_where_it_is_clearly_faster(half, chosen, tmp_path, monkeypatch):
     judge = made(tmp_path, "llama")
     examples = [judge.encode(*quintet) for quintet in QUINTETS]
-    monkeypatch.setattr(reward_model, "WEIGHTS_WORTH_TRYING", 0)
+    monkeypatch.setattr(precision, "WEIGHTS_WORTH_IT", 0)
     tried = {"fp32": (torch.ones(1, 1, 2), 1.0), "bf16": (torch.ones(1, 1, 2), half)}
-    monkeypatch.setattr(judge, "_tried", lambda precision, _: tried[precision])
+    monkeypatch.setattr(precision, "tried", lambda _, name, compute: tried[name])
     judge.choose_precision("auto", examples)
     assert judge.precision == chosen
 
@@ -194,17 +194,17 @@ def test_half_precision_is_chosen_where_it_is_clearly_faster(half, chosen, tmp_p
 def test_half_precision_that_gives_other_rewards_is_not_chosen(tmp_path, monkeypatch):
     judge = made(tmp_path, "llama")
     examples = [judge.encode(*quintet) for quintet in QUINTETS]
-    monkeypatch.setattr(reward_model, "WEIGHTS_WORTH_TRYING", 0)
+    monkeypatch.setattr(precision, "WEIGHTS_WORTH_IT", 0)
     tried = {"fp32": (torch.tensor([[[1.0, 2.0]]]), 1.0), "bf16": (torch.tensor([[[1.0, 2.5]]]), 0.1)}
-    monkeypatch.setattr(judge, "_tried", lambda precision, _: tried[precision])
+    monkeypatch.setattr(precision, "tried", lambda _, name, compute: tried[name])
     judge.choose_precision("auto", examples)
     assert judge.precision == "fp32"
 
 
 def test_the_try_costs_little_and_leaves_no_gradient(tmp_path, monkeypatch):
     judge = made(tmp_path, "llama")
-    monkeypatch.setattr(reward_model, "WEIGHTS_WORTH_TRYING", 0)
-    monkeypatch.setattr(reward_model, "TRYING_SECONDS", 0.02)
+    monkeypatch.setattr(precision, "WEIGHTS_WORTH_IT", 0)
+    monkeypatch.setattr(precision, "TRYING_SECONDS", 0.02)
     judge.choose_precision("auto", [judge.encode(*quintet) for quintet in QUINTETS])
     assert judge.precision in ("fp32", "bf16")
     assert all(weight.grad is None for weight in judge.model.parameters())
