@@ -19,7 +19,7 @@ Causal = Callable[[Tensor, Tensor, Tensor], Tensor]  # [texts, heads, tokens, wi
 
 @dataclass(frozen=True)
 class Texts:
-    """The bunches of a row, texts × tokens of their longest, and of each token of the row its place in them."""
+    """The bunches of a row, texts × tokens of their longest; and of each of its tokens the place in them."""
 
     bunches: tuple[tuple[int, int], ...]
     places: Tensor | None  # None where the row is laid out so already
@@ -89,7 +89,8 @@ class _Unpadded(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return _spread(gradient, *context.saved_tensors, context.count), None
+        (places,) = context.saved_tensors
+        return _spread(gradient, places, context.count), None
 
 
 def _spread(rows: Tensor, places: Tensor, count: int) -> Tensor:

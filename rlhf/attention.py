@@ -1,14 +1,14 @@
 """Attention in two parts: a quintet's prompt looks at itself, its rollouts at the prompt and themselves.
 
-Several quintets lie packed in a row without padding, and the square of that row is never computed; so do texts
-without rollouts, each of which looks at itself alone. For causal attention, whole or within a window. Caps and
-sinks are refused; `rlhf.reward_model` and `rlhf.packing` then take masks. What a row holds is the matter of
-`rlhf.batch`.
+Several quintets lie packed in a row without padding, and the square of that row is never computed; so do
+texts without rollouts, each of which looks at itself alone. For causal attention, whole or within a window.
+Caps and sinks are refused; `rlhf.reward_model` and `rlhf.packing` then take masks. What a row holds is the
+matter of `rlhf.batch`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -130,7 +130,8 @@ def in_two_parts(
     texts: apart.Texts | None = getattr(attention_mask, "texts", None)
     if texts is not None:
         window: int | None = getattr(attention_mask, "window", None)
-        return apart.each_alone(texts, query, key, value, lambda *one: _causal(*one, scale, window)), None
+        causal = partial(_causal, scale=scale, window=window)
+        return apart.each_alone(texts, query, key, value, causal), None
     parts_of_row: siblings.Parts | None = getattr(attention_mask, "parts", None)
     if parts_of_row is not None:
         return siblings.in_three_parts(parts_of_row, query, key, value, scale), None

@@ -313,7 +313,7 @@ def held_out(prompts: int, share: float) -> int:
 
 
 def as_line(item: Ranking | PromptLine | Demonstration | Document) -> dict[str, Any]:
-    """The JSON object that `ranking`, `prompt_line`, `demonstration` or `document` would read back as this."""
+    """The JSON object that `ranking`, `prompt_line` and the others here would read back as this."""
     if isinstance(item, Ranking):
         known: dict[str, Any] = {
             "prompt": item.prompt,

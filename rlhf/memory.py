@@ -29,7 +29,7 @@ def ran_out(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Portioned:
-    """What is computed in portions: what one is called, its setting, and what helps where even one is too much."""
+    """What is computed in portions: its name and its setting, and what helps where even one is too much."""
 
     noun: str
     setting: str
@@ -102,6 +102,6 @@ class Memory:
             torch.cuda.empty_cache()
         before, self.at_once = self.at_once, self.at_once // 2
         self.run.log(
-            f"There was not enough memory for {before} {self.what.noun}s at once; from here on it is {self.at_once}. "
-            f"The setting “{self.what.setting}” (micro_batch) begins lower."
+            f"There was not enough memory for {before} {self.what.noun}s at once; from here on it is "
+            f"{self.at_once}. The setting “{self.what.setting}” (micro_batch) begins lower."
         )

@@ -1,4 +1,4 @@
-"""What supervised finetuning reads, as tokens: demonstrations and plain documents, and which tokens are learnt.
+"""What supervised finetuning reads, as tokens: demonstrations, plain documents, and what is learnt of them.
 
 Of a demonstration given as prompt and completion, the completion is learnt with its end; of one given as
 `messages`, every turn of the assistant; never what others say. Of a document every token is. Prompt and
@@ -15,7 +15,7 @@ from rlhf.data import Demonstration, Document
 
 @dataclass(frozen=True)
 class Text:
-    """Tokens in their order, and the places of those that are learnt: never the first, which nothing foretells."""
+    """Tokens, and the places of those that are learnt: never the first one, which nothing foretells."""
 
     ids: list[int]
     learnt: list[int]
@@ -28,8 +28,8 @@ class Text:
 
 
 def of_demonstration(tokenizer: Any, line: Demonstration, limit: int) -> list[Text]:
-    """One text, in which several turns may be learnt; or more, where what a turn answers is not what the turns
-    before it would begin with: some chat templates leave out of the past what was thought."""
+    """One text, in which several turns may be learnt. Or more, where what a turn answers does not begin with
+    the turns before it: some chat templates leave out of the past what was thought."""
     found: list[Text] = []
     for prompt, answer in _turns(tokenizer, line):
         before = found[-1] if found else None
@@ -43,7 +43,7 @@ def of_demonstration(tokenizer: Any, line: Demonstration, limit: int) -> list[Te
 
 
 def of_document(tokenizer: Any, line: Document, limit: int) -> list[Text]:
-    """Texts of at most `limit` tokens, in order. Each begins with the token that the one before it ended with,
+    """Texts of at most `limit` tokens, in order. Each begins with the token that the one before ended with,
     so that every token but the document's first is foretold, once."""
     ids = checkpoint.encode_document(tokenizer, line.text)
     starts = range(0, max(1, len(ids) - 1), limit - 1)

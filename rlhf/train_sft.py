@@ -31,7 +31,7 @@ Line = data.Demonstration | data.Document
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is learnt, what is held out, and what is shown at every measurement: prompts as text and tokens."""
+    """What is learnt, what is held out, and what is shown at measurements: prompts as text and as tokens."""
 
     taught: list[Text]
     held: list[Text]
@@ -99,7 +99,8 @@ def train(run: RunDirectory, config: SftConfig) -> Outcome:
             raise run.lost(step)
 
         # 5. Every so often: the loss on what was held out, and rollouts to read along.
-        due, measured = run.checkpoint_due(step, config.checkpoint_every), {}
+        due = run.checkpoint_due(step, config.checkpoint_every)
+        measured: dict[str, Any] = {}
         if due or step == 1 or step % config.evaluate_every == 0:
             if processes.rank() == 0:
                 # Where nothing is held out, a batch tells whether the weights after this step are still good.
@@ -203,15 +204,19 @@ def _begun(tokenizer: Any, line: Line) -> tuple[str, list[int]]:
 def _worth_saying(counts: dict[str, int], limit: int, reading: bool) -> list[str]:
     """What becomes of the lines that whoever gave them may not expect."""
     said = []
-    for name, what in (("prompts_cut", "prompts lose their beginning"), ("rollouts_cut", "answers their end")):
+    for name, what in (
+        ("prompts_cut", "prompts lose their beginning"),
+        ("rollouts_cut", "answers their end"),
+    ):
         if counts[name]:
             said.append(f"{counts[name]} {what}: with them, the examples were longer than {limit:,} tokens.")
     if reading and counts["texts"] > counts["documents"]:
-        said.append(
-            f"{counts['documents']} documents are {counts['texts']} texts of at most {limit:,} tokens, in order."
-        )
+        made = f"{counts['texts']} texts of at most {limit:,} tokens, in order."
+        said.append(f"{counts['documents']} documents are {made}")
     if counts["copies"]:
-        said.append(f"{counts['copies']} lines say the same as others: they are learnt as often as they come.")
+        said.append(
+            f"{counts['copies']} lines say the same as others: they are learnt as often as they come."
+        )
     return said
 
 

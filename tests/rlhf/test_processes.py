@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from rlhf import __main__ as command
-from rlhf import launch, processes
+from rlhf import config, launch, processes
 from rlhf.execute import FAILED, FINISHED, TRY_AGAIN, execute
 from rlhf.run import Failed, RunDirectory
 from tests.rlhf import tiny
@@ -143,11 +143,11 @@ def test_several_processes_that_are_stopped_end_as_one_would_and_go_on(directory
         assert other["loss"] == pytest.approx(one["loss"], abs=1e-3)
 
 
-def test_only_kinds_that_share_their_work_take_several_processes(policy_folder, tmp_path, capsys):
-    dataset = tiny.demonstrations(tmp_path / "demonstrations.jsonl")
-    path = tiny.run_directory(tmp_path / "run", "sft", policy_folder, dataset)
+def test_only_kinds_that_share_their_work_take_several_processes(tmp_path, capsys):
+    path = tmp_path / "run"
+    config.write(path, config.make("rollouts", {}))
     for number, words in (
-        ("2", "A run of kind sft takes one process."),
+        ("2", "A run of kind rollouts takes one process."),
         ("0", "A run takes at least one process."),
     ):
         assert command.main([str(path), "--processes", number]) == FAILED

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rlhf import attention, batch, checkpoint, reward_model
+from rlhf import attention, batch, checkpoint, precision
 from rlhf.batch import Example
 from rlhf.reward_model import RewardModel
 from tests.rlhf import tiny

@@ -71,6 +71,12 @@ def model(kind: str = "llama", seed: int = 0, **changes):
     return made.eval()
 
 
+@torch.no_grad()
+def says(model, ids):
+    """Log-probabilities of every token after each of these, [tokens, vocabulary], by a plain pass."""
+    return model(torch.tensor([ids])).logits[0].log_softmax(-1)
+
+
 def policy(
     path: Path, kind: str = "llama", seed: int = 0, pad: str | None = "<pad>", chat: bool = True
 ) -> Path:
