@@ -33,7 +33,7 @@ WORDS = 3
 TEMPLATE = 0.7  # of the words at their places
 FEWEST_TOKENS = 4  # below which a text has nothing to repeat
 MOST = 60  # that one look offers
-BESIDE = 8  # ordinary rollouts that are kept for each prompt, from the beginning
+BESIDE = 8  # ordinary rollouts that are kept for each prompt
 
 Grams = frozenset[tuple[str, ...]]
 
@@ -106,6 +106,7 @@ def look(
     are ordinary rollouts already."""
     found = Looked(usual=Usual(max(1, round(BEGINNING * steps)), kl=limit))
     bad, ordinary, picked = Alike(marked), [], []
+    later: dict[str, list[Picked]] = defaultdict(list)  # what was not picked, of each prompt
     for seen in _rollouts(path):
         found.rollouts += 1
         if found.rollouts % 2000 == 0:
@@ -118,13 +119,15 @@ def look(
         if reasons := found.usual.reasons(seen, bad.has):
             seen.reasons = reasons
             picked.append(seen)
+        elif seen.finished:
+            _keep_plainest(later, seen)
     found.picked = len(picked)
     groups = grouped(picked, {*answered, *(each.prompt for each in ordinary if each.finished)})
     known = Alike(decided)
     fresh = [each for each in groups if not known.has(each.prompt, each.text)]
     found.known = len(groups) - len(fresh)
     found.offered, found.left_out = fresh[:MOST], max(0, len(fresh) - MOST)
-    found.beside = _beside(ordinary, {each.prompt for each in found.offered})
+    found.beside = _beside(ordinary, later, {each.prompt for each in found.offered})
     return found
 
 
@@ -222,14 +225,35 @@ def _usual(known: Usual, ordinary: list[Picked]) -> Usual:
     )
 
 
-def _beside(ordinary: list[Picked], prompts: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """Different rollouts of these prompts from the beginning, the plainest first."""
+def _plainness(each: Picked) -> tuple[float, int, int, int]:
+    return each.kl, each.step, each.group, each.index
+
+
+def _keep_plainest(kept: dict[str, list[Picked]], seen: Picked) -> None:
+    """Among the few of its prompt, as long as it is one of the plainest."""
+    mine = kept[seen.prompt]
+    if len(mine) == BESIDE and _plainness(seen) > _plainness(mine[-1]):
+        return
+    if seen.text not in [each.text for each in mine]:
+        kept[seen.prompt] = sorted([*mine, seen], key=_plainness)[:BESIDE]
+
+
+def _beside(
+    ordinary: list[Picked], later: dict[str, list[Picked]], prompts: set[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Different rollouts of these prompts from the beginning, the plainest first; where those are few, some
+    that were written later and not picked, which are marked so."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for each in sorted(ordinary, key=lambda each: (each.kl, each.step, each.group, each.index)):
+    for each in sorted(ordinary, key=_plainness):
         mine = found.setdefault(each.prompt, [])
         new = each.text not in [one["text"] for one in mine]
         if each.prompt in prompts and each.finished and new and len(mine) < BESIDE:
             mine.append({"text": each.text, "step": each.step})
+    for prompt in prompts:
+        mine = found.setdefault(prompt, [])
+        texts = {one["text"] for one in mine}
+        more = [each for each in later.get(prompt, ()) if each.text not in texts]
+        mine += [{"text": each.text, "step": each.step, "later": True} for each in more][: BESIDE - len(mine)]
     return {prompt: some for prompt, some in found.items() if some}
 
 

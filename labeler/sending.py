@@ -1,5 +1,6 @@
 """Rollouts that somebody has picked on a page, sent to the labelers as a quintet of the ordinary queue, and
-taken back while nobody has ranked it.
+taken back while nobody has ranked it. Fewer than five are put beside others of the prompt (companions.py),
+because fewer cards than usual would tell a labeler that they were picked.
 
 Where they come from is the matter of whoever sends: the steps of a policy run (labeler/steps.py), the
 playground (labeler/playground.py). `about` says it on the quintet, and the same ones are sent once."""
@@ -8,22 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from django.db import transaction
-from django.utils import timezone
 
-from labeler.models import (
-    Checkpoint,
-    Place,
-    Project,
-    Prompt,
-    Quintet,
-    Ranking,
-    Rollout,
-    Round,
-    Run,
-    Skip,
-    User,
-)
-from labeler.models.quintets import FEWEST, MOST
+from labeler.models import Checkpoint, Project, Prompt, Quintet, Round, Run, User
+from labeler.models.companions import Companion, fill, name_writers
+from labeler.models.quintets import FEWEST, MOST, Stays
+
+BESIDE = "beside"  # in a quintet's `extra`, after what was picked: which siblings fill it up
 
 
 class SendRefused(ValueError):
@@ -60,24 +51,34 @@ def send(
     *,
     run: Run | None = None,
     checkpoints: Sequence[Checkpoint | None] | None = None,
+    siblings: Mapping[str, Picked] | None = None,
 ) -> tuple[Quintet, bool]:
     """A quintet of these in the ordinary queue, and whether it is new; `origin` says in words what they are.
-    Raises SendRefused."""
+    `siblings`: others of the prompt that may be put beside them, by name. Raises SendRefused."""
     Project.objects.select_for_update(no_key=True).get(pk=project.pk)
     refuse_unrankable(picked)
-    if there := prompt.quintets.filter(run=run, extra=dict(about)).first():
-        return there, False
+    for there in prompt.quintets.filter(run=run, extra__contains=dict(about)):
+        if {**there.extra, BESIDE: None} == {**about, BESIDE: None}:
+            return there, False
+    whose = checkpoints or [None] * len(picked)
+    wrote = [Companion(one.text, its, one.finished) for one, its in zip(picked, whose, strict=True)]
+    fresh = {name: Companion(one.text, finished=one.finished) for name, one in (siblings or {}).items()}
+    beside = fill(prompt, [one.text for one in picked], fresh.values())
+    wrote += beside
+    named = [name for name, one in fresh.items() if one in beside]
     quintet = Quintet.objects.compose(
         project,
         Round.objects.current(project),
         prompt,
-        [one.text for one in picked],
-        finished=[one.finished for one in picked],
-        checkpoints=checkpoints,
+        [each.text for each in wrote],
+        finished=[each.finished for each in wrote],
+        checkpoints=[each.checkpoint for each in wrote],
         run=run,
-        extra=dict(about),
+        extra={**about, BESIDE: named} if named else dict(about),
     )
-    words = f"{len(picked)} {origin}, are sent to the labelers as quintet {quintet.pk}."
+    name_writers(quintet, wrote)
+    filled = f", and {len(beside)} more beside them," if beside else ","
+    words = f"{len(picked)} {origin}{filled} are sent to the labelers as quintet {quintet.pk}."
     said = {**about, "quintet": quintet.pk} | ({"run": run.pk} if run else {})
     project.audit.write(by, project, "send to the labelers", words, **said)
     return quintet, True
@@ -86,17 +87,10 @@ def send(
 @transaction.atomic
 def take_back(quintet: Quintet, origin: str, by: User) -> None:
     """Out of the queue again, as if it had not been sent: while nobody has ranked it. Raises SendRefused."""
-    quintet.lock()
-    if Ranking.objects.filter(quintet=quintet).exists():
-        raise SendRefused("Somebody has ranked it: it stays.")
-    sitting = Place.objects.filter(quintet=quintet, leased_until__gt=timezone.now(), done=False)
-    if sitting.exists():
-        raise SendRefused("Somebody is ranking it at this moment. Try again later.")
-    if quintet.reviewed_at or quintet.copies.exists():
-        raise SendRefused("It has been reviewed: it stays.")
     project, number, run = quintet.project, quintet.pk, quintet.run
-    for model in (Place, Skip, Rollout):
-        model._default_manager.filter(quintet=quintet).delete()
-    quintet.delete()
+    try:
+        quintet.withdraw()
+    except Stays as stays:
+        raise SendRefused(str(stays)) from None
     words = f"Quintet {number}, {origin}, is taken back from the labelers."
     project.audit.write(by, project, "take back", words, quintet=number, run=run.pk if run else None)

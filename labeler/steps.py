@@ -219,14 +219,21 @@ def ordered(rows: Iterable[Written], by: str, low: bool, grouped: bool) -> list[
 def sent(run: Run, step: int, rows: Iterable[Written]) -> None:
     """Which of these are in a quintet already."""
     quintets = run.quintets.filter(extra__step=step)
-    holding = {name: each for each in quintets for name in each.extra.get("rollouts", [])}
+    holding = {
+        name: each
+        for each in quintets
+        for key in ("rollouts", sending.BESIDE)
+        for name in each.extra.get(key, [])
+    }
     for one in rows:
         one.sent = holding.get(one.name)
 
 
-def send(run: Run, step: Step, chosen: Sequence[Written], by: User) -> tuple[Quintet, bool]:
-    """A quintet of these in the ordinary queue, and whether it is new: the same ones are sent once. Raises
-    SendRefused."""
+def send(
+    run: Run, step: Step, chosen: Sequence[Written], by: User, every: Iterable[Written] = ()
+) -> tuple[Quintet, bool]:
+    """A quintet of these in the ordinary queue, and whether it is new: the same ones are sent once. Fewer
+    than five stand beside others of `every` one that answers their prompt. Raises SendRefused."""
     if len({one.prompt for one in chosen}) > 1:
         raise SendRefused(
             "These answer different prompts. A quintet has one prompt: choose among its rollouts."
@@ -237,7 +244,8 @@ def send(run: Run, step: Step, chosen: Sequence[Written], by: User) -> tuple[Qui
         raise SendRefused("This prompt is not in the project any more: add it again, then send them.")
     about = {"step": step.step, "rollouts": sorted(one.name for one in chosen)}
     origin = f"rollouts of {run}, step {step.step}"
-    return sending.send(run.project, prompt, chosen, about, origin, by, run=run)
+    siblings = {one.name: one for one in every if one.prompt == chosen[0].prompt}
+    return sending.send(run.project, prompt, chosen, about, origin, by, run=run, siblings=siblings)
 
 
 def _prompt(project: Project, one: Written) -> Prompt | None:

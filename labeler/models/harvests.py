@@ -17,11 +17,12 @@ from django.utils import timezone
 from django.utils.text import Truncator
 
 from labeler.models.checkpoints import Checkpoint
+from labeler.models.companions import Companion, fill, name_writers, unmarked
 from labeler.models.people import User
 from labeler.models.probes import Probe, Probing, digest
 from labeler.models.projects import Project
 from labeler.models.prompts import Prompt
-from labeler.models.quintets import FEWEST, MOST, Quintet, Rollout
+from labeler.models.quintets import FEWEST, MOST, Quintet, Rollout, Stays
 from labeler.models.rankings import Purpose, Ranking
 from labeler.models.requests import Request
 from labeler.models.rounds import Round
@@ -202,18 +203,24 @@ class Find(models.Model):
         """What a line of a dataset tells of where it was found."""
         return {"run": self.harvest.run_id, "step": self.step, "alike": self.alike}
 
-    def companions(self) -> list[dict[str, Any]]:
-        """Up to four ordinary rollouts of the same prompt, to put it beside: those that people ranked in the
+    def companions(self) -> list[Companion]:
+        """Up to four ordinary rollouts of the same prompt, to put it below: those that people ranked in the
         upper half and did not mark come first, then what the start wrote, then the run's beginning."""
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Companion] = {}
         for text, checkpoint in (*self._liked(), *self._sampled()):
-            found.setdefault(text, {"text": text, "checkpoint": checkpoint})
-        for each in self.beside:
-            found.setdefault(
-                each["text"], {"text": each["text"], "model": f"{self._writer}, step {each['step']}"}
-            )
+            found.setdefault(text, Companion(text, checkpoint))
+        for each in self._written():
+            found.setdefault(each.text, each)
         mine = self.text.strip()
         return [each for text, each in found.items() if text.strip() and text.strip() != mine][: MOST - 1]
+
+    def _written(self, later: bool = False) -> list[Companion]:
+        """Ordinary rollouts of its own run and prompt, from the beginning; with `later`, those after too."""
+        return [
+            Companion(each["text"], model=f"{self._writer}, step {each['step']}")
+            for each in self.beside
+            if later or not each.get("later")
+        ]
 
     def _liked(self) -> list[tuple[str, Checkpoint | None]]:
         given = Ranking.objects.filter(quintet__prompt=self.prompt).counted().by_people()
@@ -228,10 +235,7 @@ class Find(models.Model):
     def _sampled(self) -> list[tuple[str, Checkpoint | None]]:
         start = self.harvest.run.start_id
         wrote = Rollout.objects.filter(quintet__prompt=self.prompt, checkpoint=start, finished=True)
-        marked = Ranking.objects.filter(quintet=models.OuterRef("quintet"), current=True)
-        for mark in ("nonsense__contains", "unsafe__contains"):
-            wrote = wrote.exclude(models.Exists(marked.filter(**{mark: [models.OuterRef("slot")]})))
-        first = wrote.order_by("pk").select_related("checkpoint")[:PLENTY]
+        first = unmarked(wrote).order_by("pk").select_related("checkpoint")[:PLENTY]
         return [(each.text, each.checkpoint) for each in first]
 
     @property
@@ -255,7 +259,8 @@ class Find(models.Model):
         )  # fmt: skip
         if probe.kind == Probe.Kind.NONSENSE and probe.set_aside_at:
             probe.use_again(by)
-        quintet = now._composed(Purpose.HARVEST, places=0)
+        others = now.companions()
+        quintet = now._composed(others, Purpose.HARVEST, places=0)
         if quintet:
             last = len(quintet.rollouts.all()) - 1
             ranks = [1] * last + [2]
@@ -266,13 +271,16 @@ class Find(models.Model):
 
     @transaction.atomic
     def send(self, by: User) -> Quintet:
-        """Let the labelers say: into their queue, beside ordinary rollouts, told from them by nothing. Raises
-        NotHarvested."""
+        """Let the labelers say: into their queue, beside ordinary rollouts, told from them by nothing. What
+        the labelers kept of an earlier time is asked on. Raises NotHarvested."""
         now = self._locked()
         if now.state == Find.State.ASKED and now.quintet:
             return now.quintet
         now._refuse_unless_open()
-        quintet = now._composed(Purpose.WORK, places=None)
+        quintet = now._asked().filter(round__closed_at=None).first()
+        if quintet is None:
+            others = fill(now.prompt, [now.text], now._written(later=True))
+            quintet = now._composed(others, Purpose.WORK, places=None)
         if quintet is None:
             raise NotHarvested("There is no other rollout of this prompt to put beside it.")
         now._decide(Find.State.ASKED, by, quintet)
@@ -286,15 +294,29 @@ class Find(models.Model):
             now._decide(Find.State.REJECTED, by, None)
 
     @transaction.atomic
-    def take_back(self, by: User) -> None:
-        """As if nobody had decided: out of the bank and of later datasets. What labelers ranked stays."""
-        now = self._locked()
+    def take_back(self, by: User) -> str:
+        """As if nobody had decided: out of the bank, of later datasets, and of the labelers' queue. What they
+        have ranked stays there; that is returned, in words."""
+        now, stays = self._locked(), ""
+        if now.state == Find.State.OFFERED:
+            return stays
         if now.state == Find.State.CONFIRMED:
             Probe.objects.filter(project=self.project, digest=self.digest, kind=Probe.Kind.HARVEST).delete()
             if now.quintet:
                 now.quintet.rankings.filter(purpose=Purpose.HARVEST).update(current=False)
-        if now.state != Find.State.OFFERED:
-            now._decide(Find.State.OFFERED, by, None)
+        asked = list(now._asked())
+        now._decide(Find.State.OFFERED, by, None)
+        for quintet in asked:
+            try:
+                quintet.withdraw()
+            except Stays as stay:
+                stays = f"Quintet {quintet.pk} stays with the labelers: {stay}"
+        return stays
+
+    def _asked(self) -> models.QuerySet[Quintet]:
+        """The quintets in which labelers were asked about it."""
+        its_own = models.Q(extra__find=self.pk) | models.Q(pk=self.quintet_id)
+        return Quintet.objects.filter(its_own, prompt=self.prompt_id, purpose=Purpose.WORK)
 
     def _locked(self) -> "Find":
         return (
@@ -307,23 +329,24 @@ class Find(models.Model):
         if self.state == Find.State.CONFIRMED:
             raise NotHarvested("It was confirmed meanwhile: take that back first.")
 
-    def _composed(self, purpose: str, places: int | None) -> Quintet | None:
-        """A quintet of its companions with it in the last slot; None where it has no companion. Labelers see
-        the slots shuffled."""
-        others = self.companions()
+    def _composed(self, others: list[Companion], purpose: str, places: int | None) -> Quintet | None:
+        """A quintet of these with it in the last slot; None where there are none. Labelers see the slots
+        shuffled."""
         if len(others) + 1 < FEWEST:
             return None
-        round = Round.objects.current(self.project)
-        texts = [each["text"] for each in others] + [self.text]
-        wrote = [each.get("checkpoint") for each in others] + [None]
-        ended = [True] * len(others) + [self.finished]
+        found = Companion(self.text, finished=self.finished, model=f"{self._writer}, step {self.step}")
+        wrote = [*others, found]
         quintet = Quintet.objects.compose(
-            self.project, round, self.prompt, texts, checkpoints=wrote, finished=ended, places=places
+            self.project,
+            Round.objects.current(self.project),
+            self.prompt,
+            [each.text for each in wrote],
+            checkpoints=[each.checkpoint for each in wrote],
+            finished=[each.finished for each in wrote],
+            extra={"find": self.pk},
+            places=places,
         )
-        named = [each.get("model", "") for each in others] + [f"{self._writer}, step {self.step}"]
-        for slot, model in enumerate(named):
-            if model:
-                quintet.rollouts.filter(slot=slot).update(model=model)
+        name_writers(quintet, wrote)
         if purpose != Purpose.WORK:
             quintet.purpose = purpose
             quintet.save(update_fields=["purpose"])

@@ -35,6 +35,10 @@ from labeler.models.rounds import Round
 FEWEST, MOST = 2, 5
 
 
+class Stays(ValueError):
+    """Why a quintet is not taken out of the queue again, in words."""
+
+
 class QuintetQuerySet(Queueing["Quintet"]):
     @transaction.atomic
     def compose(
@@ -284,6 +288,18 @@ class Quintet(models.Model):
         Quintet.objects.filter(pk=self.pk).fit(self.project)
         words = f"Quintet {self.pk} is in the queue again."
         self.project.audit.write(by, self.project, "bring back", words, quintet=self.pk)
+
+    @transaction.atomic
+    def withdraw(self) -> None:
+        """Out of the queue, as if it had not been composed: while nobody has ranked it. Raises Stays."""
+        self.lock()
+        if self.rankings.exists():
+            raise Stays("Somebody has ranked it: it stays.")
+        if self.places.filter(leased_until__gt=timezone.now(), done=False).exists():
+            raise Stays("Somebody is ranking it at this moment: it stays for now.")
+        if self.reviewed_at or self.copies.exists():
+            raise Stays("It has been reviewed: it stays.")
+        self.delete()
 
 
 class Rollout(models.Model):

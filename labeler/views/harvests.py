@@ -75,10 +75,12 @@ def _said(page: Any, newest: Probing | None) -> list[dict[str, Any]]:
         ranked = list(find.quintet.rankings.filter(current=True)) if find.quintet else []
         last = len(find.quintet.rollouts.all()) - 1 if find.quintet else 0
         asked = find.state == Find.State.ASKED
+        beside = find.companions() if find.state == Find.State.OFFERED else []
         told.append(
             {
                 "find": find,
-                "beside": find.companions() if find.state == Find.State.OFFERED else [],
+                "beside": beside,
+                "can_ask": bool(beside or find.beside),
                 "tried": newest.tried.get(find.digest) if newest else None,
                 "ranked": len(ranked) if asked else 0,
                 "last": sum(each.ranks[last] == max(each.ranks) for each in ranked) if asked else 0,
@@ -123,8 +125,8 @@ def decide(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
                 request, f"It waits for the labelers in quintet {quintet.pk}, beside ordinary rollouts."
             )
         elif action == "back":
-            find.take_back(request.user)
-            messages.success(request, "That is taken back: it waits to be looked at again.")
+            stays = find.take_back(request.user)
+            messages.success(request, f"That is taken back: it waits to be looked at again. {stays}")
     except NotHarvested as refused:
         messages.error(request, str(refused))
     show = f"?show={back}" if back in Find.State.values else ""

@@ -107,8 +107,9 @@ def send(request: HttpRequest, pk: int, number: int) -> HttpResponse:
         return _taken_back(request, run, row, quintet)
     wanted, place = set(request.POST.getlist("rollout")), request.POST.get("place", "")
     try:
-        chosen = [one for one in rollouts.written(run, row) if one.name in wanted]
-        made, new = rollouts.send(run, row, chosen, request.user)
+        every = rollouts.written(run, row)
+        chosen = [one for one in every if one.name in wanted]
+        made, new = rollouts.send(run, row, chosen, request.user, every)
     except (sending.SendRefused, rollouts.NotThere) as refused:
         messages.error(request, str(refused))
     else:

@@ -274,9 +274,9 @@ def test_a_confirmed_find_is_counted_apart(as_admin, project, find, new_ranking)
 def test_people_s_best_rollouts_are_what_a_find_is_put_below(as_admin, project, find, new_ranking):
     asked = find.prompt.content
     new_ranking((2, 1, 3, 4, 5), texts=["good", "best", "so-so", "bad", "worst"], prompt=asked)
-    assert [each["text"] for each in find.companions()][:3] == ["best", "good", "so-so"]
+    assert [each.text for each in find.companions()][:3] == ["best", "good", "so-so"]
     new_ranking((1, 2), texts=["marked", "other"], prompt=asked, nonsense=[0])
-    assert "marked" not in [each["text"] for each in find.companions()]
+    assert "marked" not in [each.text for each in find.companions()]
 
 
 def test_a_find_without_ordinary_rollouts_is_a_probe_only(as_admin, project, find):
@@ -317,6 +317,85 @@ def test_the_labelers_are_asked_in_an_ordinary_quintet(as_admin, as_labeler, lab
     assert "Ranked by 1: last by 1, marked as nonsense by 1." in page(as_admin, project, show="asked")
     decide(as_admin, find, "confirm")
     assert len(lines(project)) == 2
+
+
+def beside(find: Find) -> list[str]:
+    find.refresh_from_db()
+    return [each.text for each in find.quintet.rollouts.all() if each.text != find.text]
+
+
+def test_what_labelers_are_asked_about_stands_among_texts_that_nobody_has_ranked(
+    as_admin, project, find, new_ranking
+):
+    """Beside four that they know, the fifth would be known for the one that is asked about."""
+    new_ranking((2, 1, 3, 4, 5), texts=["good", "best", "so-so", "bad", "worst"], prompt=find.prompt.content)
+    decide(as_admin, find, "send")
+    assert len(beside(find)) == 4 and not {"good", "best", "so-so"} & {*beside(find)}
+    writers = {each.model for each in find.quintet.rollouts.all()}
+    assert all(name.startswith(f"run {find.harvest.run_id}, step") for name in writers)
+
+
+def test_two_finds_of_one_prompt_do_not_share_what_was_ranked(as_admin, project, find, labeler):
+    find.beside = [{"text": f"Plain {n}.", "step": 1} for n in range(8)]
+    find.save()
+    second = Find.objects.get(pk=find.pk)
+    second.pk, second.text, second.digest = None, "boat boat sea boat", "0" * 64
+    second.save()
+    decide(as_admin, find, "send")
+    first = beside(find)
+    find.quintet.record_ranking(labeler, None, [1, 2, 3, 4, 5])
+    decide(as_admin, second, "send")
+    assert len(beside(second)) == 4 and not {*first, find.text} & {*beside(second)}
+
+
+def test_five_cards_are_made_of_what_the_project_has(as_admin, project, find, new_ranking, compose):
+    """One fresh rollout, then what waits, then what was ranked; what was marked is left out."""
+    asked = find.prompt.content
+    new_ranking((1, 2, 3), texts=["known", "known too", "marked"], prompt=asked, nonsense=[2])
+    waiting = new_ranking((1, 2), texts=["unread", "unread too"], prompt=asked)
+    waiting.delete()
+    find.beside = [{"text": "Fresh.", "step": 1}]
+    find.save()
+    decide(as_admin, find, "send")
+    assert beside(find)[:3] in (["Fresh.", "unread too", "unread"], ["Fresh.", "unread", "unread too"])
+    assert beside(find)[3] in ("known", "known too") and len(beside(find)) == 4
+
+
+def test_a_find_whose_prompt_came_late_stands_beside_what_was_not_picked(as_admin, project, policy):
+    run = policy("the the the the the the")
+    path = run.directory / "rollouts.jsonl.zst"
+    reader = zstandard.ZstdDecompressor().stream_reader(path.read_bytes(), read_across_frames=True)
+    told = [json.loads(raw) for raw in reader.read().splitlines()]
+    late = [each for each in told if each["step"] > STEPS / 10 or each["prompt"] != PROMPTS[0]]
+    late = [each | {"score": 0.99} if each["prompt"] == PROMPTS[0] and each["index"] == 0 else each
+            for each in late]  # fmt: skip
+    path.write_bytes(zstandard.compress("".join(json.dumps(each) + "\n" for each in late).encode()))
+    for find in look(as_admin, run).finds.filter(prompt__content=PROMPTS[0]):
+        assert find.companions() == [], "ordinary is what was written in the beginning"
+        decide(as_admin, find, "send")
+        assert len(beside(find)) == 4
+        return
+    raise AssertionError("no find of the first prompt")
+
+
+def test_sent_taken_back_and_sent_again_is_asked_once(as_admin, project, find, labeler):
+    decide(as_admin, find, "send")
+    decide(as_admin, find, "back")
+    assert not project.quintets.exists(), "nobody had ranked it"
+    decide(as_admin, find, "send")
+    find.refresh_from_db()
+    asked = find.quintet
+    asked.record_ranking(labeler, None, [1, 2, 3, 4, 5])
+    said = " ".join(
+        as_admin.post(
+            reverse("harvest_decide", args=[project.slug, find.pk]), {"action": "back"}, follow=True
+        ).content.decode().split()
+    )  # fmt: skip
+    assert f"Quintet {asked.pk} stays with the labelers: Somebody has ranked it" in said
+    decide(as_admin, find, "send")
+    find.refresh_from_db()
+    assert find.quintet == asked and project.quintets.count() == 1
+    assert "Ranked by 1" in page(as_admin, project, show="asked")
 
 
 def test_a_prompt_that_a_find_answers_can_still_be_deleted(as_admin, project, find):

@@ -213,11 +213,25 @@ def test_chosen_rollouts_of_a_prompt_become_a_quintet_in_the_queue(as_admin, as_
     assert f"They wait for the labelers now, as quintet {quintet.pk}" in answer.content.decode()
     assert answer.redirect_chain[-1][0].endswith("?by=kl#r-1-0")
     assert quintet.prompt == project.prompts.get(content="Joke number 2, please.")
-    assert [each.text[-9:] for each in quintet.rollouts.all()] == ["(4, 1, 0)", "(4, 1, 2)"]
-    assert [each.finished for each in quintet.rollouts.all()] == [True, False]
+    wrote = [each.text[-9:] for each in quintet.rollouts.all()]
+    assert wrote == ["(4, 1, 0)", "(4, 1, 2)", "(4, 1, 1)"], "two cards would tell that they were chosen"
+    assert [each.finished for each in quintet.rollouts.all()] == [True, False, True]
     entry = AuditEntry.objects.get(action="send to the labelers")
     assert entry.about["rollouts"] == ["1-0", "1-2"] and entry.about["quintet"] == quintet.pk
+    assert "2 rollouts of" in entry.words and "and 1 more beside them" in entry.words
     assert "(4, 1, 0)" in as_labeler.get(reverse("rank", args=[project.slug])).content.decode()
+
+
+def test_fewer_than_five_are_filled_up_with_what_nobody_has_ranked(as_admin, run, project, new_ranking):
+    asked = project.prompts.get(content="Joke number 1, please.")
+    new_ranking((1, 2), texts=["known", "known too"], prompt=asked.content)
+    new_ranking((1, 2), texts=["unread", "known"], prompt=asked.content).delete()
+    send(as_admin, run, 4, "0-0", "0-1")
+    wrote = [each.text for each in Quintet.objects.last().rollouts.all()]
+    assert len(wrote) == 5 and wrote[2].endswith("(4, 0, 2)") and wrote[3] == "unread"
+    assert wrote[4] in ("known", "known too")
+    text = opened(as_admin, run, 4)
+    assert text.count(f">quintet {Quintet.objects.last().pk}</a>") == 3, "siblings beside them are marked too"
 
 
 def test_the_same_rollouts_are_sent_once(as_admin, run):
