@@ -67,13 +67,29 @@ def decide(round: Round, name: str, by: User) -> None:
     round.decide(gate, by, words, **about)
 
 
+@transaction.atomic
+def take_back(round: Round, name: str, by: User) -> None:
+    """That a stage has come to enough, as long as nothing was made of it. Raises NotNow."""
+    backbone = _locked(round)
+    stage = _stage(backbone, name)
+    if name in backbone.gates and not stage.undo:
+        raise NotNow(f"Of “{stage.title}” something was made already: it stays as it was decided.")
+    if name in backbone.gates:
+        backbone.round.take_back(name, by)
+
+
 def advance(round: Round) -> None:
     """Take the next step of a round that runs by itself, if there is one to take. What refuses, or came to
-    nothing, is told, and it runs by itself no more until a person says so."""
+    nothing, is told, and it runs by itself no more until a person says so; nor does it when whoever said so
+    may not any more."""
     with transaction.atomic():
         backbone = _locked(round)
         if not backbone.round.whole or backbone.round.closed_at:
             return
+        by = backbone.round.whole_by
+        if not _may(by, backbone.project):
+            who = f"{by}, who switched it on," if by else "Who switched it on"
+            return backbone.round.halt(f"{who} does not run this project any more.")
         _look_for_finds(backbone)
         stage = backbone.now
         if stage.state == "failed":
@@ -82,7 +98,6 @@ def advance(round: Round) -> None:
             if stage.state == "missing":
                 backbone.round.halt(f"“{stage.title}” is missing {_lower(stage.said)}.")
             return
-        by = backbone.round.whole_by
         try:
             with transaction.atomic():
                 words = launch(backbone.round, stage.name, by)
@@ -114,6 +129,11 @@ def unranked_by_programs(project: Project) -> bool:
     newest = waiting(project).order_by("-pk").values_list("pk", flat=True).first()
     seen = (asked.answer or {}).get("newest", 0) if asked else 0
     return newest is not None and newest > seen
+
+
+def _may(by: User | None, project: Project) -> bool:
+    """Whether this person runs the project, now."""
+    return bool(by and by.is_active and Project.objects.run_by(by).filter(pk=project.pk).exists())
 
 
 def _locked(round: Round) -> Backbone:

@@ -310,8 +310,8 @@ class RunForm(forms.Form):
         """Ask the worker for a dry pass, unless one is on its way."""
         look = self._look()
         question = look.question() if look else None
-        if look and question and not (look.found.tried and look.found.tried.is_live):
-            Request.objects.ask(self.project, Request.Kind.TRY, question, by)
+        if question:
+            Request.objects.ask_to_try(self.project, question, by)
 
     def _look(self) -> Look | None:
         made, refusals = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})

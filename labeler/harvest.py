@@ -12,13 +12,15 @@ best rewarded one whose prompt has ordinary rollouts to put it beside, if there 
 Left out: meaning. What is alike in sense and not in words is offered twice."""
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import zstandard
 
@@ -36,6 +38,8 @@ MOST = 60  # that one look offers
 BESIDE = 8  # ordinary rollouts that are kept for each prompt
 
 Grams = frozenset[tuple[str, ...]]
+Place = tuple[int, int, str]  # of so many words, the one at this place
+Part = TypeVar("Part", tuple[str, ...], Place)
 
 
 @dataclass
@@ -154,41 +158,56 @@ def grouped(picked: list[Picked], answered: set[str]) -> list[Picked]:
 
 
 class Alike:
-    """Texts, to find those that another is like: by the runs of words that they share, or by template."""
+    """Texts, to find those that another is like: by the runs of words that they share, or by template.
+
+    Two that are alike share at least half of what either has, so that a text is held only against those with
+    which it shares one of its rarest parts: so many that whoever shares none of them shares too few. What a
+    look takes grows about as the number of texts, however many of them begin with the same words."""
 
     def __init__(self, texts: Iterable[tuple[str, str]] = ()):
-        self.sizes: list[int] = []
-        self.templates: dict[int, list[tuple[int, list[str]]]] = defaultdict(list)
+        self.said: list[list[str]] = []
+        self.runs: list[Grams] = []
         self.holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        self.places: dict[Place, list[int]] = defaultdict(list)
         for prompt, text in texts:
             self.add(prompt, text)
 
     def add(self, prompt: str, text: str) -> None:
-        said, number = masked(prompt, text), len(self.sizes)
+        said, number = masked(prompt, text), len(self.said)
         runs = grams(said)
-        for each in runs:
-            self.holders[each].append(number)
-        self.sizes.append(len(runs))
-        self.templates[len(said)].append((number, said))
+        self.said.append(said)
+        self.runs.append(runs)
+        for run in runs:
+            self.holders[run].append(number)
+        for place in _places(said):
+            self.places[place].append(number)
 
     def find(self, prompt: str, text: str) -> int | None:
         """The number of the one that it is most like; None where it is like none."""
         said = masked(prompt, text)
-        runs = grams(said)
-        shared = Counter(number for each in runs for number in self.holders.get(each, ()))
-        best, best_share = None, ALIKE
-        for number, both in shared.most_common():
-            share = both / (len(runs) + self.sizes[number] - both)
-            if share > best_share or (share == best_share and best is None):
-                best, best_share = number, share
-        return best if best is not None else self._of_one_template(said)
+        runs, best = grams(said), None
+        for number in self._sharing(self.holders, runs, len(runs) // 2 + 1):
+            both = len(runs & self.runs[number])
+            share = both / (len(runs) + len(self.runs[number]) - both)
+            if share >= ALIKE:
+                best = max(best or (0.0, 0, 0), (share, both, -number))
+        return -best[2] if best else self._of_one_template(said)
 
     def _of_one_template(self, said: list[str]) -> int | None:
-        for number, other in self.templates.get(len(said), ()):
+        """The first whose words are the same at seven of ten places."""
+        others = len(said) - ceil(TEMPLATE * len(said))  # places that may differ
+        for number in sorted(self._sharing(self.places, _places(said), others + 1)):
+            other = self.said[number]
             same = sum(one == another for one, another in zip(said, other, strict=True))
-            if said and same >= TEMPLATE * len(said):
+            if same >= TEMPLATE * len(said):
                 return number
         return None
+
+    @staticmethod
+    def _sharing(held: dict[Part, list[int]], parts: Iterable[Part], many: int) -> set[int]:
+        """Those that hold one of so many of these parts, the rarest ones."""
+        rarest = nsmallest(many, (held.get(each, []) for each in parts), key=len)
+        return {number for each in rarest for number in each}
 
     def has(self, prompt: str, text: str) -> bool:
         return self.find(prompt, text) is not None
@@ -205,6 +224,10 @@ def grams(said: list[str]) -> Grams:
     if len(said) < WORDS:
         return frozenset([tuple(said)])
     return frozenset(zip(*(said[start:] for start in range(WORDS)), strict=False))
+
+
+def _places(said: list[str]) -> list[Place]:
+    return [(len(said), place, word) for place, word in enumerate(said)]
 
 
 def _words(text: str) -> list[str]:

@@ -4,9 +4,9 @@ An earlier run serves where it was of the same kind, on the same kind of device,
 about the same size; what it did in a step is scaled to what this one does. Nothing is claimed without
 either."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from labeler import footprint
 from labeler.models import Project, Request, Run
@@ -16,6 +16,11 @@ from rlhf import config
 LOOKED_AT = 20  # the newest runs of a kind
 ALIKE = 1.15  # models whose sizes differ by no more than this
 AT_THE_END = 20  # steps whose lengths are taken
+OF_A_RUN = ("project", "kind", "config", "step", "started_at", "finished_at")
+OF_A_RUN += ("start", "reward_model", "dataset")
+BESIDE = ("start__location", "reward_model__location", "dataset__lines")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,52 @@ def work(made: config.Config, lines: int, prompts: int) -> Work:
     return Work(1, lines, 0)
 
 
-def by_an_earlier_run(project: Project, made: config.Config, size: int | None, wanted: Work) -> Time | None:
+class Earlier:
+    """What runs are estimated by: earlier ones and tries, asked for once, however many are looked at."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple, Any] = {}
+
+    def once(self, what: tuple, ask: Callable[[], T]) -> T:
+        if what not in self._known:
+            self._known[what] = ask()
+        return self._known[what]
+
+    def of(self, kind: str) -> list[Run]:
+        """The newest finished runs of a kind."""
+        done = Run.objects.filter(kind=kind, state=Run.State.FINISHED, started_at__isnull=False)
+        done = done.select_related("start", "reward_model", "dataset").only(*OF_A_RUN, *BESIDE)
+        return self.once(("runs", kind), lambda: list(done.order_by("-pk")[:LOOKED_AT]))
+
+    def told(self, run: Run) -> "Told":
+        return self.once(("steps", run.pk), lambda: Told.of(run))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the steps of a run tell of its pace."""
+
+    steps: int
+    ends: list[tuple[int, float | None, float | None]]  # the first step and the last: number and seconds
+    lengths: list[float]  # in tokens, of rollouts towards the end
+
+    @classmethod
+    def of(cls, run: Run) -> "Told":
+        timed = run.steps.values_list("step", "metrics__seconds", "metrics__length")
+        last, first = list(timed.order_by("-step")[:AT_THE_END]), list(timed.order_by("step")[:1])
+        lengths = [length for _, _, length in last if length is not None]
+        return cls(run.steps.count(), [*first, *last[:1]], lengths)
+
+
+def by_an_earlier_run(
+    project: Project, made: config.Config, size: int | None, wanted: Work, earlier: Earlier | None = None
+) -> Time | None:
     """By the newest run that is like this one; `size` is the start's parameters."""
-    runs = Run.objects.filter(kind=made.kind, state=Run.State.FINISHED, started_at__isnull=False)
-    for run in (
-        runs.defer("log_tail", "cursors")
-        .select_related("start", "reward_model", "dataset")
-        .order_by("-pk")[:LOOKED_AT]
-    ):
+    earlier = earlier or Earlier()
+    for run in earlier.of(made.kind):
         if not _alike(run, made, size):
             continue
-        if (found := _scaled(run, made, wanted)) is not None:
+        if (found := _scaled(run, made, wanted, earlier)) is not None:
             whose = f"run {run.pk}" if run.project_id == project.pk else "a run of another project"
             took = duration(run.finished_at - run.started_at) if run.finished_at and run.started_at else ""
             return Time(found, f"going by {whose}, which took {took}")
@@ -70,7 +110,7 @@ def _alike(run: Run, made: config.Config, size: int | None) -> bool:
     return bool(known and size and max(known.parameters, size) <= ALIKE * min(known.parameters, size))
 
 
-def _scaled(run: Run, made: config.Config, wanted: Work) -> float | None:
+def _scaled(run: Run, made: config.Config, wanted: Work, earlier: Earlier) -> float | None:
     """Seconds; None where the run tells too little."""
     if run.finished_at is None or run.started_at is None:
         return None
@@ -79,23 +119,22 @@ def _scaled(run: Run, made: config.Config, wanted: Work) -> float | None:
         before = config.make(run.kind, run.config)
     except config.Refused:  # of a version with other settings
         return None
-    timed = list(run.steps.order_by("step").values_list("step", "metrics"))
     if made.kind == "evaluation":
         lines = run.dataset.lines if run.dataset else 0
         return whole * wanted.rows / lines if lines else None
-    if len(timed) < 2:
+    told = earlier.told(run)
+    if told.steps < 2:
         return None
-    seconds = timed[-1][1].get("seconds", 0) - timed[0][1].get("seconds", 0)
-    a_step = seconds / (timed[-1][0] - timed[0][0])
+    (began, first, _), (ended, last, _) = told.ends
+    a_step = ((last or 0) - (first or 0)) / (ended - began)
     if a_step <= 0:
         return None
     did = work(before, run.dataset.lines if run.dataset else 0, run.step * getattr(before, "batch", 1))
     share = wanted.rows / did.rows
     if wanted.longest:
-        lengths = [metrics["length"] for _, metrics in timed[-AT_THE_END:] if "length" in metrics]
-        length = sum(lengths) / len(lengths) if lengths else did.longest
+        length = sum(told.lengths) / len(told.lengths) if told.lengths else did.longest
         share *= min(length, wanted.longest) / length
-    beside = max(0.0, whole - a_step * len(timed))  # loading, measuring, saving
+    beside = max(0.0, whole - a_step * told.steps)  # loading, measuring, saving
     return beside + wanted.steps * a_step * share
 
 

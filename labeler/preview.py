@@ -67,16 +67,22 @@ class Look:
         judge: Checkpoint | None,
         lines: int,
         prompts: Sequence[Prompt] | None = None,
+        earlier: pace.Earlier | None = None,
     ):
-        """`lines`: of the dataset; `prompts`: where they are not all of the project's."""
+        """`lines`: of the dataset; `prompts`: where they are not all of the project's; `earlier`: the runs to
+        estimate by, where many are looked at."""
         self.project, self.made, self.start, self.prompts = project, made, start, prompts
+        self.earlier = earlier or pace.Earlier()
         self.model = footprint.model(start.folder) if start else None
         self.judge = footprint.model(judge.folder) if judge else None
         many = len(prompts) if prompts is not None else 0
         if prompts is None and made.kind == "rollouts":
-            many = project.prompts.count()
+            many = self.earlier.once(("prompts", project.pk), project.prompts.count)
         self.work = pace.work(made, lines, many)
-        self.found = Preview(tried=self._tried())
+
+    @cached_property
+    def found(self) -> Preview:
+        return Preview(tried=self._tried())
 
     @cached_property
     def longest(self) -> list[Prompt]:
@@ -86,9 +92,12 @@ class Look:
         length = Length(Cast("content", TextField()))
         return list(self.project.prompts.order_by(length.desc(), "pk")[:LONGEST])
 
-    @cached_property
+    @property
     def usual(self) -> tuple[int, int]:
         """Tokens that a prompt and a rollout of this project have, by their characters."""
+        return self.earlier.once(("tokens", self.project.pk), self._usual)
+
+    def _usual(self) -> tuple[int, int]:
         rollouts = Rollout.objects.filter(quintet__project=self.project).order_by("-pk")[:USUAL]
         prompts = self.project.prompts.order_by("-pk")[:USUAL]
         return (
@@ -261,7 +270,9 @@ class Look:
 
     def by_an_earlier_run(self) -> pace.Time | None:
         of = self.judge if self.made.kind == "evaluation" else self.model
-        return pace.by_an_earlier_run(self.project, self.made, of.parameters if of else None, self.work)
+        return pace.by_an_earlier_run(
+            self.project, self.made, of.parameters if of else None, self.work, self.earlier
+        )
 
     def by_a_try(self) -> pace.Time | None:
         tried = self.found.tried
@@ -292,8 +303,10 @@ class Look:
         """The newest try of this start, for this kind of work; what it tells is a speed."""
         if self.made.kind not in TRIED or not self.start:
             return None
+        train = self.made.kind != "rollouts"
         asked = self.project.requests.filter(kind=Request.Kind.TRY, question__checkpoint=self.start.pk)
-        return asked.filter(question__train=self.made.kind != "rollouts").order_by("-pk").first()
+        asked = asked.filter(question__train=train).order_by("-pk")
+        return self.earlier.once(("try", self.project.pk, self.start.pk, train), asked.first)
 
 
 def _tokens(lengths: list[int]) -> int:

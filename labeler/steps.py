@@ -27,8 +27,9 @@ from labeler.sending import SendRefused
 
 FILE = "rollouts.jsonl.zst"
 LARGEST = 16_000_000  # bytes of one step, compressed, that a page takes
+UNPACKED = 8 * LARGEST  # bytes of one step, as it is read line by line
 SEARCHED = 64_000_000  # bytes that are looked through where no row says where a step is
-A_PIECE = 1 << 18
+A_PIECE = 1 << 12  # of them at a time: a long one of nothing but repeats would unpack to gigabytes
 SHADES = (0.1, 0.5, 1.0, 2.0, 4.0)  # nats; a token that paid less than the first is not shaded
 
 ORDERS: dict[str, tuple[str, Callable[["Written"], float]]] = {
@@ -152,12 +153,31 @@ def _at(file: io.BufferedReader, place: Sequence[int]) -> bytes:
 
 def _unpacked(frame: bytes, step: int) -> Iterator[dict[str, Any]]:
     """A resumed run may have written another step over the same bytes: then it is none of these."""
-    reader = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(frame))
-    for raw in io.TextIOWrapper(reader, encoding="utf-8", newline="\n"):
+    reader = Bounded(zstandard.ZstdDecompressor().stream_reader(io.BytesIO(frame)), UNPACKED)
+    for raw in io.TextIOWrapper(io.BufferedReader(reader), encoding="utf-8", newline="\n"):
         line = json.loads(raw)
         if line["step"] != step:
             raise ValueError
         yield line
+
+
+class Bounded(io.RawIOBase):
+    """What a reader says, as long as it is no more than so many bytes. Raises NotThere."""
+
+    def __init__(self, source: Any, most: int):
+        self.source, self.left = source, most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        said = self.source.read(len(buffer))
+        self.left -= len(said)
+        if self.left < 0:
+            size = f"{UNPACKED / 1e6:,.0f} MB"
+            raise NotThere(f"The rollouts of this step are over {size}: too much for a page. Read {FILE}.")
+        buffer[: len(said)] = said
+        return len(said)
 
 
 def _searched(file: io.BufferedReader, step: int) -> bytes:

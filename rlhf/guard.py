@@ -8,13 +8,14 @@ whoever started it has set. Knows numbers only, no tensors and no files.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections import deque
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 SIGNS = ("kl", "distinct_2", "entropy")
 SMOOTHED = 5  # steps behind a smoothed value, never later ones
 BEHIND = 3  # steps by which a smoothed sign shows later than what it is a sign of
-START = 5  # steps whose mean is a series' start
+START = SMOOTHED  # steps whose mean is a series' start
 AGREEING = 2  # of the three signs
 
 
@@ -36,16 +37,35 @@ class Crop:
     rules: tuple[str, ...]
 
 
-def crop(steps: Sequence[Mapping[str, float]], limits: Limits) -> Crop | None:
+class Watch:
+    """Looks at a run step by step, and keeps no more of it than it compares: its start and the last steps."""
+
+    def __init__(self, limits: Limits):
+        self.limits, self.seen = limits, 0
+        self.start: dict[str, float] = {}
+        self.last: dict[str, deque[float]] = {name: deque(maxlen=SMOOTHED) for name in SIGNS}
+
+    def see(self, step: Mapping[str, float]) -> Crop | None:
+        """The crop that is suggested at this step, the next one of the run; None where nothing is."""
+        for name in SIGNS:
+            self.last[name].append(float(step[name]))
+        self.seen += 1
+        now = {name: mean(values) for name, values in self.last.items()}
+        if self.seen == START:
+            self.start = now
+        found = signs(self.start, now, self.limits) if self.seen >= START else {}
+        return (
+            Crop(int(step["step"]), tuple(found), tuple(found.values())) if len(found) >= AGREEING else None
+        )
+
+    def see_all(self, steps: Iterable[Mapping[str, float]]) -> Crop | None:
+        """The crop at the first step at which one is suggested."""
+        return next((found for each in steps if (found := self.see(each))), None)
+
+
+def crop(steps: Iterable[Mapping[str, float]], limits: Limits) -> Crop | None:
     """The first step at which two signs agree, of a run's step lines in order; None where none does."""
-    series = {name: [float(each[name]) for each in steps] for name in SIGNS}
-    start = {name: mean(values[:START]) for name, values in series.items()}
-    for end in range(START, len(steps) + 1):
-        now = {name: mean(values[max(0, end - SMOOTHED) : end]) for name, values in series.items()}
-        found = signs(start, now, limits)
-        if len(found) >= AGREEING:
-            return Crop(int(steps[end - 1]["step"]), tuple(found), tuple(found.values()))
-    return None
+    return Watch(limits).see_all(steps)
 
 
 def ended(
@@ -83,7 +103,7 @@ def _fallen(what: str, share: float, limit: float) -> str:
     return f"{what} is at {percent:g}% of its start, below {100 * limit:g}%."
 
 
-def mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float] | deque[float]) -> float:
     return sum(values) / max(1, len(values))
 
 

@@ -71,7 +71,8 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         beta, stopped = resumed.state.get("beta", beta), resumed.state.get("stopped")
         memory.at_once = resumed.state.get("at_once", memory.at_once)
     history = _history(run)
-    crop = guard.crop(history, limits)
+    watch = guard.Watch(limits)
+    crop = watch.see_all(history)
     _announce(run, config, judge, prompts)
     if not resumed:
         run.tell("sampling", total=config.steps)
@@ -108,7 +109,7 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         if config.updates_per_batch > 1 and algorithms.is_clipped(config.algorithm, config.updates_per_batch):
             metrics |= found.against_the_sampler(lesson)
         history.append({"step": step, **metrics})
-        signs = None if crop else guard.crop(history, limits)
+        signs = None if crop else watch.see(history[-1])
         run.rollouts(lived.lines(step, lesson, beta, tokenizer))
         run.step(step, **metrics, crop=list(signs.signs) if signs else None)
         if signs:

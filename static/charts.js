@@ -12,7 +12,6 @@
   const note = document.getElementById("chart-note");
   const csv = document.getElementById("csv");
   const opener = page.querySelector(".open-step");
-  const MOST = 4;
 
   const nothing = () => ({ crop: null, checkpoints: [], people: { by: "people", points: [] } });
   const made = (source, name) => ({ source, name, rows: [], marks: nothing(), attempt: null, total: 0, loading: null });
@@ -155,8 +154,8 @@
 
   function overlay() {
     const boxes = [...page.querySelectorAll("[name=with]")];
-    const chosen = boxes.filter((box) => box.checked).slice(0, MOST);
-    for (const box of boxes) box.disabled = !box.checked && chosen.length === MOST;
+    const chosen = boxes.filter((box) => box.checked).slice(0, spec.most);
+    for (const box of boxes) box.disabled = !box.checked && chosen.length === spec.most;
     view.runs = [own];
     for (const { value } of chosen) {
       const { source, name } = others.get(value);

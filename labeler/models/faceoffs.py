@@ -73,6 +73,13 @@ class FaceoffQuerySet(models.QuerySet["Faceoff"]):
         same = {each.pk for each in checkpoints}
         return last if last and {each.checkpoint_id for each in last.contenders.all()} == same else None
 
+    def on_their_way(self, project: Project) -> bool:
+        """Whether one will bring quintets that are not there yet, without anybody doing anything."""
+        begun = self.filter(project=project, composed_at=None, stopped_at=None)
+        return any(
+            each.state in ("sampling", "composing") for each in begun.prefetch_related("contenders__run")
+        )
+
     def sampled(self) -> "FaceoffQuerySet":
         """Those whose checkpoints have all written their rollouts, of which nothing was composed yet."""
         unfinished = Contender.objects.filter(faceoff=OuterRef("pk"))

@@ -88,8 +88,21 @@ class RequestQuerySet(models.QuerySet["Request"]):
 
     def ask_to_simulate(self, project: Project, by: User | None = None) -> "Request":
         """Have the simulated labelers rank what waits; the question that is there already, where one is."""
-        asked = self.filter(project=project, kind=Request.Kind.SIMULATE, state__in=Request.LIVE).first()
-        return asked or self.ask(project, Request.Kind.SIMULATE, {}, by)
+        return self._ask_once(project, Request.Kind.SIMULATE, {}, by)
+
+    def ask_to_try(self, project: Project, question: Mapping[str, Any], by: User | None) -> "Request":
+        """A dry pass; the one that is on its way, where there is one of this start for this kind of work."""
+        same = {f"question__{name}": question[name] for name in ("checkpoint", "train")}
+        return self._ask_once(project, Request.Kind.TRY, question, by, **same)
+
+    @transaction.atomic
+    def _ask_once(
+        self, project: Project, kind: str, question: Mapping[str, Any], by: User | None, **same: Any
+    ) -> "Request":
+        """The question that is there already, where one is the `same`. Who press at once take turns."""
+        Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+        asked = self.filter(project=project, kind=kind, state__in=Request.LIVE, **same).first()
+        return asked or self.ask(project, kind, question, by)
 
     def ask_to_check(
         self, project: Project, items: Sequence[Mapping[str, str]], by: User | None, **more: Any

@@ -64,8 +64,11 @@ class Round(models.Model):
 
     @transaction.atomic
     def run_whole(self, by: User, on: bool) -> None:
-        """Launch stage after stage from now on; or no more. What runs goes on."""
+        """Launch stage after stage from now on; or no more. What runs goes on. Raises RoundRefused."""
         Project.objects.select_for_update(no_key=True).get(pk=self.project_id)
+        self.refresh_from_db(fields=["whole", "closed_at"])
+        if self.closed_at:
+            raise RoundRefused(f"Round {self.number} is closed.")
         if self.whole == on:
             return
         self.whole, self.whole_by, self.halted = on, by if on else None, ""
@@ -91,6 +94,7 @@ class Round(models.Model):
 
     @transaction.atomic
     def take_back(self, stage: str, by: User) -> None:
+        """As if nobody had decided. The caller holds the project, and knows that nothing was made of it."""
         if self.gates.filter(stage=stage).delete()[0]:
             words = f"Round {self.number}: that “{stage}” is done is taken back."
             AuditEntry.objects.write(by, self.project, "take back", words, round=self.number)

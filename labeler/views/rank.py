@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from labeler.access import labeler_required
 from labeler.cards import Filled, cards, draft_of, filled_by, lesson, said, turns
-from labeler.models import Place, Project, Purpose, Quintet, Ranking, Rollout, Round, Run, Skip
+from labeler.models import Faceoff, Place, Project, Purpose, Quintet, Ranking, Rollout, Round, Run, Skip
 from labeler.models.rankings import AlreadyRanked, RankingRefused
 
 TAKEN = "Others have taken that one meanwhile. Here is your next quintet."
@@ -208,8 +208,9 @@ def nothing_because(request: HttpRequest, project: Project) -> str:
         return "paused"
     if Place.objects.practising(request.user, project):
         return "failed practice"
-    last = project.runs.filter(kind=Run.Kind.ROLLOUTS).first()
-    if last and last.state in Run.LIVE:
+    # A face-off's runs keep no queue filled: they bring something together, if none of them came to nothing.
+    last = project.runs.filter(kind=Run.Kind.ROLLOUTS, contenders=None).only("state").first()
+    if (last and last.state in Run.LIVE) or Faceoff.objects.on_their_way(project):
         return "writing"
     kept_filled = project.judge == Project.Judge.PEOPLE and project.start_id and project.keep_waiting
     waiting = Quintet.objects.waiting().filter(project=project)[: project.keep_waiting]

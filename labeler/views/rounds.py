@@ -75,7 +75,7 @@ def go(request: HttpRequest, slug: str, number: int, stage: str) -> HttpResponse
     round = _round(request, slug, number)
     try:
         if "undo" in request.POST:
-            round.take_back(stage, request.user)
+            backbone.take_back(round, stage, request.user)
         elif "pass" in request.POST:
             backbone.decide(round, stage, request.user)
         else:
@@ -90,10 +90,11 @@ def go(request: HttpRequest, slug: str, number: int, stage: str) -> HttpResponse
 def whole(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """Let the round launch stage after stage by itself; or (`off`) no more."""
     round, on = _round(request, slug, number), "off" not in request.POST
-    if round.closed_at:
-        messages.error(request, f"Round {number} is closed.")
-    else:
+    try:
         round.run_whole(request.user, on)
+    except RoundRefused as refused:
+        messages.error(request, str(refused))
+    else:
         if on:
             backbone.advance(round)
     return redirect("rounds", slug)

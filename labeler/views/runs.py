@@ -48,6 +48,7 @@ def runs(request: HttpRequest) -> HttpResponse:
     slug = request.GET.get("project")
     project = get_object_or_404(projects, slug=slug) if slug else None
     found = seen_by(request).filter(project=project) if project else seen_by(request)
+    found = found.defer("log_tail", "cursors")
     page = Paginator(found, A_PAGE).get_page(request.GET.get("page"))
     context = {
         "project": project,
@@ -95,8 +96,8 @@ def queue(request: HttpRequest) -> HttpResponse:
     """What runs and what waits, of all projects, in the order in which it is taken. Of a project that one
     does not run, only that something is there."""
     mine = set(Project.objects.run_by(request.user).values_list("pk", flat=True))
-    live = Run.objects.live().select_related("project", "start", "reward_model", "dataset", "created_by")
-    context = {"lines": queueing.lines(live, mine), "staff": request.user.is_staff}
+    found = queueing.lines(Run.objects.live(), mine, request.GET.get("page"))
+    context = {"lines": found.lines, "page": found.page, "staff": request.user.is_staff}
     return render(request, "runs/queue.html#lines" if request.htmx else "runs/queue.html", context)
 
 
@@ -114,8 +115,10 @@ def front(request: HttpRequest, pk: int) -> HttpResponse:
 def run(request: HttpRequest, pk: int) -> HttpResponse:
     run = get_object_or_404(seen_by(request), pk=pk)
     context = {"project": run.project, "run": run, **_shown(run), **_samples(run, request.GET)}
-    context["alarm"] = _alarm(run)
-    return render(request, "runs/run.html#said" if request.htmx else "runs/run.html", context)
+    if request.htmx:
+        return render(request, "runs/run.html#said", context)
+    context |= {"alarm": _alarm(run), "chart_spec": _chart_spec(run, context["charts"])}
+    return render(request, "runs/run.html", context)
 
 
 @admin_required
@@ -183,10 +186,12 @@ def _beside(run: Run, given: str) -> list[Run]:
 def _chart_spec(run: Run, drawn: list[dict[str, Any]]) -> dict[str, Any]:
     """What chart.js is told: the charts, where their numbers are, and which runs may be drawn over them."""
     others = run.project.runs.filter(kind=run.kind).exclude(pk=run.pk).exclude(step=0).order_by("-pk")
+    others = others.only("kind", "config")
     return {
         "source": reverse("run_steps", args=[run.pk]),
         "open": reverse("steps", args=[run.pk]) if run.kind == Run.Kind.POLICY else "",
         "charts": drawn,
+        "most": OVERLAID,
         "others": [
             {
                 "pk": each.pk,
@@ -292,7 +297,6 @@ def _shown(run: Run) -> dict[str, Any]:
     return {
         "strip": numbers if run.is_live or any(value is not None for _, value, _ in numbers) else [],
         "charts": drawn,
-        "chart_spec": _chart_spec(run, drawn),
         "settings": settings,
         "differing": any(row["differs"] for row in settings),
         "made": run.checkpoints.order_by("-step"),

@@ -18,6 +18,7 @@ from labeler.models import (
     Round,
     Run,
 )
+from labeler.models.rounds import RoundRefused
 from labeler.stages import Backbone
 
 pytestmark = pytest.mark.django_db
@@ -337,3 +338,61 @@ def test_a_whole_round_stops_where_a_launch_is_refused(as_admin, labeler, round)
 def test_a_round_without_a_start_halts_at_once(as_admin, project):
     round = whole(as_admin, Round.objects.current(project))
     assert not round.whole and "a starting model" in round.halted
+
+
+def test_a_whole_round_stops_when_who_switched_it_on_may_not_any_more(as_admin, admin, round, labeler):
+    """Whoever is no admin any more, or cannot sign in, launches nothing by having launched once."""
+    membership = round.project.memberships.get(user=labeler)
+    membership.role = "admin"
+    membership.save()
+    round.run_whole(labeler, True)
+    membership.role = "labeler"
+    membership.save()
+    backbone.advance(round)
+    round.refresh_from_db()
+    assert not round.project.runs.exists() and not round.whole
+    assert round.halted == "lena, who switched it on, does not run this project any more."
+    round.run_whole(admin, True)
+    admin.is_active = False
+    admin.save()
+    backbone.attend()
+    round.refresh_from_db()
+    assert not round.project.runs.exists() and round.halted.startswith("ada, who switched it on")
+    assert AuditEntry.objects.filter(action="whole round halted").count() == 2
+
+
+def test_of_two_who_switch_it_on_the_first_is_the_one_who_did(as_admin, admin, round, labeler):
+    """The second had the page open from before."""
+    stale = Round.objects.get(pk=round.pk)
+    round.run_whole(admin, True)
+    stale.run_whole(labeler, True)
+    assert Round.objects.get(pk=round.pk).whole_by == admin
+    assert AuditEntry.objects.filter(action="whole round on").count() == 1
+
+
+def test_a_round_that_was_closed_meanwhile_is_not_switched_on(admin, labeler, round):
+    rolled = Round.objects.get(pk=round.pk)
+    sampled(round, round.project.runs.create(kind="rollouts", start=round.project.start, round=round))
+    round.close(admin)
+    with pytest.raises(RoundRefused, match="Round 1 is closed"):
+        rolled.run_whole(admin, True)
+    assert not Round.objects.get(pk=round.pk).whole
+
+
+def test_a_decision_stands_once_something_was_made_of_it_or_its_round_is_closed(
+    as_admin, admin, labeler, round
+):
+    walk_to("ranking", as_admin, round, labeler)
+    rank(labeler, round.project, 5)
+    press(as_admin, round, "ranking", **{"pass": ""})
+    assert states(round)["ranking"] == "done" and Gate.objects.filter(stage="ranking").exists()
+    press(as_admin, round, "ranking", undo="")
+    assert states(round)["ranking"] == "wait" and not Gate.objects.exists()
+    press(as_admin, round, "ranking", **{"pass": ""})
+    press(as_admin, round, "reward")
+    assert "something was made already" in press(as_admin, round, "ranking", undo="")
+    assert Gate.objects.filter(stage="ranking").exists()
+    newest(round, "reward").delete()
+    round.close(admin)
+    assert "Round 1 is closed" in press(as_admin, round, "ranking", undo="")
+    assert Gate.objects.filter(stage="ranking").exists()

@@ -362,20 +362,21 @@ def test_five_cards_are_made_of_what_the_project_has(as_admin, project, find, ne
 
 
 def test_a_find_whose_prompt_came_late_stands_beside_what_was_not_picked(as_admin, project, policy):
-    run = policy("the the the the the the")
+    """The first prompt is asked only after the run's beginning, and only there it is spoilt."""
+    run, spoilt = policy("the the the the the the"), "the the the the the the"
     path = run.directory / "rollouts.jsonl.zst"
     reader = zstandard.ZstdDecompressor().stream_reader(path.read_bytes(), read_across_frames=True)
     told = [json.loads(raw) for raw in reader.read().splitlines()]
-    late = [each for each in told if each["step"] > STEPS / 10 or each["prompt"] != PROMPTS[0]]
-    late = [each | {"score": 0.99} if each["prompt"] == PROMPTS[0] and each["index"] == 0 else each
-            for each in late]  # fmt: skip
-    path.write_bytes(zstandard.compress("".join(json.dumps(each) + "\n" for each in late).encode()))
-    for find in look(as_admin, run).finds.filter(prompt__content=PROMPTS[0]):
-        assert find.companions() == [], "ordinary is what was written in the beginning"
-        decide(as_admin, find, "send")
-        assert len(beside(find)) == 4
-        return
-    raise AssertionError("no find of the first prompt")
+    kept = [each for each in told if each["prompt"] != PROMPTS[0] and each["rollout"] != spoilt]
+    kept += [each for each in told if each["prompt"] == PROMPTS[0] and each["step"] > STEPS / 10]
+    kept.sort(key=lambda each: each["step"])
+    path.write_bytes(zstandard.compress("".join(json.dumps(each) + "\n" for each in kept).encode()))
+    find = look(as_admin, run).finds.get()
+    assert find.prompt.content == PROMPTS[0]
+    assert find.companions() == [], "ordinary is what was written in the beginning"
+    assert "Ask the labelers" in page(as_admin, project)
+    decide(as_admin, find, "send")
+    assert len(beside(find)) == 4
 
 
 def test_sent_taken_back_and_sent_again_is_asked_once(as_admin, project, find, labeler):

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -16,6 +17,7 @@ from labeler.demo import HERE
 from labeler.models import Checkpoint, Prompt, Request, Run, Step
 from rlhf import config
 from rlhf.config import Refused
+from tests.labeler.scripted import meanwhile
 
 HTMX = {"headers": {"HX-Request": "true"}}
 ROOMY, TIGHT = 10**12, 600_000_000
@@ -210,6 +212,20 @@ def test_a_try_is_asked_of_the_worker_and_shown_once_it_is_answered(as_admin, pr
     assert "every 1s" not in said and "Try it again" in said
     said = shown(as_admin, project, "policy", max_new_tokens="250")
     assert "The longest prompt has 9 tokens" in said, "the worker has counted them"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_presses_at_once_try_it_once(admin, project):
+    question = {"checkpoint": 1, "train": True, "prompts": []}
+    with transaction.atomic():
+        first = Request.objects.ask_to_try(project, question, admin)
+        second: list[Request] = []
+        thread = meanwhile(lambda: second.append(Request.objects.ask_to_try(project, question, admin)))
+        thread.join(0.5)
+    thread.join()
+    assert second == [first] and Request.objects.count() == 1
+    other = Request.objects.ask_to_try(project, question | {"train": False}, admin)
+    assert other != first, "another kind of work"
 
 
 def test_a_page_without_javascript_shows_the_whole_form_after_a_try(as_admin, project, reward_model, machine):

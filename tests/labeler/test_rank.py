@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from labeler.models import (
     Checkpoint,
+    Faceoff,
     Membership,
     Place,
     Project,
@@ -277,6 +278,31 @@ def test_more_are_coming_where_a_starting_model_keeps_the_queue_filled(as_labele
     assert "More are being written" in as_labeler.get(url(project)).content.decode()
     Run.objects.create(project=project, kind="rollouts", state="failed")
     assert "No more could be written" in as_labeler.get(url(project)).content.decode()
+
+
+def test_a_face_off_brings_something_only_as_long_as_all_of_its_runs_may(as_labeler, project, compose):
+    """What happens to its runs says nothing of those that keep the queue filled."""
+    project.start = Checkpoint.objects.create(project=project, name="start", location="start")
+    project.save()
+    compose(1, places=0)
+    project.keep_waiting = 0
+    project.save()
+    assert as_labeler.get(url(project)).context["state"] == "done"
+    about = {"project": project, "number": 1, "start": project.start, "asked": []}
+    faceoff = Faceoff.objects.create(round=Round.objects.current(project), **about)
+    runs = [Run.objects.create(project=project, kind="rollouts", state="queued") for _ in range(2)]
+    for place, run in enumerate(runs):
+        checkpoint = Checkpoint.objects.create(name=f"step {place}", location=f"x/{place}")
+        faceoff.contenders.create(checkpoint=checkpoint, place=place, run=run)
+    assert as_labeler.get(url(project)).context["state"] == "writing"
+    Run.objects.filter(pk=runs[0].pk).update(state="failed")
+    assert as_labeler.get(url(project)).context["state"] == "done"
+    Run.objects.filter(pk=runs[1].pk).update(state="failed")
+    Project.objects.filter(pk=project.pk).update(keep_waiting=20)
+    project.prompts.create(content="Another joke, please.")
+    assert as_labeler.get(url(project)).context["state"] == "writing", (
+        "more are sampled, whatever became of them"
+    )
 
 
 # ---- speed

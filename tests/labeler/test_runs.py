@@ -197,6 +197,14 @@ def test_the_csv_of_overlaid_runs_says_whose_each_line_is(as_admin, as_stranger,
     assert alone.content.decode().splitlines()[0] == "step,seconds,kl,reward"
 
 
+def test_a_csv_holds_no_more_runs_than_the_page_draws(as_admin, project):
+    run, *others = [make(project, "policy", "finished") for _ in range(8)]
+    query = {"form": "csv", "with": ",".join(str(each.pk) for each in others)}
+    lines = as_admin.get(reverse("run_steps", args=[run.pk]), query).content.decode().splitlines()
+    drawn = as_admin.get(reverse("run", args=[run.pk])).context["chart_spec"]["most"]
+    assert len({line.split(",")[0] for line in lines[1:]}) == 1 + drawn == 5
+
+
 def test_runs_to_draw_over_it_are_of_its_project_and_kind_and_say_how_they_differ(as_admin, project):
     run = make(project, "policy", "finished")
     other = make(project, "policy", "finished", {"beta": 0.0, "seed": 7})

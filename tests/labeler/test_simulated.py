@@ -1,11 +1,13 @@
 """Simulated labelers: what they rank, how it is marked, and that it counts as nobody's."""
 
 import pytest
+from django.db import transaction
 from django.urls import reverse
 
 from labeler import backbone, simulated, tasks
 from labeler.demo.taste import LABELERS, taste
 from labeler.models import AuditEntry, Place, Prompt, Quintet, Ranking, Request, Round, User
+from tests.labeler.scripted import meanwhile
 
 pytestmark = pytest.mark.django_db
 ASKED = "Tell me a joke about a pelican."
@@ -110,3 +112,15 @@ def test_a_person_of_the_same_name_is_no_program(as_admin, project, quintets):
 def test_a_closed_round_is_ranked_by_nobody(as_admin, admin, project, quintets):
     Round.objects.current(project).close(admin)
     assert not simulated.waiting(project).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_switch_them_in_at_once_ask_once(admin, project):
+    """The second comes while the first is not committed: it waits for it, and finds what it asked."""
+    with transaction.atomic():
+        first = Request.objects.ask_to_simulate(project, admin)
+        second: list[Request] = []
+        thread = meanwhile(lambda: second.append(Request.objects.ask_to_simulate(project, admin)))
+        thread.join(0.5)
+    thread.join()
+    assert second == [first] and Request.objects.count() == 1

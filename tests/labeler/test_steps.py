@@ -3,6 +3,7 @@ the labelers. Read from a real file of rollouts, as a trainer writes it."""
 
 import json
 import re
+import tracemalloc
 from datetime import timedelta
 
 import pytest
@@ -156,6 +157,26 @@ def test_a_step_that_is_too_large_for_a_page_is_not_read(as_admin, run, monkeypa
     assert "too much for a page" in opened(as_admin, run, 2)
 
 
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_step_that_unpacks_to_too_much_is_not_read_to_its_end(as_admin, run, monkeypatch, noted):
+    """Thirty megabytes of one letter are three kilobytes, packed."""
+    write(run, [6], rollout="a" * 5_000_000)
+    follow(run)
+    assert run.steps.get(step=6).metrics["rollouts"][1] < 100_000
+    if not noted:
+        step = run.steps.get(step=6)
+        step.metrics.pop("rollouts")
+        step.save()
+    monkeypatch.setattr(rollouts, "UNPACKED", 1_000_000)
+    tracemalloc.start()
+    text = opened(as_admin, run, 6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "over 1 MB: too much for a page" in text and shown(text) == []
+    assert peak < 20_000_000 or not noted
+    assert "They wait" not in send(as_admin, run, 6, "0-0", "0-1").content.decode()
+
+
 def test_a_file_that_is_gone_is_said_in_words(as_admin, run):
     (run.directory / rollouts.FILE).unlink()
     assert "not here any more" in opened(as_admin, run, 2)
@@ -290,7 +311,7 @@ def test_it_can_be_taken_back_while_nobody_has_ranked(as_admin, run, labeler, pr
 def test_what_somebody_has_ranked_stays(as_admin, run, labeler):
     send(as_admin, run, 4, "0-0", "0-1")
     quintet = Quintet.objects.get()
-    quintet.record_ranking(labeler, None, [1, 2])
+    quintet.record_ranking(labeler, None, [1, 2, 3])
     assert "Somebody has ranked it: it stays." in send(as_admin, run, 4, quintet=quintet.pk).content.decode()
     assert Quintet.objects.exists()
 

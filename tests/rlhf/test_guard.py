@@ -1,11 +1,13 @@
 """The suggested crop, on series made by hand."""
 
+import random
 import subprocess
 import sys
 
 import pytest
 
-from rlhf.guard import Limits, crop, distinct, ended, signs
+from rlhf import guard
+from rlhf.guard import SIGNS, Crop, Limits, Watch, crop, distinct, ended, mean, signs
 
 LIMITS = Limits(kl=2.0, distinct_2=0.5, entropy=0.6)
 
@@ -125,3 +127,48 @@ def test_a_time_limit_ends_a_run_in_words():
 
 def test_without_limits_nothing_ends_a_run():
     assert ended(kls(1e6), kl_limit=0, minutes=1e6, time_limit=0) is None
+
+
+def slowly(steps, limits):
+    """The same, of the whole history anew."""
+    series = {name: [float(each[name]) for each in steps] for name in SIGNS}
+    start = {name: mean(values[:5]) for name, values in series.items()}
+    for end in range(5, len(steps) + 1):
+        now = {name: mean(values[max(0, end - 5) : end]) for name, values in series.items()}
+        found = signs(start, now, limits)
+        if len(found) >= 2:
+            return Crop(int(steps[end - 1]["step"]), tuple(found), tuple(found.values()))
+    return None
+
+
+def walk(chances):
+    """A run that drifts, or does not, and ends somewhere."""
+    drift, values = chances.choice([0.0, 0.02, 0.05]), [0.5, 0.5, 2.0]
+    series = []
+    for _ in range(chances.randrange(1, 120)):
+        moved = (chances.gauss(3 * drift, 0.2), chances.gauss(-drift / 4, 0.02), chances.gauss(-drift, 0.1))
+        values = [max(0.0, value + by) for value, by in zip(values, moved, strict=True)]
+        series.append(values)
+    return run(*zip(*series, strict=True))
+
+
+def test_looked_at_step_by_step_a_run_is_what_it_is_as_a_whole():
+    """In random walks of every length, to the last digit of the words."""
+    chances, cropped = random.Random(7), 0
+    for _ in range(200):
+        steps, watch, first = walk(chances), Watch(LIMITS), None
+        for number, step in enumerate(steps, 1):
+            first = first or watch.see(step)
+            assert first == slowly(steps[:number], LIMITS)
+        assert crop(steps, LIMITS) == first
+        cropped += first is not None
+    assert 40 < cropped < 160
+
+
+def test_a_step_takes_as_long_however_many_came_before(monkeypatch):
+    asked = []
+    monkeypatch.setattr(guard, "mean", lambda values: asked.append(len(values)) or sum(values) / len(values))
+    watch = Watch(Limits(kl=1e9, distinct_2=0.0, entropy=0.0))
+    for step in run([0.5] * 2000, [0.4] * 2000, [2.0] * 2000):
+        watch.see(step)
+    assert len(asked) == 3 * 2000 and max(asked) == 5
