@@ -95,11 +95,13 @@ def _attempt(run: RunDirectory, config: configs.Config) -> tuple[int, str]:
 def _train(run: RunDirectory, config: configs.Config) -> Outcome:
     """Call the trainer of this kind; whatever goes wrong comes out as Failed, in words."""
     try:
+        from rlhf import memory
         from rlhf.checkpoint import Unloadable
     except ImportError as error:
         raise Failed(f"{error.name or error} is not installed.", "Install the worker's packages.") from error
     try:
         run.tell("loading")
+        memory.keep_what_is_freed()
         module, _, function = TRAINERS[config.kind].partition(":")
         return getattr(importlib.import_module(module), function)(run, config)
     except (Cancelled, Stopped, Failed):

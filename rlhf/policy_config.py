@@ -105,7 +105,7 @@ class PolicyConfig(Sampling):
         "auto", "Precision", "bf16 is faster on cards and new processors; auto takes it if little changes.",
         choices=("auto", "fp32", "bf16"), advanced=True)
     micro_batch: int = setting(
-        64, "Rollouts at once", "Portions in which a step is computed; smaller ones need less memory.",
+        32, "Rollouts at once", "Portions in which a step is computed; smaller ones need less memory.",
         1, 4096, advanced=True, unit="rollouts")
     warmup: int = setting(
         5, "Warm-up", "Steps over which the learning rate rises from zero.",

@@ -1,8 +1,8 @@
 """Makes everything that the demo ships again, from one seed: `python -m labeler.demo.build [--work DIR]`.
 
 The tokenizer and an untrained model, the supervised start by the product's own trainer, then rollouts by its
-own sampler: 40 quintets for people and 150 that simulated labelers rank. On the machine that made them the
-files come out the same to the byte; elsewhere rounding may choose other words, of equal quality.
+own sampler: 40 quintets for people and 150 that simulated labelers rank. Processors and later versions of the
+trainer round differently, so that what is made again has other words, of equal quality (docs/log.md).
 
 It lies beside what it makes and is a program only: nothing imports it, and torch and the trainers are loaded
 by what needs them, not by reading this file (tests/test_boundaries.py sees to both).

@@ -22,6 +22,7 @@ RUN_DEFAULTS: dict[str, dict[str, Any]] = {
         "steps": 90,
         "learning_rate": 1e-3,
         "max_new_tokens": 40,
+        "micro_batch": 64,
         "beta": 0.1,
         "checkpoint_every": 5,
         "crop_kl": 9.0,

@@ -27,9 +27,9 @@ def failed(project, kind: str = "policy", values: dict | None = None, **fields) 
 @pytest.mark.parametrize(
     ("kind", "values", "why", "changed"),
     [
-        ("policy", {}, {"reason": "It was killed.", "remedy": MEMORY}, ("micro_batch", "32")),
-        ("policy", {}, {"reason": GONE, "field": "micro_batch"}, ("micro_batch", "32")),
-        ("policy", {"prompts_per_step": 10}, {"remedy": MEMORY}, ("micro_batch", "20")),
+        ("policy", {}, {"reason": "It was killed.", "remedy": MEMORY}, ("micro_batch", "16")),
+        ("policy", {}, {"reason": GONE, "field": "micro_batch"}, ("micro_batch", "16")),
+        ("policy", {"prompts_per_step": 10}, {"remedy": MEMORY}, ("micro_batch", "16")),
         ("policy", {"micro_batch": 1}, {"remedy": MEMORY}, ("lora_rank", "16")),
         ("reward", {}, {"remedy": MEMORY}, ("micro_batch", "4")),
         ("rollouts", {}, {"remedy": MEMORY}, ("batch", "8")),

@@ -1,6 +1,7 @@
 """Memory that runs out: computed by halves, said so, and the setting named where nothing helps."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -115,3 +116,25 @@ def test_what_happens_to_one_process_is_heard_by_both(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert sorted(each.name for each in tmp_path.glob("heard-*")) == ["heard-0", "heard-1"]
+
+
+FREED_AND_ASKED_AGAIN = """
+import resource, sys
+from rlhf import memory
+if sys.argv[1] == "keep":
+    memory.keep_what_is_freed()
+bytearray(64 * 2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    bytearray(b"x") * (64 * 2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is set is glibc's")
+def test_what_a_step_frees_the_next_one_uses_without_asking_the_system():
+    def pages(how):
+        asked = [sys.executable, "-c", FREED_AND_ASKED_AGAIN, how]
+        return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+
+    assert pages("keep") < 0.5 * pages("give back")

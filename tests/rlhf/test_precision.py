@@ -29,7 +29,7 @@ def test_in_half_precision_every_token_is_nearly_as_likely(kind):
     reader.precision = "bf16"
     found = reader.read(EXAMPLES).log_probs
     assert found.dtype == torch.float32 and not torch.equal(found, exact)
-    assert float((found - exact).abs().max()) < precision.AT_MOST
+    assert float((found - exact).detach().abs().max()) < 2 * precision.AT_MOST
     found.sum().backward()
     assert all(
         each.grad.dtype == torch.float32 for each in reader.model.parameters() if each.grad is not None
