@@ -3,10 +3,10 @@
 The same random policy and reward model, the same prompts, as many rollouts of the same length, the same β
 and rate, one thread each, each in a process of its own. The policy is made to end one rollout in ten, so that
 groups differ in reward; what does not learns of what its rollouts paid in KL, so that after the first step
-both learn from all of them. Compared are the medians of a step's processor time: on one thread that is the wall clock's time without the neighbours, and the wall
-clock's own stands beside it; the first step belongs to the start. TRL runs with its defaults and with the
-flags that are fastest for it, and its best is what Quintet's best is compared with. `--rows` chooses what is
-measured.
+both learn from all of them. Compared are the medians of a step's processor time: on one thread that is the
+wall clock's time without the neighbours, and the wall clock's own stands beside it; the first step belongs to
+the start. TRL runs with its defaults and with the flags that are fastest for it, and its best is what
+Quintet's best is compared with. `--rows` chooses what is measured.
 """
 
 import argparse
