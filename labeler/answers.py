@@ -19,7 +19,7 @@ from typing import Any
 
 from django.db import DatabaseError, connection, transaction
 
-from labeler import harvest, simulated
+from labeler import gathering, harvest, simulated
 from labeler.celery import is_stopping
 from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request, Run
 from labeler.trainer import MEMORY, kill_group, spawn
@@ -349,6 +349,16 @@ def _simulate(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
+def _gather(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    """Count the rollouts that could be demonstrations, or make them such. Nothing is sampled or scored."""
+    try:
+        return gathering.answer(request, asked)
+    except gathering.NotThere as gone:
+        raise Unanswerable(str(gone), "Take another run.") from gone
+    except gathering.Lost:
+        raise Interrupted from None
+
+
 KINDS = {
     "compare": _compare,
     "sample": _sample,
@@ -357,6 +367,7 @@ KINDS = {
     "harvest": _harvest,
     "simulate": _simulate,
     "try": _try,
+    "gather": _gather,
 }
 
 

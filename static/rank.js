@@ -1,9 +1,10 @@
 // Ranking by keyboard and by buttons. The radio buttons and boxes of the form are the truth: the order in the rail
 // (rank-order.js) is read from them and written to them, and without these files they are all there is. Every listener
-// sits on the document, so a quintet that is swapped in needs no wiring. What is kept, sent and timed: rank-keep.js.
+// sits on the document, so a quintet that is swapped in needs no wiring. What is kept, sent and timed: keep.js.
 "use strict";
 
 const Desk = (() => {
+  const page = () => document.getElementById("quintet");
   const form = () => document.querySelector("#quintet form.desk");
   const all = (selector) => [...form().querySelectorAll(selector)];
   const one = (selector) => form().querySelector(selector);
@@ -317,5 +318,6 @@ const Desk = (() => {
   }
 
   document.getElementById("single-keys").checked = single();
-  return { form, one, all, say, trouble, show, begin, store };
+  const said = { kept: "Your order is kept", sent: "The ranking that waited in this browser is sent now." };
+  return { page, form, one, all, say, trouble, show, begin, store, words: said };
 })();

@@ -144,15 +144,22 @@ def sft(lines: Rows, options: Options) -> Iterator[Row]:
 
 
 def _best(lines: Rows) -> Iterator[Row]:
+    for first, _, text in winners(lines):
+        yield {"prompt": first["prompt"], "completion": text, "simulated": first["simulated"]}
+
+
+def winners(lines: Rows) -> Iterator[tuple[Row, int, str]]:
+    """Of every quintet, a line of it and each rollout that is best by most, good by most and not cut off:
+    its slot and its text."""
     for pool in _pools(lines):
         good, first = _voted(pool), pool[0]
         ranks = _decided(pool) or _consensus(tuple(sorted(tuple(line["ranks"]) for line in pool)))
         told: Any = first.get("finished")
         ended = told if _fits(told, "flags") and len(told) == len(ranks) else [True] * len(ranks)
-        texts = [text for text, rank, end in zip(first["rollouts"], ranks, ended, strict=True)
-                 if rank == 1 and end and good.get(text)]  # fmt: skip
-        for text in dict.fromkeys(texts):
-            yield {"prompt": first["prompt"], "completion": text, "simulated": first["simulated"]}
+        rows = enumerate(zip(first["rollouts"], ranks, ended, strict=True))
+        texts = {text: slot for slot, (text, rank, end) in rows if rank == 1 and end and good.get(text)}
+        for text, slot in texts.items():
+            yield first, slot, text
 
 
 def labels(line: Row) -> list[bool | None]:

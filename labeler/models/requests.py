@@ -149,6 +149,7 @@ class Request(models.Model):
         HARVEST = "harvest"
         SIMULATE = "simulate"
         TRY = "try"
+        GATHER = "gather"
         CHECK = "check"
         REFERENCES = "references"
         PLAY = "play"

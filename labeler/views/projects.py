@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from labeler.access import admin_required, labeler_required, staff_required
 from labeler.loop import standings
-from labeler.models import Contribution, Guidelines, Project, User
+from labeler.models import Contribution, Guidelines, Origin, Project, User
 from labeler.project_forms import EditProjectForm, NewProjectForm
 from labeler.project_templates import BLANK, TEMPLATES
 
@@ -34,6 +34,10 @@ def project(request: HttpRequest, slug: str) -> HttpResponse:
     context = {"project": project, "standing": standings([project], request.user)[0]}
     if request.user.may_run(project):
         context |= {"runs": project.runs.all()[:RUNS_SHOWN], **_labelers(project)}
+        counts = project.demonstrations.all().counted().by_origin()
+        context["demonstrated"] = [
+            {"label": Origin(name).label, "many": many} for name, many in counts.items()
+        ]
     context["version"] = project.guideline_versions.last()
     return render(request, "projects/project.html", context)
 

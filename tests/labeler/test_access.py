@@ -22,15 +22,20 @@ SIGNED_IN = {"password", "projects"}
 MEMBERS = {
     *("project", "guidelines", "rank", "rank_submit", "rank_hold", "rank_draft", "rank_skip", "rank_mine"),
     "rank_practise",
+    *("demonstrations", "demonstration_send", "demonstration_draft", "demonstration_hold"),
+    *("demonstration_skip", "demonstrations_mine"),
 }
 REVIEWERS = {
     *("review", "review_quintet", "review_settle", "review_return", "review_another", "review_queue"),
     *("review_check", "checks", "check_remove", "agreement", "audits"),
     *("disagreements", "disagreement_review", "disagreement_another"),
-    *("checkpoint_lineage", "checkpoint_lineage_file"),
+    *("checkpoint_lineage", "checkpoint_lineage_file", "demonstrations_gap"),
 }
 # What belongs to one labeler, and to nobody else in the project; and what needs a membership.
-OWN = {"rank_unskip", "rank_revise", "rank_undo"}
+OWN = {
+    *("rank_unskip", "rank_revise", "rank_undo"),
+    *("demonstration_unskip", "demonstration_edit", "demonstration_undo", "demonstration_withdraw"),
+}
 NOT_FOR_STAFF = {"rank_practise"}
 ADMINS = {
     *("people", "invite", "invitation_withdraw", "person_projects"),
@@ -48,6 +53,8 @@ ADMINS = {
     *("rounds", "round_close", "round_reopen", "probes", "probe_aside"),
     *("faceoffs", "faceoff_new", "faceoff", "faceoff_stop", "faceoff_again", "faceoff_ship"),
     *("harvests", "harvest_look", "harvest_decide"),
+    *("demonstrations_all", "demonstrations_gather", "demonstrations_mix", "demonstration"),
+    "demonstration_remove",
 }
 STAFF = {"project_new", "person_active", "run_front"}
 # What they name, where it is not the thing of the address's first segment.
@@ -90,9 +97,13 @@ def numbers(project, compose, admin, labeler) -> dict:
     followed.samples.create(step=1, index=0, line=line)
     look = project.harvests.create(run=run, round=project.rounds.first())
     found = {"digest": "1" * 64, "step": 1, "score": 0.9, "reward": 0.1, "kl": 9, "distinct": 0.1}
+    demonstration = project.demonstrations.create(prompt=quintet.prompt, completion="Honk.", author=labeler)
+    sheet = project.sheets.create(prompt=skipped.prompt, writer=labeler, skipped="unclear")
     find = project.finds.create(harvest=look, prompt=quintet.prompt, text="the the", **found)
     return {
         "harvests": find.pk,
+        "demonstrations": demonstration.pk,
+        "demonstration_unskip": sheet.pk,
         "token": token,
         "disagreements": followed.pk,
         "index": 0,

@@ -1,28 +1,32 @@
-// What a labeler did is kept: in this browser at once, on the server soon after. A ranking that is sent waits here until
-// the server has answered, however long that takes, and goes through once, because its ticket stays the same. The time
-// spent is measured here, and the lease renewed while the page is in use. What may be ranked how: rank.js.
+// What somebody did is kept: in this browser at once, on the server soon after. A ranking or an answer that is sent
+// waits here until the server has answered, however long that takes, and goes through once, because its ticket stays the
+// same. The time spent is measured here, and the lease renewed while the page is in use. What there is to be done: `Desk`,
+// which is rank.js on the ranking page and write.js where demonstrations are written.
 "use strict";
 
 (() => {
-  const { form, one, all, say, trouble, show, begin, store } = Desk;
+  const { page, form, one, all, say, trouble, show, begin, store, words: told } = Desk;
   const SETTLES = 2_000; // after the last change, until the draft goes to the server
   const LONG_ENOUGH = 5 * 60_000; // the lease is half an hour: renewing it now and then is plenty
   const IDLE = 60_000; // who has not moved for a minute is not looking
   const PATIENCE = 20_000; // for an answer
   const SLOWEST = 60_000; // between two tries to send
+  const LEAST = 60_000; // bytes
   let busy = false;
   let renewed = Date.now();
   let tries = 0;
   let again = null; // the next try
   let settling = null; // the draft that is about to go to the server
 
-  const page = () => document.getElementById("quintet");
   const cookie = () => /(?:^|; )csrftoken=([^;]+)/.exec(document.cookie)?.[1];
   const token = () => cookie() || JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"];
 
   function send(url, body) {
     const headers = { "X-CSRFToken": token(), "HX-Request": "true" };
-    return fetch(url, { method: "POST", body: new URLSearchParams(body), keepalive: true, headers });
+    const sent = new URLSearchParams(body);
+    // A browser lets no more than this outlive its page.
+    const keepalive = sent.toString().length < LEAST;
+    return fetch(url, { method: "POST", body: sent, keepalive, headers });
   }
 
   // ---- in this browser, for this person and project: the draft of what is shown, and by their keys the rankings that
@@ -78,6 +82,7 @@
     for (const input of all("[type=radio], [type=checkbox]")) {
       input.checked = values.getAll(input.name).includes(input.value);
     }
+    for (const input of all("textarea, [type=hidden][data-kept]")) input.value = values.get(input.name) || "";
     one("[name=focus_seconds]").value = values.get("focus_seconds") || "0";
   }
 
@@ -155,12 +160,13 @@
       fill(shown.body);
       begin(false);
       form().requestSubmit();
-    } else if (sent && form()) trouble("The ranking that waited in this browser is sent now.");
+    } else if (sent && form()) trouble(told.sent);
     else if (sent) location.reload();
   }
 
   // A request that ended on another page was led there to sign in.
-  const ledAway = (url) => !new URL(url, location.href).pathname.startsWith("/rank/");
+  const here = `/${location.pathname.split("/")[1]}/`;
+  const ledAway = (url) => !new URL(url, location.href).pathname.startsWith(here);
 
   document.addEventListener("htmx:configRequest", (event) => {
     // Who signed in again in another tab has another token there: the cookie has the newest.
@@ -189,7 +195,7 @@
     if (ledAway(xhr.responseURL)) {
       event.detail.shouldSwap = false;
       if (!form()) location.assign(xhr.responseURL);
-      else trouble("You are signed out. Your order is kept in this browser: sign in in another tab, then submit here.");
+      else trouble(`You are signed out. ${told.kept} in this browser: sign in in another tab, then submit here.`);
       return;
     }
     if (xhr.status === 422 || xhr.status === 409) {
@@ -213,7 +219,7 @@
     forget(form().dataset.key);
   }
 
-  const kept = "Your ranking is kept in this browser and goes out by itself, once.";
+  const kept = `${told.kept} in this browser and goes out by itself, once.`;
   for (const lost of ["htmx:sendError", "htmx:timeout"]) {
     document.addEventListener(lost, (event) => {
       busy = false;
@@ -225,11 +231,11 @@
     const { xhr, elt } = event.detail;
     if (!form() || ledAway(xhr.responseURL)) return;
     if (xhr.status >= 500 && elt === form()) later(`The server answered with an error (${xhr.status}). ${kept}`);
-    else if (xhr.status === 403) trouble("This page is out of date. Reload it: your order is kept.");
-    else trouble(`The server answered with an error (${xhr.status}). Your order is kept: try again.`);
+    else if (xhr.status === 403) trouble(`This page is out of date. Reload it: ${told.kept.toLowerCase()}.`);
+    else trouble(`The server answered with an error (${xhr.status}). ${told.kept}: try again.`);
   });
 
-  // ---- a quintet begins
+  // ---- a page begins
 
   function start(arrived) {
     busy = false;
@@ -243,7 +249,7 @@
   }
 
   document.addEventListener("htmx:load", (event) => {
-    if (event.detail.elt.id !== "quintet") return;
+    if (event.detail.elt !== page()) return;
     start(true);
     if (!form()) page().querySelector("[data-heading]")?.focus();
   });
