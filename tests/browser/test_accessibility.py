@@ -14,8 +14,10 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 from django.utils import timezone
 
+from labeler.gap import mix
 from labeler.models import (
     Checkpoint,
+    Demonstration,
     Evaluation,
     Faceoff,
     Find,
@@ -26,6 +28,7 @@ from labeler.models import (
     Prompt,
     Quintet,
     Ranking,
+    Rival,
     Round,
     Run,
     User,
@@ -66,6 +69,7 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
     brought.state, brought.errors, brought.first_errors = "refused", 1, [[2, "it is not JSON."]]
     brought.save()
     invitation, token = Invitation.objects.issue(admin, note="Nina", project=project)
+    _demonstrated(project, labeler, admin)
     return {
         "harvest": _harvested(project, run),
         "faceoff": _faced_off(project, run, labeler),
@@ -84,6 +88,30 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
         "disagreement": judge.run,
         "token": token,
     }
+
+
+def _demonstrated(project, labeler: User, admin: User) -> None:
+    """Answers that each of them wrote, one of an edited rollout, one skipped; and a count of what won."""
+    for prompt in Prompt.objects.filter(project=project)[:6]:
+        for writer in (labeler, admin):
+            edited = {"origin": "edited", "source": "Honk, honk."}
+            said = {"completion": "Honk, then honk.", "author": writer, "focus_seconds": 40.0, "version": 2}
+            made = project.demonstrations.create(prompt=prompt, **said, **edited)
+            made.earlier.create(version=1, completion="Honk.")
+            said = {"completion": "Why? It has a bill.", "author": writer, "focus_seconds": 90.0}
+            project.demonstrations.create(prompt=prompt, **said)
+    skipped = Prompt.objects.filter(project=project).last()
+    project.sheets.create(prompt=skipped, writer=labeler, skipped="unclear")
+    mix(project, admin)
+    for rival in Rival.objects.all():
+        for who in (labeler, admin):
+            rival.quintet.record_ranking(who, None, [1, 2, 3, 4, 5][: rival.quintet.rollouts.count()])
+    told = {"good": 3, "known": 1, "beyond": 0, "homeless": 0, "new": 2, "prompts": 2, "examples": ["Honk."]}
+    asked = {"run": None, "simulated": False, "most": 4}
+    for take in (True, False):
+        project.requests.create(
+            kind="gather", state="answered", question=asked | {"take": take}, answer=told, created_by=admin
+        )
 
 
 def _faced_off(project, run: Run, labeler: User) -> Faceoff:
@@ -234,6 +262,8 @@ def addresses(world: dict[str, object], slug: str, user: User | None) -> Iterato
     """Every address of the site with its name; a number is of the row whose noun the name begins with."""
     mine = {"labeler": user} if user else {}
     world = world | {"rank": Ranking.objects.work().filter(**mine).last()}
+    written = {"author": user} if user else {}
+    world = world | {"demonstration": Demonstration.objects.filter(origin="edited", **written).first()}
     for pattern in urlpatterns:
         if not isinstance(pattern, URLPattern) or not pattern.name:
             continue

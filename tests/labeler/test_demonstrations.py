@@ -1,0 +1,231 @@
+"""Writing ideal answers: whose turn it is, what is kept and how often, what one may do with one's own, and
+who sees which."""
+
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from labeler.datasets import freeze_demonstrations
+from labeler.models import Demonstration, Membership, Sheet, User
+from tests.labeler.fixtures import PASSWORD
+
+pytestmark = pytest.mark.django_db
+HERE = "/demonstrations/pelican-jokes/"
+
+
+@pytest.fixture
+def prompts(project):
+    return [project.prompts.create(content=f"Joke number {n}, please.") for n in (1, 2, 3)]
+
+
+@pytest.fixture
+def other(project) -> User:
+    user = User.objects.create_user("nina", password=PASSWORD)
+    Membership.objects.create(project=project, user=user)
+    return user
+
+
+@pytest.fixture
+def as_other(other) -> Client:
+    client = Client()
+    client.force_login(other)
+    return client
+
+
+def ticket(page) -> str:
+    return page.context["ticket"]
+
+
+def write(client, text: str, **more) -> Demonstration:
+    sent = {"ticket": ticket(client.get(HERE)), "completion": text, "focus_seconds": "12.5", **more}
+    answer = client.post(f"{HERE}send/", sent)
+    assert answer.status_code == 302, answer.content.decode()
+    return Demonstration.objects.latest("pk")
+
+
+def test_what_is_sent_is_kept_with_who_wrote_it_and_how_long_it_took(as_labeler, labeler, project, prompts):
+    project.revise_guidelines("Be kind.")
+    made = write(as_labeler, "  A pelican walks into a bar.\r\nHonk.  ")
+    assert (made.completion, made.author, made.prompt) == (
+        "A pelican walks into a bar.\nHonk.",
+        labeler,
+        prompts[0],
+    )
+    assert (made.origin, made.focus_seconds, made.guidelines.number) == ("written", 12.5, 1)
+    assert as_labeler.get(HERE).context["prompt"] == prompts[1]
+
+
+def test_two_people_never_write_for_the_same_prompt_at_once(as_labeler, as_other, prompts):
+    assert as_labeler.get(HERE).context["prompt"] == prompts[0]
+    assert as_other.get(HERE).context["prompt"] == prompts[1]
+    assert as_labeler.get(HERE).context["prompt"] == prompts[0]
+    assert as_other.get(HERE, {"prompt": prompts[0].pk}).context["prompt"] == prompts[1]
+
+
+def test_a_lease_that_ran_out_goes_to_others_and_the_answer_is_kept_all_the_same(
+    as_labeler, as_other, prompts, labeler
+):
+    late = ticket(as_labeler.get(HERE))
+    Sheet.objects.update(leased_until=timezone.now() - timedelta(minutes=1))
+    assert as_other.get(HERE).context["prompt"] == prompts[0]
+    assert as_labeler.get(HERE).context["prompt"] == prompts[1], "somebody else is at it by now"
+    as_labeler.post(f"{HERE}send/", {"ticket": late, "completion": "Late, but here."})
+    assert Demonstration.objects.get().author == labeler
+
+
+def test_prompts_with_the_fewest_answers_come_first_and_nobody_answers_one_twice(
+    as_labeler, as_other, prompts
+):
+    for _ in prompts:
+        write(as_labeler, "Mine.")
+    assert as_labeler.get(HERE).context["state"] == "done"
+    Demonstration.objects.filter(prompt=prompts[0]).update(withdrawn_at=timezone.now())
+    assert as_other.get(HERE).context["prompt"] == prompts[0]
+    write(as_other, "Another one.")
+    assert as_other.get(HERE).context["prompt"] == prompts[1]
+
+
+def test_the_same_form_twice_is_kept_once_and_with_another_text_it_is_an_edit(as_labeler, prompts):
+    sent = {"ticket": ticket(as_labeler.get(HERE)), "completion": "First."}
+    for text in ("First.", "First.", "Second."):
+        as_labeler.post(f"{HERE}send/", sent | {"completion": text})
+    made = Demonstration.objects.get()
+    assert (made.completion, made.version) == ("Second.", 2)
+    assert [each.completion for each in made.earlier.all()] == ["First."]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [("", "Write an answer first"), (" \n\0 ", "Write an answer first"), ("x" * 100_001, "at most 100,000")],
+)
+def test_an_answer_that_cannot_be_kept_is_refused_in_words_and_stays_in_the_field(
+    as_labeler, prompts, text, words
+):
+    sent = {"ticket": ticket(as_labeler.get(HERE)), "completion": text}
+    answer = as_labeler.post(f"{HERE}send/", sent)
+    assert answer.status_code == 422
+    assert words in answer.content.decode()
+    assert answer.context["completion"] == text
+    assert not Demonstration.objects.exists()
+
+
+@pytest.mark.parametrize("odd", ["", "x", "1:2:3"])
+def test_a_form_that_was_not_shown_to_them_is_refused(as_labeler, as_other, prompts, odd):
+    strange = odd or ticket(as_other.get(HERE))
+    answer = as_labeler.post(f"{HERE}send/", {"ticket": strange, "completion": "Mine."})
+    assert answer.status_code == 422
+    assert "not one that you were shown" in answer.content.decode()
+
+
+def test_a_draft_comes_back_and_goes_with_the_answer(as_labeler, prompts):
+    held = ticket(as_labeler.get(HERE))
+    said = {"ticket": held, "completion": "A pelican", "focus_seconds": "30", "at": "1"}
+    assert as_labeler.post(f"{HERE}draft/", said).status_code == 204
+    page = as_labeler.get(HERE)
+    assert (page.context["completion"], page.context["focus_seconds"]) == ("A pelican", "30")
+    write(as_labeler, "A pelican, whole.")
+    assert Sheet.objects.get(prompt=prompts[0]).draft is None
+
+
+def test_a_rollout_is_edited_into_an_answer_and_what_changed_is_shown(as_labeler, as_admin, compose, project):
+    (quintet,) = compose(1)
+    rollout = quintet.rollouts.get(slot=2)
+    page = as_labeler.get(HERE)
+    assert rollout in page.context["rollouts"]
+    start = {"ticket": ticket(page), "start": rollout.pk, "completion": ""}
+    assert as_labeler.post(f"{HERE}send/", start).context["completion"] == "the third joke"
+    kept = as_labeler.post(f"{HERE}send/", start | {"completion": "What I had."}).context["completion"]
+    assert kept == "What I had.\n\nthe third joke"
+    made = write(as_labeler, "the best joke of all", **{"from": rollout.pk})
+    assert (made.origin, made.source, made.came_from["quintet"]) == ("edited", "the third joke", quintet.pk)
+    shown = as_admin.get(f"{HERE}{made.pk}/").content.decode()
+    assert "<del>third </del>" in shown
+    assert "<ins>best </ins>" in shown and "<ins>of all</ins>" in shown
+
+
+def test_a_rollout_of_another_prompt_is_no_beginning(as_labeler, compose):
+    _, strange = compose(2)
+    made = write(as_labeler, "All mine.", **{"from": strange.rollouts.first().pk})
+    assert (made.origin, made.source) == ("written", "")
+
+
+def test_a_skip_is_shown_to_others_alone_until_it_is_taken_back(as_labeler, as_other, prompts):
+    held = ticket(as_labeler.get(HERE))
+    as_labeler.post(f"{HERE}draft/", {"ticket": held, "completion": "So far."})
+    assert as_labeler.post(f"{HERE}skip/", {"ticket": held, "reason": "odd"}).status_code == 422
+    as_labeler.post(f"{HERE}skip/", {"ticket": held, "reason": "cannot"})
+    assert as_labeler.get(HERE).context["prompt"] == prompts[1]
+    assert as_other.get(HERE).context["prompt"] == prompts[0]
+    Sheet.objects.filter(writer__username="nina").delete()
+    skipped = Sheet.objects.exclude(skipped="").get()
+    as_labeler.post(f"{HERE}skip/{skipped.pk}/take-back/")
+    page = as_labeler.get(HERE)
+    assert (page.context["prompt"], page.context["completion"]) == (prompts[0], "So far.")
+
+
+def test_what_was_sent_last_can_be_taken_back_as_it_was(as_labeler, prompts, project):
+    made = write(as_labeler, "Too soon.")
+    as_labeler.post(f"{HERE}mine/{made.pk}/undo/")
+    page = as_labeler.get(HERE)
+    assert (page.context["prompt"], page.context["completion"]) == (prompts[0], "Too soon.")
+    assert not project.demonstrations.all().counted()
+    write(as_labeler, "In good time.")
+    assert [each.completion for each in project.demonstrations.all().counted()] == ["In good time."]
+
+
+def test_one_s_own_answer_is_changed_and_what_stood_there_is_kept(as_labeler, as_admin, prompts):
+    made = write(as_labeler, "Before.")
+    as_labeler.post(f"{HERE}mine/{made.pk}/", {"completion": "After.", "focus_seconds": "7.5"})
+    made.refresh_from_db()
+    assert (made.completion, made.version, made.focus_seconds) == ("After.", 2, 20.0)
+    assert "Before." in as_admin.get(f"{HERE}{made.pk}/").content.decode()
+
+
+def test_what_is_withdrawn_is_in_no_later_dataset_and_can_be_put_back(as_labeler, as_admin, prompts, project):
+    first, second = write(as_labeler, "One."), write(as_labeler, "Two.")
+    as_labeler.post(f"{HERE}mine/{first.pk}/withdraw/")
+    as_admin.post(f"{HERE}{second.pk}/remove/")
+    assert not project.demonstrations.all().counted()
+    as_admin.post(f"{HERE}{second.pk}/remove/", {"back": "1"})
+    assert freeze_demonstrations(project).lines == 1
+    assert "Withdrawn" in as_admin.get(f"{HERE}{first.pk}/").content.decode()
+
+
+def test_a_labeler_sees_their_own_answers_alone(as_labeler, as_other, prompts):
+    made = write(as_labeler, "For nobody else's eyes.")
+    assert b"eyes" in as_labeler.get(f"{HERE}mine/").content
+    assert b"eyes" not in as_other.get(f"{HERE}mine/").content
+    for address in (f"mine/{made.pk}/", f"{made.pk}/", "all/"):
+        assert as_other.get(HERE + address).status_code == 404
+    assert as_other.post(f"{HERE}mine/{made.pk}/withdraw/").status_code == 404
+
+
+def test_admins_search_all_by_words_author_origin_and_length(as_labeler, as_admin, prompts, project):
+    write(as_labeler, "A pelican honks.")
+    write(as_labeler, "word " * 300)
+    project.demonstrations.create(prompt=prompts[2], completion="From a file.", origin="imported")
+
+    def found(**asked) -> list[str]:
+        return [each.completion[:10].strip() for each in as_admin.get(f"{HERE}all/", asked).context["page"]]
+
+    assert found() == ["From a fil", "word word", "A pelican"]
+    assert found(words="pelican honks") == ["A pelican"]
+    assert found(words="number 2") == ["word word"], "a word of the prompt"
+    assert found(author="lena", length="long") == ["word word"]
+    assert found(origin="imported") == ["From a fil"]
+    assert found(order="longest")[0] == "word word"
+    assert found(words="nothing like it") == []
+
+
+def test_who_is_paused_writes_nothing_and_reads_why(as_labeler, labeler, admin, prompts, project):
+    project.memberships.get(user=labeler).pause("Take a rest.", admin)
+    page = as_labeler.get(HERE)
+    assert page.context["state"] == "paused"
+    assert "Take a rest." in page.content.decode()
+
+
+def test_without_prompts_an_admin_is_told_what_to_do(as_admin, as_labeler, project):
+    assert "Add prompts" in as_admin.get(HERE).content.decode()
+    assert "Add prompts" not in as_labeler.get(HERE).content.decode()
