@@ -4,6 +4,7 @@
     python -m rlhf RUN_DIR [--processes N]                run it, or go on with it
     python -m rlhf evaluate CHECKPOINT DATASET.jsonl      how well a reward model agrees with rankings
     python -m rlhf score CHECKPOINT < lines.jsonl         rewards and scores, a line out per line in
+    python -m rlhf check CHECKER < answers.jsonl          whether answers are correct, a line out per line in
     python -m rlhf settings [KIND] [--markdown]           what a run may be told, with its help and bounds
 
 Each ends with 0 only when it did what it was asked; what went wrong is one line on stderr. Torch is loaded
@@ -11,6 +12,7 @@ only by the commands that compute, so that a setting is refused at once.
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -19,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlhf import config, data, manual
+from rlhf import checkers, config, data, manual
 from rlhf.config import Refused
 from rlhf.execute import FINISHED, complain, execute
 
@@ -38,7 +40,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str]) -> int:
     """Carry out one command; the exit status."""
-    commands = {"new": _new, "evaluate": _evaluate, "score": _score, "settings": _show_settings}
+    commands = {"new": _new, "evaluate": _evaluate, "score": _score, "check": _check}
+    commands["settings"] = _show_settings
     try:
         if not arguments or arguments[0] not in (*commands, "-h", "--help"):
             given = _run_parser().parse_args(arguments)
@@ -94,8 +97,18 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--prompts", metavar="FILE", help="prompt lines")
     new.add_argument("--reward", metavar="CHECKPOINT", help="the reward model")
     new.add_argument("--against", metavar="CHECKPOINT", help="a second one, or a policy, to compare with")
-    new.add_argument("--checker", default="", metavar="NAME", help="a rule that judges in its place")
+    new.add_argument("--checker", default="", metavar="NAME", help="what judges in its place")
+    new.add_argument("--judge", metavar="CHECKPOINT", help="the model of the checker “judge”")
     new.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    check = commands.add_parser(
+        "check",
+        help="whether the answers on stdin are correct",
+        epilog=_options_in_words(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument("checker", choices=config.CHECKERS)
+    check.add_argument("--judge", metavar="CHECKPOINT", default="", help="the model of the checker “judge”")
+    check.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     measure = commands.add_parser("evaluate", help="how well a reward model agrees with rankings")
     measure.add_argument("checkpoint", type=Path)
     measure.add_argument("dataset", type=Path)
@@ -124,6 +137,15 @@ def _settings_in_words(kinds: Sequence[str] = tuple(config.KINDS)) -> str:
     return "\n".join(lines)
 
 
+def _options_in_words() -> str:
+    lines = []
+    for name in config.CHECKERS:
+        lines.append(f"options of the {name} checker:")
+        for each in checkers.options(name):
+            lines.append(f"  {each.name}={str(each.default).partition(chr(10))[0]}".ljust(34) + each.help)
+    return "\n".join(lines)
+
+
 def _new(given: argparse.Namespace) -> int:
     """Make a run directory, whole or not at all."""
     if given.kind == "evaluation":  # it starts from the reward model that it measures
@@ -142,7 +164,9 @@ def _new(given: argparse.Namespace) -> int:
             raise Refused(name, f"A {given.kind} run needs {OPTIONS[name]}.")
     if (sources["policy"] or "").startswith("hub:"):
         values["policy"] = sources.pop("policy")
-    made = config.make(given.kind, values | config.assignments(given.settings))
+    own, options = _parted(config.assignments(given.settings))
+    made = config.make(given.kind, values | own)
+    checker = _checker(given.checker, options, given.judge)
     if given.run_dir.exists() and (not given.run_dir.is_dir() or any(given.run_dir.iterdir())):
         raise Refused("run_dir", f"{given.run_dir} is there already and is not empty.")
     part = given.run_dir.with_name(f".{given.run_dir.name}.part")
@@ -152,11 +176,36 @@ def _new(given: argparse.Namespace) -> int:
         for name, source in sources.items():
             if source:
                 _take(made, name, Path(source), part / places[name])
+        if checker:
+            text = data.dumps({"name": given.checker} | options)
+            (part / checkers.FILE).write_text(text + "\n", encoding="utf-8")
+        if given.judge:
+            _take(made, "judge", Path(given.judge), part / checkers.JUDGE)
         os.replace(part, given.run_dir)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     print(f"Made {given.run_dir}; run it with: python -m rlhf {given.run_dir}")
     return FINISHED
+
+
+def _parted(settings: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The settings of a run, and those of its checker: `checker.tolerance=0.01`."""
+    mark = "checker."
+    own = {name: value for name, value in settings.items() if not name.startswith(mark)}
+    return own, {name.removeprefix(mark): value for name, value in settings.items() if name not in own}
+
+
+def _checker(name: str, options: dict[str, str], judge: str | None) -> checkers.Checker | None:
+    """The checker that is asked for, if one is. Raises Refused where it could not be."""
+    if judge and name != "judge":
+        raise Refused("judge", "--judge gives the model of the checker “judge”.")
+    if not name:
+        if options:
+            raise Refused(next(iter(options)), "The options of a checker take --checker.")
+        return None
+    if name == "judge" and not judge:
+        raise Refused("judge", "The checker “judge” needs --judge, the model that judges.")
+    return checkers.make(name, options, judge or "")
 
 
 def _take(made: config.Config, name: str, source: Path, target: Path) -> None:
@@ -230,6 +279,23 @@ def _score(given: argparse.Namespace) -> int:
         rewards = model.rewards_of([model.encode(*line)])[0]
         print(json.dumps({"rewards": rewards, "scores": [model.score(each) for each in rewards]}), flush=True)
     return FINISHED
+
+
+def _check(given: argparse.Namespace) -> int:
+    """Tell of every answer whether it is correct; a status of 1 where that could not be told of all."""
+    checker = _checker(given.checker, config.assignments(given.settings), given.judge)
+    assert checker is not None
+    waiting: list[checkers.Item] = []
+    total = failed = 0
+    for item in itertools.chain(data.checkable(sys.stdin.buffer), [None]):
+        waiting += [checkers.Item(*item)] if item else []
+        if item and len(waiting) < (1 if checker.by_rule else 8):
+            continue
+        for found in checker.each(waiting):
+            total, failed = total + 1, failed + isinstance(found, checkers.CannotCheck)
+            print(json.dumps(checkers.line_of(found), ensure_ascii=False), flush=True)
+        waiting = []
+    return complain(f"{failed:,} of {total:,} answers could not be checked.") if failed else FINISHED
 
 
 if __name__ == "__main__":

@@ -255,6 +255,19 @@ def _scorable(line: dict[str, Any]) -> tuple[Prompt, list[str], tuple[bool, ...]
     return prompt(line), texts, _finished(line.get("finished"), len(texts))
 
 
+def checkable(source: str | Path | BinaryIO) -> Iterator[tuple[str, str, str]]:
+    """Of every line, as they come: its prompt if it has one, its answer and its reference. Raises BadLine."""
+    return _each(source, _checkable)
+
+
+def _checkable(line: dict[str, Any]) -> tuple[str, str, str]:
+    for key in ("answer", "reference"):
+        if not isinstance(line.get(key), str):
+            raise _Bad(f"“{key}” must be a text.")
+    asked = prompt_text(prompt(line)) if line.get("prompt") else ""
+    return asked, line["answer"], line["reference"]
+
+
 def _finished(told: Any, count: int) -> tuple[bool, ...]:
     """A key that other tools may use for something of their own is taken only where it can mean this."""
     fits = isinstance(told, list) and len(told) == count and all(isinstance(each, bool) for each in told)

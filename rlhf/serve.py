@@ -7,6 +7,8 @@
     {"id", "op": "stop"} -> nothing: what that request streams ends where it is
     {"id", "op": "score", "checkpoint", "items": [{"prompt", "rollouts": […]}]}
         -> {"id", "rewards": [[…]], "scores": [[…]]}, and of an ensemble "spreads": [[…]]
+    {"id", "op": "judge", "checkpoint", "options": {…}, "items": [{"prompt", "answer", "reference"}]}
+        -> {"id", "said": [{"correct", "reason", "read", "probability"}]}, as `rlhf check judge` says
     {"id", "op": "try", "checkpoint", "prompts": […], "max_new_tokens", "at_once", "train"}
         -> {"id", "device", "loading", "sampled", "trained", …}: seconds, and tokens a second (rlhf.tryout)
     {"id", "op": "unload"} -> {"id", "unloaded": n}
@@ -32,7 +34,7 @@ from typing import Any, TextIO
 
 import torch
 
-from rlhf import checkpoint, data, stream, tryout
+from rlhf import checkers, checkpoint, data, stream, tryout
 from rlhf.config import Refused
 from rlhf.reward_model import RewardModel, spread
 from rlhf.sample import chances_of, fitted, sample
@@ -227,6 +229,21 @@ def _score(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
     return told | {"spreads": [spread(each).tolist() for each in members]} if model.count > 1 else told
 
 
+def _judge(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
+    options, asked = request.get("options") or {}, []
+    for item in _list(request, "items"):
+        texts = [item.get(key) for key in checkers.Item._fields] if isinstance(item, dict) else []
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise Bad("Each of “items” must have a “prompt”, an “answer” and a “reference”.")
+        asked.append(checkers.Item(*texts))
+    if not isinstance(options, dict):
+        raise Bad("“options” must be an object.")
+    judge = checkers.make("judge", options)
+    assert isinstance(judge, checkers.Judge)
+    model, tokenizer = shelf.policy(_text(request, "checkpoint"))
+    return {"said": [checkers.line_of(each) for each in judge.verdicts(model, tokenizer, asked)]}
+
+
 def _try(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
     longest = _number(request, "max_new_tokens", 256, 1, LONGEST)
     at_once = _number(request, "at_once", 1, 1, 4096)
@@ -242,7 +259,7 @@ def _unload(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
     return {"unloaded": shelf.unload()}
 
 
-OPERATIONS = {"sample": _sample, "score": _score, "try": _try, "unload": _unload}
+OPERATIONS = {"sample": _sample, "score": _score, "judge": _judge, "try": _try, "unload": _unload}
 
 
 def _number(request: dict[str, Any], name: str, default: Any, low: float, high: float) -> Any:

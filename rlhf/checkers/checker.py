@@ -6,7 +6,7 @@ could not run. Neither is ever taken for a wrong answer. How answers are compare
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 OPEN, CLOSE = "<think>", "</think>"
 SHOWN = 200  # characters of an answer that a verdict repeats
@@ -67,6 +67,14 @@ class Checker:
             return self(prompt, answer, reference)
         except CannotCheck as cannot:
             return cannot
+
+
+def line_of(found: Checked | CannotCheck) -> dict[str, Any]:
+    """A verdict as a line has it: `correct` is null where there is none."""
+    if isinstance(found, CannotCheck):
+        return {"correct": None, "reason": str(found)}
+    line = {"correct": found.correct, "reason": found.reason, "read": found.read}
+    return line if found.probability is None else line | {"probability": round(found.probability, 6)}
 
 
 def answer_of(text: str) -> str:
