@@ -142,7 +142,8 @@ def _options_in_words() -> str:
     for name in config.CHECKERS:
         lines.append(f"options of the {name} checker:")
         for each in checkers.options(name):
-            lines.append(f"  {each.name}={str(each.default).partition(chr(10))[0]}".ljust(34) + each.help)
+            default = str(each.default) if "\n" not in str(each.default) else "…"
+            lines.append(f"  {each.name}={default}".ljust(34) + each.help)
     return "\n".join(lines)
 
 

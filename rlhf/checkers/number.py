@@ -106,7 +106,7 @@ def _reference(text: str, words: str) -> Quantity:
         return found.quantity
     if not text.strip():
         raise CannotCheck("The reference is empty.")
-    alone = _marked(text.strip(), BOX)
+    alone = _marked(text.strip(), "It")
     if alone is None or alone.quantity is None or alone.quantity.value is None:
         why = alone.trouble if alone else "No number is in it."
         raise CannotCheck(f"The reference “{shown(text)}” cannot be read: {why}")
