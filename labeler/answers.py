@@ -19,7 +19,7 @@ from typing import Any
 
 from django.db import DatabaseError, connection, transaction
 
-from labeler import gathering, harvest, simulated
+from labeler import gathering, harvest, judging, simulated
 from labeler.celery import is_stopping
 from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request, Run
 from labeler.trainer import MEMORY, kill_group, spawn
@@ -368,6 +368,8 @@ KINDS = {
     "simulate": _simulate,
     "try": _try,
     "gather": _gather,
+    "check": judging.check,
+    "references": judging.references,
 }
 
 

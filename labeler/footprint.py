@@ -128,12 +128,13 @@ def _numbers(path: Path) -> int:
 def memory(made: config.Config, start: Model | None, judge: Model | None, prompt: int, rollout: int) -> Need:
     """`prompt` and `rollout` are tokens: the longest of a policy, what is usual of a dataset's."""
     if isinstance(made, config.PolicyConfig):
-        assert start and judge
+        assert start
         tokens = prompt + made.max_new_tokens
         held = 2 * start.weights + _trained(start, made.lora_rank) - (start.weights if made.lora_rank else 0)
         each = start.training(tokens, made.max_new_tokens) + start.reading(tokens)
         rollouts = made.prompts_per_step * made.rollouts_per_prompt
-        return Need(PROGRAM + held + judge.weights, each, min(made.micro_batch, rollouts), "rollout")
+        held += judge.weights if judge else 0
+        return Need(PROGRAM + held, each, min(made.micro_batch, rollouts), "rollout")
     if isinstance(made, config.RolloutsConfig):
         assert start
         each = made.count * start.reading(prompt + made.max_new_tokens)

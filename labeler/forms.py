@@ -19,6 +19,7 @@ from labeler.models import Checkpoint, Dataset, Project, Ranking, Request, Run, 
 from labeler.models.launching import LaunchedBefore
 from labeler.models.probes import Alarm
 from labeler.preview import Look, Preview
+from labeler.setting_fields import field_of
 from labeler.templatetags.words import count, plain
 from rlhf import config
 
@@ -74,7 +75,12 @@ class RunForm(forms.Form):
     ):
         """`source`: a run to do again; `chosen`: inputs that a link to this page has picked already, and of a
         run that is done again the settings that are to be others (remedies.py)."""
-        self.project, self.kind, self.settings = project, kind, _settings(project, kind)
+        self.project, self.kind = project, kind
+        beside = next(
+            (each["reward_model"] for each in (data, chosen) if each and "reward_model" in each), None
+        )
+        mixed = bool(beside or (data is None and source and source.reward_model_id))
+        self.settings = _settings(project, kind, project.judged(kind, mixed))
         self.presets = [
             each | {"slug": slugify(each["name"])} for each in project.presets if each["kind"] == kind
         ]
@@ -91,7 +97,7 @@ class RunForm(forms.Form):
         for name in INPUTS[kind]:
             self.fields[name] = getattr(self, f"_{name}_field")()
         for setting in self.settings:
-            self.fields[setting.name] = _field(setting, setting.name in self.own)
+            self.fields[setting.name] = field_of(setting, setting.name in self.own)
 
     def _first_values(self, source: Run | None) -> dict[str, Any]:
         values: dict[str, Any] = {each.name: each.default for each in self.settings} | self.own
@@ -121,6 +127,15 @@ class RunForm(forms.Form):
         )
 
     def _reward_model_field(self) -> forms.Field:
+        if self.checked:
+            return CheckpointField(
+                self.project,
+                Checkpoint.Kind.REWARD,
+                label="Reward model beside the checker",
+                help_text="Its reward is added to the checker's, and with it comes the cap on the steps.",
+                required=False,
+                empty_label="none: the checker alone says what is good",
+            )
         return CheckpointField(
             self.project,
             Checkpoint.Kind.REWARD,
@@ -202,7 +217,14 @@ class RunForm(forms.Form):
         def lacking(what: str, remedy: str, action: str, url: str, *more: str) -> dict[str, str]:
             return {"what": what, "remedy": remedy, "action": action, "url": reverse(url, args=[slug, *more])}
 
-        if "reward_model" in self.fields and not self.fields["reward_model"].queryset.exists():
+        if self.checked and not self.project.prompts.answered().exists():
+            remedy = "A checker compares what is written with the right answer of each prompt."
+            return lacking("No prompt has an answer yet", remedy, "Add problems with answers", "prompts_add")
+        if (
+            "reward_model" in self.fields
+            and not self.checked
+            and not self.fields["reward_model"].queryset.exists()
+        ):
             remedy = "A policy is run against a reward model, and that is trained from rankings."
             return lacking("No reward model yet", remedy, "Train reward model", "run_new", "reward")
         if "start" in self.fields and not self.fields["start"].queryset.exists():
@@ -223,9 +245,9 @@ class RunForm(forms.Form):
     # What was sent.
 
     def clean(self) -> dict[str, Any]:
-        names = [each.name for each in self.settings]
+        names = [each.name for each in self.settings if self._is_there(each)]
         values = {name: self.cleaned_data[name] for name in names if name in self.cleaned_data}
-        self.config, refusals = _made(self.kind, values)
+        self.config, refusals = _made(self.kind, values | self._judged_by())
         for refused in refusals:
             self._refuse(refused)
         if self.cleaned_data.get("dataset") == NOW and not self._lines():
@@ -275,14 +297,14 @@ class RunForm(forms.Form):
 
     def sums(self) -> str:
         """What the values on the form come to; empty while one of them is refused."""
-        made, refusals = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
+        made, refusals = _made(self.kind, self._values())
         if refusals:
             return ""
         if isinstance(made, config.PolicyConfig):
             steps, prompts, rollouts = made.steps, made.prompts_per_step, made.rollouts_per_prompt
             return (
                 f"{count(steps, 'step')} × {count(prompts, 'prompt')} × {count(rollouts, 'rollout')}"
-                f" = {steps * prompts * rollouts:,} rollouts scored"
+                f" = {steps * prompts * rollouts:,} rollouts {'checked' if self.checked else 'scored'}"
             )
         if isinstance(made, config.RolloutsConfig):
             prompts = self.project.prompts.count()
@@ -299,7 +321,46 @@ class RunForm(forms.Form):
         less = ", less those of prompts it learnt from" if made.unseen else ""
         return f"{count(self._lines(), 'ranking')} to measure on{less}"
 
+    @property
+    def checked(self) -> bool:
+        """Whether a checker says what is good of what this run writes."""
+        return self.kind == Run.Kind.POLICY and self.project.is_checked
+
+    def practised(self) -> int:
+        """The prompts that such a run can be asked."""
+        return self.project.prompts.practised(self.project.checker_digest).count()
+
+    def _judged_by(self) -> dict[str, str]:
+        """Of the config's inputs those on which its cap depends."""
+        if not self.checked:
+            return {}
+        mixed = self._chosen("reward_model")
+        return {
+            "checker": self.project.checker_name,
+            "reward": config.inputs("policy")["reward"] if mixed else "",
+        }
+
+    def _values(self) -> dict[str, Any]:
+        """What is on the form at this moment, good or not."""
+        there = [each.name for each in self.settings if self._is_there(each)]
+        return {name: self[name].value() for name in there} | self._judged_by()
+
+    def _is_there(self, setting: config.Setting) -> bool:
+        """A setting that means something only since a reward model was chosen was not on the form that was
+        sent: it is at its default."""
+        return not (self.is_bound and setting.only and setting.name not in self.data)
+
     # What it will take.
+
+    def cap(self) -> str:
+        """Why a policy run may take no more than so many steps, or why it may take any number of them."""
+        most = f"at most {config.STEP_CAP} steps: "
+        if self._chosen("reward_model"):
+            beside = "a part of the reward is" if self.checked else "the reward is"
+            return f"{most}{beside} what a reward model says, and a reward model can be fooled."
+        if self.project.checked_by_rule:
+            return "no cap: every part of the reward is computed by rule."
+        return f"{most}a model judges the answers, and a model can be fooled." if self.checked else ""
 
     def preview(self) -> Preview | None:
         """None while one of the values cannot be used."""
@@ -314,7 +375,7 @@ class RunForm(forms.Form):
             Request.objects.ask_to_try(self.project, question, by)
 
     def _look(self) -> Look | None:
-        made, refusals = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
+        made, refusals = _made(self.kind, self._values())
         if refusals:
             return None
         start, judge = (self._chosen(name) for name in ("start", "reward_model"))
@@ -328,8 +389,9 @@ class RunForm(forms.Form):
 
     def differing(self) -> int:
         """How many settings are not what a run of this project starts from."""
-        made, _ = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
-        usual, _ = _made(self.kind, {each.name: each.default for each in self.settings})
+        made, _ = _made(self.kind, self._values())
+        defaults = {each.name: each.default for each in self.settings}
+        usual, _ = _made(self.kind, defaults | self._judged_by())
         return sum(getattr(made, each.name) != getattr(usual, each.name) for each in self.settings)
 
     def alarm(self) -> Alarm | None:
@@ -341,7 +403,7 @@ class RunForm(forms.Form):
         """Which of its checkpoints a reward model run will propose to use."""
         if self.kind != Run.Kind.REWARD:
             return ""
-        made, _ = _made(self.kind, {each.name: self[each.name].value() for each in self.settings})
+        made, _ = _made(self.kind, self._values())
         if made.early_stop:
             said = "It suggests the checkpoint with the best held-out loss, and stops after"
             return f"{said} {count(made.early_stop, 'measurement')} in a row that were no better."
@@ -350,46 +412,15 @@ class RunForm(forms.Form):
         )
 
 
-def _settings(project: Project, kind: str) -> list[config.Setting]:
-    """What is this kind's own comes first, with the project's own defaults; and a form always asks for a
-    reward model, which has its cap."""
-    own, usual = vars(config.KINDS[kind])["__annotations__"], project.defaults_of(kind)
-    found = sorted(config.settings(kind), key=lambda each: (each.advanced, each.name not in own))
-    capped = {"steps": config.STEP_CAP} if kind == "policy" else {}
+def _settings(project: Project, kind: str, judged: str) -> list[config.Setting]:
+    """What is this kind's own comes first, with the project's own defaults; where a model judges, the steps
+    have their cap."""
+    own, usual = vars(config.KINDS[kind])["__annotations__"], project.defaults_of(kind, judged)
+    found = sorted(config.settings(kind, judged), key=lambda each: (each.advanced, each.name not in own))
+    capped = {"steps": config.STEP_CAP} if judged in ("model", "mixed") else {}
     return [
         replace(each, default=usual[each.name], maximum=capped.get(each.name, each.maximum)) for each in found
     ]
-
-
-def _field(setting: config.Setting, own: bool) -> forms.Field:
-    """Text for every type, because a field of numbers forgets what was typed wrongly; or a list. `own`: the
-    default is the project's."""
-    named = {"label": setting.label, "help_text": setting.help, "required": False}
-    found: forms.Field
-    if setting.choices:
-        found = forms.ChoiceField(choices=[(each, each) for each in setting.choices], **named)
-    elif setting.type is bool:
-        return forms.BooleanField(**named)
-    else:
-        mode = {int: "numeric", float: "decimal"}.get(setting.type, "text")
-        attributes = {"inputmode": mode, "autocomplete": "off", "spellcheck": "false"}
-        found = forms.CharField(max_length=100, widget=forms.TextInput(attributes), **named)
-    found.bounds = _bounds(setting, own)
-    return found
-
-
-def _bounds(setting: config.Setting, own: bool) -> str:
-    """`1 to 500 steps · project's default 90`, the cap told where there is one."""
-    said = []
-    if setting.minimum is not None:
-        said.append(f"{_number(setting.minimum)} to {_number(setting.maximum)}")
-    whose = "project's default" if own else "default"
-    said.append(f"{whose} {plain(setting.default)}")
-    return f" {setting.unit} · ".join(said) if setting.unit and len(said) > 1 else " · ".join(said)
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else plain(value)
 
 
 def _made(kind: str, values: dict[str, Any]) -> tuple[config.Config, list[config.Refused]]:

@@ -212,6 +212,6 @@ def _link(checkpoint: Checkpoint, role: str) -> Link:
     run = checkpoint.run
     if run is None:
         return Link(checkpoint, role)
-    usual = {each.name: each.default for each in config.settings(run.kind)}
+    usual = {each.name: each.default for each in config.settings(run.kind, run.judged)}
     told = {name: (value, usual[name]) for name, value in run.config.items() if name in usual}
     return Link(checkpoint, role, {name: pair for name, pair in told.items() if pair[0] != pair[1]})

@@ -1,5 +1,6 @@
 """Where a project's round stands in the loop (rank, train a reward model, run RLHF, compare) and what comes
-next; and, once a round is closed, how far its reward model agrees with the one who asks.
+next; and, once a round is closed, how far its reward model agrees with the one who asks. The loop of a
+checked project is another one (checked_loop.py).
 
 Reads rows, changes none. A handful of queries for any number of projects."""
 
@@ -12,6 +13,7 @@ from django.urls import reverse
 from labeler.models import (
     Checkpoint,
     Contribution,
+    Demonstration,
     Project,
     Prompt,
     Purpose,
@@ -83,6 +85,12 @@ class Standing:
     compared: bool = False
     agrees: Agrees | None = None
     live: dict[str, Run] = field(default_factory=dict)
+    # Of a checked project:
+    answered: int = 0  # prompts with their answer
+    troubled: int = 0  # of these, such as do not pass their own checker
+    demonstrations: int = 0
+    taught: Run | None = None  # the newest finished run that learnt from them
+    looked: bool = False  # somebody has judged what its policy run's checker said
 
     def add(self, contribution: Contribution, mine: bool) -> None:
         """Count what one labeler put into one round."""
@@ -125,7 +133,12 @@ class Standing:
 
     @property
     def steps(self) -> list[Step]:
-        steps = [self._rank(), self._reward(), self._policy(), self._compare()]
+        from labeler import checked_loop  # it is built on this
+
+        if self.project.is_checked:
+            steps = checked_loop.steps(self)
+        else:
+            steps = [self._rank(), self._reward(), self._policy(), self._compare()]
         for step in steps:
             if step.state == "open":
                 step.state = "next"
@@ -227,6 +240,10 @@ class Standing:
         return Step(title, "open", "The same prompts, before and after", "Compare before and after", url)
 
     def _again(self) -> Step:
+        from labeler import checked_loop
+
+        if self.project.is_checked:
+            return checked_loop.again(self)
         number = self.round.number if self.round else 1
         said = (
             "Once round. Close this one: its labelers are told how far the reward model agrees with them, "
@@ -272,6 +289,7 @@ def standings(projects: Iterable[Project], user: User) -> list[Standing]:
         found[each.round.project_id].add(each, mine=each.labeler_id == user.pk)
     if theirs := {pk: each for pk, each in found.items() if user.may_run(each.project)}:
         _fill_runs(theirs)
+        _fill_checked({pk: each for pk, each in theirs.items() if each.project.is_checked})
     for pk, today in Ranking.objects.todays(user).items():
         if pk in found:
             found[pk].today = today
@@ -310,6 +328,21 @@ def _fill_runs(found: dict[int, Standing]) -> None:
     policies = {standing.policy.pk: standing for standing in found.values() if standing.policy}
     for run_id in compared.filter(run__in=policies).values_list("run", flat=True).distinct():
         policies[run_id].compared = True
+
+
+def _fill_checked(found: dict[int, Standing]) -> None:
+    """Of checked projects: answers, worked solutions, what learnt from these, whether somebody has looked."""
+    if not found:
+        return
+    in_these = Q(project__in=found)
+    _fill(found, "answered", Prompt.objects.answered().filter(in_these))
+    _fill(found, "demonstrations", Demonstration.objects.counted().filter(in_these))
+    for each in found.values():
+        each.troubled = each.project.prompts.failing(each.project.checker_digest).count()
+        each.looked = bool(each.policy and each.policy.verdicts.exists())
+    taught = Run.objects.filter(in_these, kind=Run.Kind.SFT, state=Run.State.FINISHED)
+    for run in taught.order_by("project_id", "-pk").distinct("project_id"):
+        found[run.project_id].taught = run
 
 
 def _fill(found: dict[int, Standing], name: str, rows) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from django.db.models import TextField
 from django.db.models.functions import Cast, Length
 
-from labeler import capacity, footprint, pace
+from labeler import capacity, checking, footprint, pace
 from labeler.models import Checkpoint, Project, Prompt, Request, Rollout
 from labeler.templatetags.words import about, count
 from rlhf import config
@@ -75,6 +75,8 @@ class Look:
         self.earlier = earlier or pace.Earlier()
         self.model = footprint.model(start.folder) if start else None
         self.judge = footprint.model(judge.folder) if judge else None
+        asked = project.judge_model if made.kind == "policy" and project.is_checked else None
+        self.judged_by = footprint.model(asked.folder) if asked and project.checker_name == "judge" else None
         many = len(prompts) if prompts is not None else 0
         if prompts is None and made.kind == "rollouts":
             many = self.earlier.once(("prompts", project.pk), project.prompts.count)
@@ -107,6 +109,7 @@ class Look:
 
     def preview(self) -> Preview:
         self._cutting()
+        self._references()
         self._context()
         self._memory()
         self._disk()
@@ -141,6 +144,16 @@ class Look:
             )
         else:
             self._block("micro_batch", f"{words}: take {better} or {whole} at once.")
+
+    def _references(self) -> None:
+        """What a checker cannot judge, and what it judges oddly. It is said, and stops nothing."""
+        if self.made.kind != "policy" or not self.project.is_checked:
+            return
+        found = checking.references(self.project)
+        self.found.warnings += [f"{each}." for each in (found.left_out, found.words) if each]
+        if found.waiting:
+            were = "has" if found.waiting == 1 else "have"
+            self.found.warnings.append(f"{count(found.waiting, 'reference')} {were} not been tried yet.")
 
     def _context(self) -> None:
         longest = getattr(self.made, "max_new_tokens", 0)
@@ -179,7 +192,8 @@ class Look:
         return [each.content for each in self.longest] or ["."]
 
     def _memory(self) -> None:
-        of_start, of_judge = self.made.kind != "evaluation", self.made.kind in ("policy", "evaluation")
+        of_start = self.made.kind != "evaluation"
+        of_judge = bool(getattr(self.made, "reward", "")) and self.made.kind in ("policy", "evaluation")
         if (of_start and not self.model) or (of_judge and not self.judge):
             return
         exact, _, likely = self._prompt_tokens() if self.made.kind in ("policy", "rollouts") else (0, 0, 0)
@@ -187,6 +201,8 @@ class Look:
         need = footprint.memory(
             self.made, self.model, self.judge, exact or likely or usual_prompt, usual_rollout
         )
+        if self.judged_by:
+            need = replace(need, fixed=need.fixed + self.judged_by.weights)
         measured = self._measured()
         if measured:
             need = replace(need, each=measured)

@@ -16,7 +16,9 @@ from django.db.models import Q
 
 from labeler import intake
 from labeler.models import Checkpoint, Project, User
+from labeler.models.projects import USUAL_CHECKER
 from labeler.project_templates import ProjectTemplate
+from rlhf import config
 from rlhf.data import BadLine, PromptLine
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -94,14 +96,17 @@ class ProjectForm(forms.ModelForm):
 
     class Meta:
         model = Project
-        fields = ["name", "guidelines", "overlap", "keep_waiting"]
-        widgets = {"guidelines": forms.Textarea({"rows": 12, "dir": "auto"})}
+        fields = ["name", "guidelines", "judge", "overlap", "keep_waiting"]
+        widgets = {"guidelines": forms.Textarea({"rows": 12, "dir": "auto"}), "judge": forms.RadioSelect}
+        labels = {"judge": "Who judges the answers"}
         help_texts = {
-            "guidelines": "What makes one answer better than another. Markdown, shown beside every ranking."
+            "guidelines": "What makes one answer better than another. Markdown, shown beside every ranking.",
+            "judge": "A checker needs prompts that have a right answer. People may rank there as well.",
         }
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, label_suffix="", **kwargs)
+        self.fields["judge"].required = False
         here = Checkpoint.objects.filter(kind=Checkpoint.Kind.POLICY)
         here = here.filter(Q(project=None) | Q(project=self.instance.pk, project__isnull=False))
         self.fields["checkpoint"].queryset = here.order_by("-suggested", "-pk")
@@ -126,6 +131,10 @@ class ProjectForm(forms.ModelForm):
             self.add_error(chosen, error)
         return data
 
+    def clean_judge(self) -> str:
+        """What nothing is said about stays as it is."""
+        return self.cleaned_data.get("judge") or self.initial.get("judge") or Project.Judge.PEOPLE
+
     def clean_guidelines(self) -> str:
         """Browsers send other line ends than the ones that were there; that is no new version."""
         return self.cleaned_data["guidelines"].replace("\r\n", "\n")
@@ -143,6 +152,12 @@ class ProjectForm(forms.ModelForm):
 class NewProjectForm(ProjectForm):
     """A project with its first prompts; `lines` is all of them, every line already found to be good."""
 
+    checker = forms.ChoiceField(
+        choices=[(each, each) for each in config.CHECKERS],
+        required=False,
+        label="Checker",
+        help_text="Which reads the answers; how it does so is settled on its own page.",
+    )
     prompts = forms.CharField(
         required=False,
         label="Prompts, one a line",
@@ -152,19 +167,23 @@ class NewProjectForm(ProjectForm):
 
     def __init__(self, *args, template: ProjectTemplate, **kwargs):
         written = {"name": template.name, "guidelines": template.guidelines}
+        written |= {"judge": template.judge, "checker": template.checker}
         super().__init__(*args, initial=written | {"prompts": "\n".join(template.prompts)}, **kwargs)
         self.lines: list[tuple[int, PromptLine]] = []
 
     def clean_prompts(self) -> str:
         try:
-            self.lines = list(intake.pasted_prompts(self.cleaned_data["prompts"]))
+            answers = self.cleaned_data.get("judge") == Project.Judge.CHECKER
+            self.lines = list(intake.pasted_prompts(self.cleaned_data["prompts"], answers))
         except BadLine as bad:
             raise forms.ValidationError(f"Line {bad.number}: {bad.reason}") from None
         return self.cleaned_data["prompts"]
 
     @transaction.atomic
     def create(self, by: User) -> Project:
-        given = {name: self.cleaned_data[name] for name in ("name", "overlap", "keep_waiting")}
+        given = {name: self.cleaned_data[name] for name in ("name", "judge", "overlap", "keep_waiting")}
+        if given["judge"] == Project.Judge.CHECKER:
+            given["checker"] = {"name": self.cleaned_data["checker"] or USUAL_CHECKER}
         slug = Project.objects.free_slug(given["name"])
         project = Project(slug=slug, created_by=by, **given)
         project.wider_overlap = max(project.wider_overlap, project.overlap)
@@ -230,7 +249,7 @@ class EditProjectForm(ProjectForm):
             *("session_goal", "gold_rate", "repeat_rate", "checks", "gold_pass", "repeat_pass"),
             *("practice", "practice_pass", "fooled"),
         ]
-        labels = {
+        labels = ProjectForm.Meta.labels | {
             "queue": "Quintets are served",
             "ties": "Ties are allowed",
             "acceptable": "Labelers draw an “acceptable above this line”",
@@ -288,14 +307,14 @@ def location_of_folder(folder: str) -> str:
     path = (settings.HOME / folder).resolve()
     try:
         files = {each.name for each in path.iterdir()}
-        config = json.loads((path / "config.json").read_text()) if "config.json" in files else None
+        said = json.loads((path / "config.json").read_text()) if "config.json" in files else None
     except OSError:
         raise forms.ValidationError("There is no such folder on this server, or it cannot be read.") from None
     except ValueError:
         raise forms.ValidationError("Its config.json is not JSON.") from None
-    if not isinstance(config, dict):
+    if not isinstance(said, dict):
         raise forms.ValidationError("There is no config.json in it: it is not a saved model.")
-    if any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+    if any(name.endswith("ForSequenceClassification") for name in said.get("architectures") or ()):
         raise forms.ValidationError("It holds a reward model. A project starts from a policy.")
     if not any(name.endswith(".safetensors") for name in files):
         raise forms.ValidationError("It has no safetensors weights. Pickled ones are refused.")

@@ -57,6 +57,8 @@ class ProjectTemplate:
     name: str = ""
     guidelines: str = ""
     prompts: tuple[str, ...] = ()
+    judge: str = "people"
+    checker: str = "number"
 
 
 def _listed(text: str) -> list[str]:
@@ -113,6 +115,37 @@ A number copied wrongly is false. A copy of the whole passage is not a summary: 
     tuple(f"Summarise in one sentence: {' '.join(text.split())}" for text in PASSAGES.split("\n\n")),
 )
 
+
+def _sums() -> tuple[str, ...]:
+    """Three dozen small problems, each with its answer behind the arrow."""
+    pairs = [(3 + 7 * n % 40, 2 + 11 * n % 30) for n in range(12)]
+    sums = [f"What is {one} + {other}? => {one + other}" for one, other in pairs]
+    sums += [f"What is {one + other} - {one}? => {other}" for one, other in pairs]
+    apples = [
+        f"Emily buys {one} apples and {other} oranges. Each apple costs $2 and each orange costs $3. "
+        f"How much does she pay? => {2 * one + 3 * other}"
+        for one, other in ((2 + n % 5, 1 + 2 * n % 7) for n in range(12))
+    ]
+    return tuple(sums + apples)
+
+
+CHECKED = ProjectTemplate(
+    "checked",
+    "Checked answers (maths)",
+    "Problems whose answers are right or wrong: the model practises, and no run has a cap.",
+    "Sums and word problems",
+    """What counts is the answer. It is right when the number that it comes to is the right one; how it is
+written does not matter.
+
+- Steps that lead to the answer are welcome, and are not judged.
+- An answer that says several numbers is read by the one that it settles on.
+- A right number in the wrong unit is wrong.
+
+People look at what the checker said and overrule it where it is mistaken.""",
+    _sums(),
+    judge="checker",
+)
+
 BLANK = ProjectTemplate("blank", "Something else", "Your own guidelines and prompts.")
 
-TEMPLATES = {each.key: each for each in (JOKES, POEMS, SUMMARIES, BLANK)}
+TEMPLATES = {each.key: each for each in (JOKES, POEMS, SUMMARIES, CHECKED, BLANK)}

@@ -79,6 +79,10 @@ class Written:
     length: int
     trained: bool
     finished: bool
+    correct: bool | None = None  # what a checker says, where the run had one; None where it could not tell
+    checked: str = ""  # why, in words
+    read: str = ""  # what it read out of the answer
+    probability: float | None = None  # that it is correct, where a judge says so
     tokens: list[Token] = field(default_factory=list)
     sent: "Quintet | None" = None
 
@@ -106,6 +110,10 @@ class Written:
             length=len(line["tokens"]),
             trained=line["trained"],
             finished=line["finished"],
+            correct=line.get("correct"),
+            checked=storable(line.get("checked") or ""),
+            read=storable(line.get("read") or ""),
+            probability=line.get("probability"),
         )
 
 

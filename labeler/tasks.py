@@ -199,7 +199,7 @@ def answer(request_id: int) -> None:
     """Answer a request, or leave it waiting while a run needs the memory."""
     if is_stopping():
         return
-    if waiting := answers.what_for():
+    if (waiting := answers.what_for()) and not Request.objects.needs_no_model(request_id):
         return Request.objects.put_off(request_id, waiting)
     request = Request.objects.claim(request_id)
     if request is None:

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, TypeVar
 
 from django.db import transaction
 
-from labeler.intake.columns import FIELDS, reader
+from labeler import checking
+from labeler.intake.columns import guessed, reader, with_a_look
 from labeler.intake.files import Source, Unreadable
 from labeler.intake.kinds import Line, of_prompt, of_ranking, prompt_line
 from labeler.intake.writer import Busy, Writer
@@ -45,19 +46,31 @@ class Imported:
 def read_prompts(file: BinaryIO, name: str) -> Iterator[tuple[int, PromptLine]]:
     """The prompts of a CSV, plain text or JSONL file with their line numbers. Raises BadLine, Unreadable."""
     source = Source(file, name)
-    mapping = {name: name for name in FIELDS[Import.Kind.PROMPTS] if name in source.columns}
-    if source.format == "csv" and "prompt" not in mapping:
+    mapping = guessed(source.columns, Import.Kind.PROMPTS)
+    mapping = with_a_look(mapping, [row for _, row in source.first])
+    if source.format == "csv" and "prompt" not in mapping.values():
         raise BadLine(1, "a CSV file begins with the names of its columns, one of which is “prompt”.")
     line = reader(mapping, source.format)
     return _checked(source.rows(), lambda row: prompt_line(line(row)))
 
 
-def pasted_prompts(text: str) -> Iterator[tuple[int, PromptLine]]:
-    """One prompt a line; lines of JSON are what they are in a JSONL file. Raises BadLine."""
+def pasted_prompts(text: str, answers: bool = False) -> Iterator[tuple[int, PromptLine]]:
+    """One prompt a line; lines of JSON are what they are in a JSONL file. With `answers`, a line may have its
+    answer behind a tab (as cells of a sheet are pasted) or behind “=>”. Raises BadLine."""
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if lines and lines[0][1].startswith('{"'):
         return _checked(lines, lambda line: prompt_line(data.parse(line.encode("utf-8", "replace")) or {}))
-    return _checked(lines, lambda line: prompt_line({"prompt": line}))
+    return _checked(lines, lambda line: prompt_line(_pair(line) if answers else {"prompt": line}))
+
+
+def _pair(line: str) -> dict[str, str]:
+    sign = next((each for each in ("\t", "=>") if each in line), "")
+    if not sign:
+        return {"prompt": line}
+    prompt, _, answer = line.rpartition(sign)
+    if not prompt.strip():
+        raise ValueError("there is no prompt before its answer.")
+    return {"prompt": prompt.strip(), "answer": answer.strip()}
 
 
 def read_rankings(file: BinaryIO) -> Iterator[tuple[int, data.Ranking]]:
@@ -86,6 +99,7 @@ def _import(project: Project, lines: Iterator[tuple[int, Line]], round: Round | 
         for bad in writer.write(some):
             raise bad
     writer.finish()
+    checking.attend(project)
     return Imported(writer.added, writer.known)
 
 

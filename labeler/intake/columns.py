@@ -13,6 +13,8 @@ from labeler.models import Import
 from rlhf.data import MOST
 
 KEPT, LEFT = "", "-"  # what a column may be beside a field: kept under its name, or left out
+# One text with both, as GSM8K has it: the solution, and behind the sign the answer.
+WORKED, SIGN = "solution #### answer", "####"
 
 Kind = Import.Kind
 _MANY = ("rollout", "rank", "model")
@@ -21,7 +23,7 @@ _NUMBERED = {each: [f"{each} {n}" for n in range(1, MOST + 1)] for each in _MANY
 _WHO = ["labeler", "quintet", "seconds", "simulated"]
 
 FIELDS: dict[str, list[str]] = {
-    Kind.PROMPTS: ["prompt", "answer", "id"],
+    Kind.PROMPTS: ["prompt", "answer", "solution", WORKED, "id"],
     Kind.ROLLOUTS: [
         *("prompt", "answer", "rollouts", *_NUMBERED["rollout"], "models", *_NUMBERED["model"], "quintet")
     ],
@@ -47,7 +49,11 @@ ALSO = {
     "question": "prompt",
     "input": "prompt",
     "source": "prompt",
+    "problem": "prompt",
     "solution": "answer",
+    "final_answer": "answer",
+    "worked_solution": "solution",
+    "rationale": "solution",
     "annotator": "labeler",
     "rater": "labeler",
     "judge": "labeler",
@@ -108,9 +114,30 @@ def guessed(columns: Iterable[str], kind: str) -> dict[str, str]:
             field = how(column)
             if column not in mapping and field in wanted and field not in mapping.values():
                 mapping[column] = field
+    if kind == Kind.PROMPTS:
+        _tell_solutions(mapping, columns)
     if kind == Kind.ROLLOUTS and "id" in columns and "quintet" not in mapping.values():
         mapping["id"] = "quintet"
     return mapping
+
+
+def _tell_solutions(mapping: dict[str, str], columns: list[str]) -> None:
+    """A column “solution” beside an answer is how one comes to it; where it is alone, it is the answer."""
+    if "answer" not in mapping.values() and "solution" in mapping:
+        mapping["solution"] = "answer"
+    elif "answer" in mapping.values() and "solution" not in mapping.values():
+        named = [each for each in columns if each.strip().lower() == "solution" and each not in mapping]
+        mapping |= dict.fromkeys(named[:1], "solution")
+
+
+def with_a_look(mapping: Mapping[str, str], rows: Iterable[Any]) -> dict[str, str]:
+    """The same, but where every answer among these first rows has a worked solution before it."""
+    found = dict(mapping)
+    for column, field in mapping.items():
+        values = [row[column] for row in rows if isinstance(row, dict) and row.get(column)]
+        if field == "answer" and values and all(isinstance(each, str) and SIGN in each for each in values):
+            found[column] = WORKED
+    return found
 
 
 def _known_name(column: str) -> str:

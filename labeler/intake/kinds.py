@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
+from labeler.intake.columns import SIGN, WORKED
 from labeler.models import Arm, Import, Purpose
 from labeler.models.demonstrations import LONGEST
 from labeler.models.prompts import digest
@@ -36,6 +37,7 @@ class Line:
     digest: str
     prompt_fields: dict[str, Any] = field(default_factory=dict)
     completion: str = ""  # an answer to imitate
+    solution: str = ""  # how one comes to the prompt's answer
     rollouts: tuple[str, ...] = ()
     finished: tuple[bool, ...] = ()
     models: tuple[str, ...] = ()
@@ -51,10 +53,26 @@ class Line:
 
 
 def prompt_line(row: dict[str, Any]) -> PromptLine:
+    row = _parted(row) if WORKED in row else row
+    if isinstance(answer := row.get("answer"), int | float) and not isinstance(answer, bool):
+        row = row | {"answer": str(answer)}
     line = data.prompt_line(row)
     if len(str(line.id or "")) > LONGEST_ID:
         raise ValueError(f"“id” is longer than {LONGEST_ID} characters.")
     return line
+
+
+def _parted(row: dict[str, Any]) -> dict[str, Any]:
+    """“… 9 * 2 = 18\n#### 18” as its answer, 18, and its solution: all of it, because a model that learns to
+    solve has to learn to say what it came to."""
+    row = dict(row)
+    worked = row.pop(WORKED)
+    if not isinstance(worked, str) or SIGN not in worked:
+        raise ValueError(f"there is no “{SIGN}” before its answer.")
+    answer = worked.rpartition(SIGN)[2].strip()
+    if not answer:
+        raise ValueError(f"there is nothing behind its “{SIGN}”.")
+    return {"answer": answer, **row, "solution": worked.strip()}
 
 
 def prompt(row: dict[str, Any]) -> Line:
@@ -62,9 +80,10 @@ def prompt(row: dict[str, Any]) -> Line:
 
 
 def of_prompt(line: PromptLine) -> Line:
-    name = "" if line.id is None else str(line.id)
-    said = {"answer": line.answer or "", "external_id": name, "extra": line.extra}
-    return Line(line.prompt, digest(line.prompt), said)
+    name, extra = "" if line.id is None else str(line.id), dict(line.extra)
+    solution = extra.pop("solution") if isinstance(extra.get("solution"), str) else ""
+    said = {"answer": (line.answer or "").strip(), "external_id": name, "extra": extra}
+    return Line(line.prompt, digest(line.prompt), said, solution.strip())
 
 
 def rollouts(row: dict[str, Any]) -> Line:

@@ -25,7 +25,10 @@ def take_out(found: Import) -> Mapping[str, int]:
     _gone(quintets)
     if answers := _gone(found.demonstrations.filter(solution=False)):
         many["demonstrations"] = answers
+    if solutions := _gone(found.demonstrations.all()):
+        many["worked solutions"] = solutions
     unused = found.prompts.filter(~Exists(Quintet.objects.filter(prompt=OuterRef("pk"))), demonstrations=None)
+    unused = unused.filter(verdicts=None)
     _gone(Sheet.objects.filter(prompt__in=unused.values("pk")))
     many["prompts"] = _gone(Prompt.objects.filter(pk__in=unused.values("pk")))
     # Accounts that only this import made: nobody can sign in with them, and nothing is theirs any more.

@@ -14,7 +14,8 @@ from typing import IO, Any
 
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
-from labeler.intake.columns import guessed, guessed_kind, missing, reader
+from labeler import checking
+from labeler.intake.columns import guessed, guessed_kind, missing, reader, with_a_look
 from labeler.intake.files import Source, Unreadable
 from labeler.intake.kinds import READ, LeftOut, Line
 from labeler.intake.writer import Writer
@@ -68,7 +69,7 @@ def plan(found: Import, source: Source, kind: str = "") -> None:
     """What the file looks like: its format, what it holds, and what its columns are. Not saved."""
     found.format, found.bytes = source.format, source.size
     found.kind = kind or guessed_kind(source.columns)
-    found.mapping = guessed(source.columns, found.kind)
+    found.mapping = with_a_look(guessed(source.columns, found.kind), [row for _, row in source.first])
 
 
 def refusal(found: Import) -> str:
@@ -150,6 +151,7 @@ def take_in(
             else:
                 _audit(found, outcome)
                 Request.objects.keep_ordered(found.project)
+                checking.attend(found.project)
         if outcome.errors:
             state = Import.State.REFUSED
         else:

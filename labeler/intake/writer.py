@@ -93,6 +93,8 @@ class Writer:
         self.prompts = Copier(Prompt, said, **mine, **mark)
         said = ["prompt_id", "completion", "extra"]
         self.demonstrations = Copier(Demonstration, said, origin=Origin.IMPORTED.value, **mine, **mark)
+        came = {"solution": True, "origin": Origin.IMPORTED.value}
+        self.solutions = Copier(Demonstration, ["prompt_id", "completion"], **came, **mine, **mark)
         said = ["id", "prompt_id", "round_id", "external_id", "extra"]
         self.quintets = Copier(Quintet, said, **mine, **mark)
         self.rollouts = Copier(Rollout, ["quintet_id", "slot", "text", "finished", "model"])
@@ -117,6 +119,7 @@ class Writer:
         refused = {each.number for each in bad}
         good = [line for number, line in lines if number not in refused]
         prompts, fresh = self._prompts(good)
+        self._solutions({(prompts[line.digest], line.solution) for line in good if line.solution})
         if any(line.completion for line in good):
             self._demonstrations([(prompts[line.digest], line) for line in good])
             return bad
@@ -197,6 +200,13 @@ class Writer:
         wanted = {line.digest: line for line in reversed(lines)}
         known = Prompt.objects.filter(project=self.project, digest__in=list(wanted))
         found = dict(known.values_list("digest", "pk"))
+        self._answers(
+            {
+                found[mark]: line.prompt_fields.get("answer", "")
+                for mark, line in wanted.items()
+                if mark in found
+            }
+        )
         fresh = {mark: line for mark, line in reversed(wanted.items()) if mark not in found}
         numbers = dict(zip(fresh, self.prompts.numbers(len(fresh)), strict=True)) if fresh else {}
         rows = []
@@ -217,6 +227,22 @@ class Writer:
                 rows.append((prompt, line.completion, json.dumps(line.extra)))
         self.added, self.known = self.added + len(rows), self.known + len(lines) - len(rows)
         self.demonstrations.write(rows)
+
+    def _answers(self, said: dict[int, str]) -> None:
+        """A prompt that was here without its answer gets it; an answer that was here stays."""
+        without = Prompt.objects.filter(pk__in=[pk for pk, answer in said.items() if answer], answer="")
+        prompts = list(without.only("pk", "answer"))
+        for each in prompts:
+            each.answer = said[each.pk]
+        Prompt.objects.bulk_update(prompts, ["answer"])
+
+    def _solutions(self, wanted: set[tuple[int, str]]) -> None:
+        """Worked solutions are demonstrations of how a prompt is answered: each once, whoever brought it."""
+        if not wanted:
+            return
+        of_these = Demonstration.objects.filter(prompt__in={prompt for prompt, _ in wanted})
+        known = set(of_these.values_list("prompt_id", "completion"))
+        self.solutions.write(sorted(wanted - known))
 
     def _stored(
         self, lines: list[Line], keys: list[Key], fresh: set[str], people: Iterable[int]

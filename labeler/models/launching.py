@@ -58,24 +58,31 @@ class Launching(models.QuerySet["Run"]):
     ) -> "Run":
         """Queue a run of this kind; `values` go over the project's own defaults. Raises Refused.
 
-        What is not given is chosen: the project's start, its newest reward model, all of its prompts, and a
-        dataset frozen now. What the run learns from is fixed here, not when a worker comes to it. `again`:
-        though an equal run is there, or though the one of this number is."""
+        What is not given is chosen: the project's start, its newest reward model (in a checked project none),
+        all of its prompts (there, those with an answer), and a dataset frozen now. What the run learns from
+        is fixed here, not when a worker comes to it. `again`: though an equal run is there, or though the one
+        of this number is."""
         from labeler.preview import Look  # it is built on these models
 
         defaults = project.run_defaults.get(kind, {})
         wanted = {name: value for name, value in {**defaults, **values}.items() if name != "simulated"}
         needed = config.inputs(config.make(kind, {}).kind)
+        checked = kind == "policy" and project.is_checked
+        if checked:
+            # A checker says what is correct; a reward model has a say beside it only where one is chosen.
+            wanted |= {"checker": project.checker_name, "reward": needed["reward"] if reward_model else ""}
         if "policy" in needed:
             start = self._usable("start", start or project.start, Checkpoint.Kind.POLICY, project)
             wanted["policy"] = start.location if start.is_hub else needed["policy"]
-        if "reward" in needed and not wanted.get("checker"):
+        judge_model = self._judge_model(project) if checked else None
+        if "reward" in needed and (reward_model or not wanted.get("checker")):
             judge = reward_model or Checkpoint.objects.judge_of(project)
             reward_model = self._usable("reward_model", judge, Checkpoint.Kind.REWARD, project)
         if "against" in needed:
             wanted["against"] = config.AGAINST if against else ""
         if against:
-            against = self._usable("against", against, Checkpoint.Kind.REWARD, project)
+            alike = Checkpoint.Kind.POLICY if kind == "policy" else Checkpoint.Kind.REWARD
+            against = self._usable("against", against, alike, project)
         if against and against == reward_model:
             raise Refused("against", "A reward model differs in nothing from itself: choose another one.")
         made = config.make(kind, wanted)
@@ -89,6 +96,8 @@ class Launching(models.QuerySet["Run"]):
         asked = list(project.prompts.all() if prompts is None else prompts) if "prompts" in needed else []
         if "prompts" in needed and not asked:
             raise Refused("prompts", "The project has no prompts yet: add some first.")
+        if checked:
+            asked = self._practised(project, asked)
         include = defaults.get("simulated", False) if simulated is None else simulated
         lines = lines_of(project, kind, dataset, include) if "dataset" in needed else 0
         foreseen = Look(project, made, start, reward_model, lines, asked).preview()
@@ -105,6 +114,9 @@ class Launching(models.QuerySet["Run"]):
             "against": against if "against" in needed else None,
             "dataset": dataset if "dataset" in needed else None,
         }
+        if checked:
+            given["checker"] = {"name": project.checker_name, **project.checker_options}
+            given["judge_model"] = judge_model
         written = [data.PromptLine(each.content, each.answer or None, str(each.pk)) for each in asked]
         files = {
             "prompts": list(map(data.as_line, written)),
@@ -123,6 +135,27 @@ class Launching(models.QuerySet["Run"]):
             transaction.on_commit(run.ring, robust=True)
         run.foreseen = foreseen
         return run
+
+    def _judge_model(self, project: Project) -> Checkpoint | None:
+        """The model that a judge asks; none where the checker is a rule."""
+        if project.checker_name in config.RULES:
+            return None
+        found = project.judge_model
+        if found is None:
+            raise Refused(
+                "checker", "The checker is a judge without a model: choose one on the checker's page."
+            )
+        if found.is_hub:
+            raise Refused("checker", "The model of a judge must be a folder on this machine.")
+        return found
+
+    def _practised(self, project: Project, asked: list[Prompt]) -> list[Prompt]:
+        """Those of the prompts whose answer the checker can compare with."""
+        can_be = set(project.prompts.practised(project.checker_digest).values_list("pk", flat=True))
+        kept = [each for each in asked if each.pk in can_be]
+        if not kept:
+            raise Refused("prompts", "No prompt has an answer that the checker can read: add answers first.")
+        return kept
 
     def _twin(self, project: Project, fingerprint: str) -> "Run | None":
         """The newest run that was given exactly this, and has not come to nothing."""

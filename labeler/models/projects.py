@@ -185,10 +185,11 @@ class Project(models.Model):
         """The version that whoever ranks now has beside them; asked once for a page and for what it keeps."""
         return self.guideline_versions.order_by("-number").first()
 
-    def defaults_of(self, kind: str) -> dict:
-        """What a run of this kind starts from here: the project's own word over the kind's."""
+    def defaults_of(self, kind: str, judged: str = "") -> dict:
+        """What a run of this kind starts from here: the project's own word over the kind's. `judged`: of a
+        policy, by whose word its reward is."""
         own = self.run_defaults.get(kind, {})
-        return {each.name: own.get(each.name, each.default) for each in config.settings(kind)}
+        return {each.name: own.get(each.name, each.default) for each in config.settings(kind, judged)}
 
     @property
     def is_checked(self) -> bool:
@@ -207,6 +208,15 @@ class Project(models.Model):
     def checked_by_rule(self) -> bool:
         """Whether no model has a say in what is correct."""
         return self.is_checked and self.checker_name in config.RULES
+
+    def judged(self, kind: str, mixed: bool = False) -> str:
+        """By whose word the reward of a run is: `rules`, `mixed` or a `model`; of runs without one, empty.
+        `mixed`: a reward model has a say beside the checker."""
+        if kind != config.PolicyConfig.kind:
+            return ""
+        if not self.is_checked:
+            return "model"
+        return "rules" if self.checked_by_rule and not mixed else "mixed"
 
     @property
     def checker_digest(self) -> str:

@@ -17,6 +17,7 @@ from labeler.models.checkpoints import Checkpoint
 from labeler.models.people import User
 from labeler.models.projects import Project
 from labeler.models.runs import LEASE, TRIES, Run, storable
+from rlhf import config
 
 COMPARED = 8  # prompts of a comparison
 STALE = timedelta(days=1)  # nobody waits that long in front of a page
@@ -35,8 +36,14 @@ class RequestQuerySet(models.QuerySet["Request"]):
         self.filter(pk=pk, state=Request.State.WAITING).update(phase=phase)
 
     def others_wait(self) -> bool:
-        """Whether somebody waits in front of a page while the queue is being ordered, which nobody does."""
-        return self.claimable().exclude(kind=Request.Kind.ORDER).exists()
+        """Whether somebody waits in front of a page, which nobody does for an order or for references."""
+        return self.claimable().exclude(kind__in=[Request.Kind.ORDER, Request.Kind.REFERENCES]).exists()
+
+    def needs_no_model(self, pk: int) -> bool:
+        """Whether only a rule is asked, which needs none of the memory that a run may hold."""
+        asked = self.filter(pk=pk, kind__in=[Request.Kind.CHECK, Request.Kind.REFERENCES])
+        found = asked.select_related("project").first()
+        return bool(found and found.project.checker_name in config.RULES)
 
     def read_along(self) -> bool:
         """Whether somebody waits for an answer that is short beside thousands of rollouts."""

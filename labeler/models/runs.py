@@ -231,6 +231,14 @@ class Run(models.Model):
         return self.state in Run.LIVE
 
     @property
+    def judged(self) -> str:
+        """By whose word its reward is: `rules`, `mixed` or a `model`; empty for runs without a reward."""
+        if self.kind != Run.Kind.POLICY:
+            return ""
+        checker, reward = self.config.get("checker", ""), self.config.get("reward", "")
+        return config.PolicyConfig(checker=checker, reward=reward).judged
+
+    @property
     def directory(self) -> Path:
         return settings.HOME / "runs" / str(self.pk)
 

@@ -14,6 +14,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from labeler import checking
 from labeler.access import admin_required
 from labeler.intake.columns import FIELDS, KEPT, LEFT
 from labeler.intake.files import Source, Unreadable, in_utf8
@@ -110,6 +111,10 @@ def one(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
         return redirect("import", slug, pk)
     if found.is_open:
         context |= _look(found, request.POST)
+    elif found.state == Import.State.FINISHED:
+        context["solutions"] = found.demonstrations.filter(solution=True).count()
+        if found.project.is_checked:
+            context["references"] = checking.references(found.project)
     if do in ("check", "import") and not context["refusal"]:
         found.ask(dry_run=do == "check")
         return redirect("import", slug, pk)

@@ -28,6 +28,7 @@ from labeler.models import (
     Prompt,
     Quintet,
     Ranking,
+    Request,
     Rival,
     Round,
     Run,
@@ -71,6 +72,7 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
     invitation, token = Invitation.objects.issue(admin, note="Nina", project=project)
     _demonstrated(project, labeler, admin)
     return {
+        "checkers": _tried(project),
         "harvest": _harvested(project, run),
         "faceoff": _faced_off(project, run, labeler),
         "evaluation": _compared(project, judge),
@@ -112,6 +114,17 @@ def _demonstrated(project, labeler: User, admin: User) -> None:
         project.requests.create(
             kind="gather", state="answered", question=asked | {"take": take}, answer=told, created_by=admin
         )
+
+
+def _tried(project) -> Request:
+    """Answers that the worker has held against a reference: one of each verdict."""
+    items = [{"prompt": "", "answer": each, "reference": "5"} for each in ("It is 5.", "6", "six")]
+    said = [
+        {"correct": each, "reason": "Because.", "read": "5", "probability": 0.9}
+        for each in (True, False, None)
+    ]
+    asked = {"question": {"items": items}, "answer": {"verdicts": said}, "state": "answered"}
+    return project.requests.create(kind="check", **asked)
 
 
 def _faced_off(project, run: Run, labeler: User) -> Faceoff:

@@ -53,6 +53,8 @@ ADMINS = {
     *("rounds", "round_close", "round_reopen", "probes", "probe_aside"),
     *("faceoffs", "faceoff_new", "faceoff", "faceoff_stop", "faceoff_again", "faceoff_ship"),
     *("harvests", "harvest_look", "harvest_decide"),
+    *("checkers", "checkers_settings", "checkers_references", "checkers_try", "checkers_tried"),
+    *("checkers_say", "prompt_answer"),
     *("demonstrations_all", "demonstrations_gather", "demonstrations_mix", "demonstration"),
     "demonstration_remove",
 }
@@ -100,7 +102,10 @@ def numbers(project, compose, admin, labeler) -> dict:
     demonstration = project.demonstrations.create(prompt=quintet.prompt, completion="Honk.", author=labeler)
     sheet = project.sheets.create(prompt=skipped.prompt, writer=labeler, skipped="unclear")
     find = project.finds.create(harvest=look, prompt=quintet.prompt, text="the the", **found)
+    question = {"items": [{"prompt": "", "answer": "5", "reference": "5"}]}
+    tried = project.requests.create(kind="check", question=question)
     return {
+        "checkers_tried": tried.pk,
         "harvests": find.pk,
         "demonstrations": demonstration.pk,
         "demonstration_unskip": sheet.pk,

@@ -151,7 +151,7 @@ def test_a_bad_line_is_named_with_its_reason_and_nothing_is_added(as_admin, proj
 @pytest.mark.parametrize(
     "content, line, reason",
     [
-        ("question,answer\nx,y\n", 1, "one of which is “prompt”"),
+        ("text,answer\nx,y\n", 1, "one of which is “prompt”"),
         ("prompt,answer\ngood,1\n,2\n", 3, "“prompt” is empty"),
         ('prompt\n"two\nlines"\na,b\n', 4, "more fields than there are columns"),
         ('prompt\ngood\n"a\0b"\n', 3, "a NUL character"),

@@ -1,0 +1,61 @@
+"""A checker asked by the worker, for whoever tries it and for a project's references: a rule in this process
+(what may take long has a process and a time of its own, which rlhf sees to), a judge by the warm child.
+
+What is asked at once instead, and what is kept of it, is said in checking.py."""
+
+from typing import Any
+
+from labeler import checking
+from labeler.celery import is_stopping
+from labeler.models import Request
+from rlhf import config
+
+A_FEW = 10  # answers that are read before it is told how far it is
+
+
+def check(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the project's checker says of answers that somebody tries it on."""
+    from labeler.answers import Interrupted  # it asks this
+
+    items, said, judged = asked["items"], [], _judging(request)
+    for first in range(0, len(items), A_FEW):
+        if is_stopping():
+            raise Interrupted
+        request.tell(f"checked {first:,} of {len(items):,} answers")
+        said += judged(items[first : first + A_FEW])
+    return {"verdicts": said}
+
+
+def references(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    """The project's checker reads its own references, a few at a time; it may be another one at the next."""
+    from labeler.answers import Interrupted, Later, what_for
+
+    project, read = request.project, 0
+    while True:
+        project.refresh_from_db(fields=["judge", "checker", "judge_model"])
+        unchecked = project.prompts.unchecked(project.checker_digest)
+        some = list(unchecked[: checking.A_CHUNK]) if project.is_checked else []
+        if not some:
+            return {"read": read}
+        if is_stopping():
+            raise Interrupted
+        if read and (Request.objects.others_wait() or (not project.checked_by_rule and what_for())):
+            raise Later(f"tried {read:,} references; others come first")
+        request.tell(f"tried {read:,} of {read + unchecked.count():,} references")
+        checking.hold(project, some, _judging(request))
+        read += len(some)
+
+
+def _judging(request: Request) -> checking.Judging:
+    from labeler.answers import Unanswerable, _folder, warm
+
+    project = request.project
+    if project.checker_name in config.RULES:
+        try:
+            return checking.rule(project)
+        except config.Refused as refused:
+            raise Unanswerable(refused.message, "Change the checker's options.") from None
+    if project.judge_model is None:
+        raise Unanswerable("The judge has no model.", "Choose one on the checker's settings.")
+    asked = {"checkpoint": str(_folder(project.judge_model_id)), "options": project.checker_options}
+    return lambda items: warm.ask("judge", **asked, items=[dict(each) for each in items])["said"]

@@ -1,0 +1,65 @@
+"""How verdicts are told: a sign and a word beside the colour, thinking apart from the answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import template
+
+from labeler.models import Verdict
+from labeler.steps import Written
+from labeler.verdicts import Measure
+from rlhf import checkers
+
+register = template.Library()
+
+STATES: dict[Any, tuple[str, str, str]] = {
+    True: ("correct", "✓", "Correct"),
+    False: ("incorrect", "✗", "Incorrect"),
+    None: ("unclear", "?", "Could not be checked"),
+}
+
+
+def _of(said: Written | Mapping[str, Any]) -> tuple[str, str, str]:
+    return STATES[said.correct if isinstance(said, Written) else said["correct"]]
+
+
+@register.filter
+def state(said: Written | Mapping[str, Any]) -> str:
+    return _of(said)[0]
+
+
+@register.filter
+def sign(said: Written | Mapping[str, Any]) -> str:
+    return _of(said)[1]
+
+
+@register.filter
+def state_word(said: Written | Mapping[str, Any]) -> str:
+    return _of(said)[2]
+
+
+@register.filter
+def thinking(text: str) -> tuple[str, str]:
+    """What was thought, and what was answered."""
+    return checkers.thinking_of(text), checkers.answer_of(text)
+
+
+@register.filter
+def last_part(text: str, most: int) -> str:
+    """The end of a text: there an answer comes to something."""
+    return text if len(text) <= most else f"… {text[-most:]}"
+
+
+@register.filter
+def count_of(counts: Mapping[str, int], name: str) -> int:
+    return counts[name]
+
+
+@register.filter
+def wrongs(measure: Measure) -> list[tuple[str, list[Verdict]]]:
+    """The two ways of being wrong, as far as there are cases."""
+    both = [
+        ("Said correct, and is not", measure.false_positives),
+        ("Said incorrect, and is correct", measure.false_negatives),
+    ]
+    return [(title, found) for title, found in both if found]

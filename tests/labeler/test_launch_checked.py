@@ -1,0 +1,136 @@
+"""Launching practice: what a policy run of a checked project is given, what is left out, when it is capped."""
+
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.urls import reverse
+
+from labeler import checking
+from labeler.models import Checkpoint, Run
+from labeler.models.launching import LaunchedBefore
+from rlhf.config import Refused
+from tests.labeler.checked import sums  # noqa: F401 - a fixture
+from tests.labeler.runs import page, read
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ready(sums, start):  # noqa: F811 - which brings two prompts without an answer
+    sums.refresh_from_db()
+    return sums
+
+
+def launch(project, **more) -> Run:
+    return Run.objects.launch(project, "policy", more.pop("values", {}), None, **more)
+
+
+def prompts_of(run: Run) -> list[dict]:
+    return [json.loads(line) for line in (run.directory / "prompts.jsonl").read_text().splitlines()]
+
+
+def test_a_run_is_given_the_checker_and_no_reward_model(ready, reward_model):
+    run = launch(ready, values={"steps": 2000})
+    assert (run.config["checker"], run.config["reward"], run.reward_model) == ("number", "", None)
+    assert run.judged == "rules" and run.config["beta"] == 0
+    assert run.checker == {"name": "number"}
+    run.start = None
+    run.prepare_directory()
+    assert json.loads((run.directory / "checker.json").read_text()) == {"name": "number"}
+
+
+def test_its_options_go_with_it_and_make_it_another_run(ready, admin):
+    launch(ready)
+    with pytest.raises(LaunchedBefore):
+        launch(ready)
+    ready.change(admin, checker={"name": "number", "relative": 0.1})
+    run = launch(ready)
+    assert run.checker == {"name": "number", "relative": 0.1}
+
+
+def test_prompts_without_an_answer_or_with_one_that_cannot_be_read_are_left_out_and_said(ready):
+    ready.prompts.create(content="What is love?", answer="a song")
+    checking.attend(ready)
+    run = launch(ready)
+    assert {each["answer"] for each in prompts_of(run)} == {"5", "24"}
+    said = " ".join(run.foreseen.warnings)
+    assert "2 prompts without an answer and 1 whose answer the checker cannot read are left out" in said
+    assert "1 of 3 references does not pass" in said
+
+
+def test_a_reference_that_fails_is_warned_of_and_stops_nothing(ready):
+    prompt = ready.prompts.get(answer="5")
+    ready.demonstrations.create(prompt=prompt, completion="It is 6.", solution=True)
+    ready.prompts.update(reference_by="")
+    checking.attend(ready)
+    run = launch(ready)
+    assert len(prompts_of(run)) == 2
+    assert any("1 of 2 references does not pass" in each for each in run.foreseen.warnings)
+
+
+def test_without_any_answer_it_is_refused(ready):
+    ready.prompts.update(answer="")
+    with pytest.raises(Refused, match="No prompt has an answer that the checker can read"):
+        launch(ready)
+
+
+def test_mixed_with_a_reward_model_it_is_capped(ready, reward_model):
+    run = launch(ready, reward_model=reward_model, values={"steps": 500})
+    assert run.judged == "mixed" and run.reward_model == reward_model
+    assert run.config["reward"] == "inputs/reward"
+    with pytest.raises(Refused, match="at most 500 steps"):
+        launch(ready, reward_model=reward_model, values={"steps": 501})
+
+
+def test_a_judge_needs_a_model_and_brings_the_cap(ready, admin):
+    ready.change(admin, checker={"name": "judge"})
+    with pytest.raises(Refused, match="a judge without a model"):
+        launch(ready)
+    ready.change(admin, judge_model=Checkpoint.objects.create(project=ready, name="Judge", location="judge"))
+    with pytest.raises(Refused, match="at most 500 steps"):
+        launch(ready, values={"steps": 501})
+    run = launch(ready, values={"steps": 500})
+    assert run.judge_model.name == "Judge" and run.judged == "mixed"
+
+
+def test_the_page_says_that_there_is_no_cap_and_asks_for_no_reward_model(as_admin, ready):
+    shown = page(as_admin, "run_new", ready.slug, "policy")
+    assert "No cap: every part of the reward is computed by rule." in shown
+    assert "none: the checker alone" in shown and "Practise</button>" in shown
+    assert "1 to 1,000,000 steps" in shown and "By the simulator of people" not in shown
+    assert "2 prompts without an answer are left out of practice" in shown
+
+
+def test_the_page_says_why_there_is_one(as_admin, ready, reward_model):
+    address = reverse("run_new", args=[ready.slug, "policy"])
+    shown = read(as_admin.get(address, {"reward_model": reward_model.pk}))
+    assert "At most 500 steps: a part of the reward is what a reward model says" in shown
+    assert "Weight of the reward model" in shown and "1 to 500 steps" in shown
+
+
+def test_it_is_launched_from_the_page(as_admin, ready):
+    address = reverse("run_new", args=[ready.slug, "policy"])
+    form = as_admin.get(address).context["form"]
+    given = {name: form[name].value() for name in form.fields if form[name].value() not in (None, False)}
+    answer = as_admin.post(address, given | {"steps": "1500"})
+    run = Run.objects.get()
+    assert answer.status_code == 302 and run.config["steps"] == 1500 and run.checker == {"name": "number"}
+
+
+def test_a_page_without_answers_leads_to_where_they_are_added(as_admin, ready):
+    ready.prompts.update(answer="")
+    assert "No prompt has an answer yet" in page(as_admin, "run_new", ready.slug, "policy")
+
+
+def test_the_command_line_practises_too(ready, capsys):
+    call_command("launch", "policy", "--project", ready.slug, "--set", "steps=900")
+    assert Run.objects.get().judged == "rules"
+    assert "2 prompts without an answer are left out" in capsys.readouterr().err
+    with pytest.raises(CommandError, match="Launch it once more with --again"):
+        call_command("launch", "policy", "--project", ready.slug, "--set", "steps=900")
+
+
+def test_other_kinds_of_run_are_as_they_were(ready):
+    run = Run.objects.launch(ready, "rollouts", {}, None)
+    assert run.checker == {} and len(prompts_of(run)) == 4
