@@ -10,7 +10,7 @@ from django import forms
 from django.db.models import Q
 
 from labeler import checking
-from labeler.models import Checkpoint, Project, User
+from labeler.models import Checkpoint, Project, Prompt, User
 from labeler.setting_fields import field_of
 from labeler.templatetags.words import plain
 from rlhf import checkers, config, data
@@ -88,7 +88,7 @@ class TryForm(forms.Form):
     """Answers to try the checker on, to a prompt of the project or against a reference of one's own."""
 
     prompt = forms.ModelChoiceField(
-        None, required=False, label="Prompt", empty_label="none: against the reference below"
+        Prompt.objects.none(), required=False, label="Prompt", empty_label="none: against the reference below"
     )
     reference = forms.CharField(
         required=False,

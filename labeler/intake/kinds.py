@@ -83,7 +83,7 @@ def of_prompt(line: PromptLine) -> Line:
     name, extra = "" if line.id is None else str(line.id), dict(line.extra)
     solution = extra.pop("solution") if isinstance(extra.get("solution"), str) else ""
     said = {"answer": (line.answer or "").strip(), "external_id": name, "extra": extra}
-    return Line(line.prompt, digest(line.prompt), said, solution.strip())
+    return Line(line.prompt, digest(line.prompt), said, solution=solution.strip())
 
 
 def rollouts(row: dict[str, Any]) -> Line:

@@ -29,14 +29,13 @@ from labeler.models.projects import Project
 from labeler.models.quintets import Quintet
 from labeler.models.rankings import Ranking
 from labeler.models.rounds import Round
-from rlhf import config, data
+from rlhf import checkers, config, data
 
 if TYPE_CHECKING:
     from labeler.preview import Preview
 
 LEASE = timedelta(seconds=45)
 TRIES = 3  # attempts that may die one after the other without having saved a checkpoint
-CHECKER = "checker.json"  # of a run directory: the checker's name and its options
 PAUSE = timedelta(hours=1)  # after a rollouts run that failed, before another is launched by itself
 
 
@@ -303,7 +302,7 @@ class Run(models.Model):
             lines.unlink(missing_ok=True)
             link_or_copy(settings.HOME / self.dataset.path, lines)
         if self.checker:
-            (self.directory / CHECKER).write_text(data.dumps(self.checker) + "\n", encoding="utf-8")
+            (self.directory / checkers.FILE).write_text(data.dumps(self.checker) + "\n", encoding="utf-8")
         if self.kind == Run.Kind.EVALUATION:
             self._put_what_was_learnt()
         config.write(self.directory, config.make(self.kind, self.config))

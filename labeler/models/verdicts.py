@@ -21,10 +21,8 @@ class VerdictQuerySet(models.QuerySet["Verdict"]):
         """Keep what `by` says of a rollout; whoever said something of it before is overwritten, and named in
         the audit."""
         project = Project.objects.select_for_update(no_key=True).get(pk=run.project_id)
-        key = {"run": run, "step": step, "name": name}
-        said, _ = self.update_or_create(
-            **key, defaults={"project": project, "right": right, "by": by, "checker": run.checker, **judged}
-        )
+        told = {"project": project, "right": right, "by": by, "checker": run.checker, **judged}
+        said, _ = self.update_or_create(run=run, step=step, name=name, defaults=told)
         action = "verdict confirmed" if said.confirms else "verdict overruled"
         checker, whom = run.checker.get("name", "checker"), f"rollout {name} of {run}, step {step}"
         words = f"The {checker} checker says {said.its_word} of {whom}; {by} says {said.word}."
