@@ -1,4 +1,4 @@
-"""Launching practice: what a policy run of a checked project is given, what is left out, when it is capped."""
+"""Launching practice: what a policy run of a checked project is given, what it is not asked, its cap."""
 
 import json
 
@@ -112,7 +112,7 @@ def test_the_page_says_why_there_is_one(as_admin, ready, reward_model):
 def test_it_is_launched_from_the_page(as_admin, ready):
     address = reverse("run_new", args=[ready.slug, "policy"])
     form = as_admin.get(address).context["form"]
-    given = {name: form[name].value() for name in form.fields if form[name].value() not in (None, False)}
+    given = {name: form[name].value() for name in form.fields if form[name].value() not in ("", None)}
     answer = as_admin.post(address, given | {"steps": "1500"})
     run = Run.objects.get()
     assert answer.status_code == 302 and run.config["steps"] == 1500 and run.checker == {"name": "number"}

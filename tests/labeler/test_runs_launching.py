@@ -35,7 +35,7 @@ def sent(client: Client, project, kind: str, **values) -> tuple[int, str]:
 
 def test_the_form_explains_every_setting_and_begins_with_the_projects_own(as_admin, project, reward_model):
     said = launch_form(as_admin, project, "policy")
-    for setting in config.settings("policy"):
+    for setting in config.settings("policy", "model"):
         assert setting.label in said
     assert 'value="90"' in said and "1 to 500 steps · project&#x27;s default 90" in said
     assert "1e-9 to 0.1 · default 1e-6" in said and "All settings are at this project's defaults" in said
