@@ -22,7 +22,7 @@ SCALES = {"hundred": 2, "thousand": 3, "k": 3, "million": 6, "billion": 9, "tril
 
 _RUN = rf"(?:\d++(?:[.,'’_{GAPS}]\d++)*+|(?<![\w.])\.\d++)"
 _SMALL = r"\d{1,15}+"
-_RAISED = r"(?:\^|\*\*)\s?\{?\s?(?P<ten>[+-]?\d{1,5}+)|(?P<raised>[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,5}+)"
+_RAISED = r"(?:\^|\*\*)\s?\{?\s?(?P<ten>[+-]?\d++)|(?P<raised>[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]++)"
 _TEN = rf"\s?[×x*·]\s?10\s?(?:{_RAISED})"
 _QUANTITY = re.compile(
     rf"""
@@ -38,9 +38,9 @@ _QUANTITY = re.compile(
     | (?P<wholes>{_SMALL}) (?: [ \u00a0] | \sand\s ) (?P<part>{_SMALL}) [/⁄∕] (?P<of>{_SMALL}) (?! \s?/\s?\d )
     | (?P<over>{_RUN}) \s? [/⁄∕] \s? (?P<under>{_RUN}) (?! \s? / \s? \d )
     | (?P<run>{_RUN}) (?! \s? / \s? \d | :\d )
-      (?: [eE] (?P<e>[+-]?\d{{1,5}}+) (?!\w)
+      (?: [eE] (?P<e>[+-]?\d++) (?!\w)
         | {_TEN} \s? \}}?
-        | (?: \^ \{{? \s? | \*\* ) (?P<power>-?\d{{1,5}}+) \s? \}}?
+        | (?: \^ \{{? \s? | \*\* ) (?P<power>-?\d++) \s? \}}?
       )?
     )
     (?: \s? (?: (?P<percent> % | (?i: per\s?cent\b) ) | (?P<scale> (?i: {"|".join(SCALES)} ) s?\b ) ) )?
@@ -54,6 +54,7 @@ _SIGN = re.compile(
 _DIGIT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _PLAIN = [
     (re.compile(r"<<[^<>\n]*+>>"), ""),  # GSM8K's calculator notes
+    (re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|mbox)\s?\{([^{}\\]*+)\}"), r" \1 "),
     (re.compile(r"\\!"), ""),
     (re.compile(r"\\,"), "\u2009"),
     (re.compile(r"\\[;: ]|~"), " "),
@@ -153,9 +154,11 @@ def _raised(found: re.Match[str]) -> Fraction | None:
         return None
     ten = found["e"] or found["ten"] or (found["raised"] or "").translate(_DIGIT)
     if ten:
-        return value * Fraction(10) ** int(ten) if abs(int(ten)) <= EXPONENT else None
+        return value * Fraction(10) ** int(ten) if len(ten) < 5 and abs(int(ten)) <= EXPONENT else None
     if not found["power"]:
         return value
+    if len(found["power"]) > 5:
+        return None
     power = int(found["power"])
     size = max(value.numerator.bit_length(), value.denominator.bit_length()) * abs(power)
     return None if size > 4 * DIGITS or (power < 0 and not value) else value**power
