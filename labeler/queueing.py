@@ -20,10 +20,20 @@ from labeler.templatetags.runs import elapsed, is_lost, remaining
 from rlhf import config
 
 A_PAGE = 40
-OF_A_RUN = ("project", "kind", "state", "config", "step", "total", "phase", "leased_until", "started_at")
+OF_A_RUN: tuple[str, ...] = (
+    "project",
+    "kind",
+    "state",
+    "config",
+    "step",
+    "total",
+    "phase",
+    "leased_until",
+    "started_at",
+)
 OF_A_RUN += ("finished_at", "created_at", "cancel_requested", "ahead", "reason", "start", "reward_model")
 OF_A_RUN += ("dataset", "created_by")
-BESIDE = ("project__name", "dataset__lines", "created_by__username")
+BESIDE: tuple[str, ...] = ("project__name", "dataset__lines", "created_by__username")
 BESIDE += ("start__location", "reward_model__location")
 
 

@@ -6,7 +6,7 @@ import pytest
 import zstandard
 from django.urls import reverse
 
-from labeler import datasets, harvest, tasks
+from labeler import datasets, tasks
 from labeler.intake.kinds import ranking
 from labeler.intake.writer import Writer
 from labeler.models import (
@@ -154,17 +154,6 @@ def test_what_is_like_a_marked_rollout_is_found_though_it_is_not_far(as_admin, p
     new_ranking(texts=["a", "b", f"{sound} Honk!"], ranks=(1, 2, 3), nonsense=[2], prompt=PROMPTS[0])
     found = look(as_admin, policy(sound, kl=5.0))
     assert [find.reasons for find in found.finds.all()] == [["marked"]]
-
-
-def test_jokes_of_one_template_about_two_birds_are_alike():
-    about = "Tell a joke about a {}."
-    text = "Why is the {} so happy? Because it has the biggest bill of all."
-    known = harvest.Alike([(about.format("pelican"), text.format("pelican"))])
-    assert known.has(about.format("heron"), text.format("heron"))
-    assert known.has(
-        about.format("heron"), "Why is the heron so proud? Because it has the largest bill of all."
-    )
-    assert not known.has(about.format("heron"), "Why did the heron leave the town? It had no boat.")
 
 
 def test_of_a_group_the_one_is_offered_that_can_be_put_beside_others(as_admin, project, policy):

@@ -3,11 +3,13 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from labeler import tasks
-from labeler.models import AuditEntry, Membership, Project, Run
+from labeler import queueing, tasks
+from labeler.models import AuditEntry, Checkpoint, Membership, Project, Request, Run
 from rlhf import config
 
 pytestmark = pytest.mark.django_db
@@ -116,3 +118,73 @@ def test_a_start_is_estimated_from_what_is_before_it(as_admin, project):
 def test_an_empty_queue_says_so_and_no_longer_asks(as_admin, project):
     said = read(as_admin)
     assert "Nothing runs and nothing waits" in said and "every 5s" not in said
+
+
+def asked_for(client, address: str, **headers: str) -> list[str]:
+    with CaptureQueriesContext(connection) as asked:
+        assert client.get(address, headers=headers).status_code == 200
+    return [each["sql"] for each in asked.captured_queries]
+
+
+POLLED = {"HX-Request": "true"}
+
+
+def with_a_past(project) -> None:
+    """Something to estimate by: a finished run of the same start, and a try."""
+    start = Checkpoint.objects.create(project=project, name="start", location="checkpoints/start")
+    now = timezone.now()
+    done = {"state": "finished", "started_at": now - timedelta(minutes=5), "finished_at": now}
+    for _ in range(3):
+        run = queued(project, start=start, step=2, total=2, **done)
+        for step in (1, 2):
+            run.steps.create(step=step, metrics={"seconds": 10.0 * step, "length": 20.0})
+    answer = {"device": "cpu", "rows": 8, "sampled": 100.0, "trained": 100.0, "longest": 9}
+    Request.objects.create(
+        project=project,
+        kind="try",
+        question={"checkpoint": start.pk, "train": True},
+        answer=answer,
+        state="answered",
+    )
+    for run in project.runs.filter(state="queued"):
+        Run.objects.filter(pk=run.pk).update(start=start)
+
+
+def test_the_queue_asks_as_often_however_many_wait_and_reads_no_logs(as_admin, project):
+    address = reverse("run_queue")
+    queued(project)
+    with_a_past(project)
+    few = asked_for(as_admin, address, **POLLED)
+    for _ in range(60):
+        queued(project, start=Checkpoint.objects.get(name="start"), log_tail="x" * 10_000)
+    many = asked_for(as_admin, address, **POLLED)
+    assert len(many) <= len(few) + 1
+    for column in ("log_tail", '"result"', "cursors", "guidelines", "lineage"):
+        assert not [sql for sql in many if column in sql], column
+
+
+def test_a_long_queue_comes_in_pages_and_tells_no_start_of_what_is_far(as_admin, project):
+    now = running(project)
+    runs = [queued(project) for _ in range(queueing.A_PAGE + 3)]
+    assert order(as_admin) == [run.pk for run in runs[: queueing.A_PAGE]]
+    second = as_admin.get(reverse("run_queue"), {"page": 2})
+    assert [line.run.pk for line in second.context["lines"]] == [run.pk for run in runs[queueing.A_PAGE :]]
+    said = " ".join(second.content.decode().split())
+    assert "too far behind to tell when it starts" in said and f"Place {queueing.A_PAGE + 1}" in said
+    assert f"/runs/{now.pk}/" not in said and "?page=2" in said, (
+        "it is asked for again as the page that it is"
+    )
+    assert runs[-1].move_to_front(None) and order(as_admin)[0] == runs[-1].pk
+
+
+def test_a_charts_page_reads_of_other_runs_their_settings_and_a_poll_nothing(as_admin, project):
+    run = running(project, step=1)
+    for _ in range(3):
+        queued(project, state="finished", step=5, log_tail="x" * 10_000)
+    others = f'"id" = {run.pk}) AND NOT'  # all but this one
+    whole = [sql for sql in asked_for(as_admin, reverse("run", args=[run.pk])) if others in sql]
+    assert len(whole) == 1 and '"config"' in whole[0]
+    assert not [name for name in ("log_tail", '"result"', "cursors") if name in whole[0]]
+    assert not [
+        sql for sql in asked_for(as_admin, reverse("run_live", args=[run.pk]), **POLLED) if others in sql
+    ]
