@@ -25,13 +25,17 @@ class Lesson:
     taught: Tensor  # [prompts, rollouts], true or false
 
 
-def lesson(algorithm: str, worth: Tensor) -> Lesson:
-    """What is to be learnt from rollouts of this worth, [prompts, rollouts].
+def lesson(algorithm: str, worth: Tensor, rewards: Tensor) -> Lesson:
+    """What is to be learnt from rollouts of this worth, and of these rewards before their KL was subtracted:
+    [prompts, rollouts] both.
 
     A group whose rollouts are all worth the same teaches nothing: its advantages would be mere rounding.
+    Where all earn the same, only what they paid differs: that pulls by β and no more. Divided by its own
+    spread it would pull as hard at any β, and none of them is a best one to imitate.
     """
-    telling = ~without_spread(worth)[:, None].expand_as(worth)
-    advantages = ADVANTAGES[algorithm](worth).masked_fill(~telling, 0.0)
+    telling, earning = (~without_spread(each)[:, None].expand_as(worth) for each in (worth, rewards))
+    advantages = torch.where(earning, ADVANTAGES[algorithm](worth), OF_EQUALS[algorithm](worth))
+    advantages = advantages.masked_fill(~telling, 0.0)
     return Lesson(advantages, telling & (advantages > 0) if algorithm == "best" else telling)
 
 
@@ -56,6 +60,11 @@ ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "rloo": leave_one_out,
     "grpo": normalised,
     "best": best,
+}
+OF_EQUALS: dict[str, Callable[[Tensor], Tensor]] = {  # where all of a group earn the same
+    "rloo": leave_one_out,
+    "grpo": leave_one_out,
+    "best": torch.zeros_like,
 }
 
 

@@ -154,6 +154,13 @@ def block_mask(rows: SharedRows, dtype: torch.dtype, window: int | None = None) 
     return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
 
 
+def with_another_first(example: Example, words: int) -> Example:
+    """The same, but for every token of its first rollout, of a vocabulary of so many. What a model says of
+    the others must not change: it is computed alike, so that even a leak far below rounding shows."""
+    first, *others = example.rollouts
+    return Example(example.prompt, [[(token + 1) % words for token in first], *others])
+
+
 def forms(model: Any) -> list[Form]:
     """The ways in which architectures take a mask, the most particular first: one per layer kind, or one."""
     text = model.config.get_text_config()

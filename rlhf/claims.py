@@ -51,6 +51,8 @@ def _accuracy(found: dict[str, Any]) -> Iterator[str]:
 def _seen(found: dict[str, Any]) -> Iterator[str]:
     if found.get("trained_on") and found["rankings"]:
         yield "It was trained on this very file: much of this is memory, and no claim about other rankings."
+    if found.get("chosen_here") and found["rankings"]:
+        yield "Patience chose it by these very rankings, of several measurements: that flatters it a little."
     if (unseen := found.get("unseen")) is None:
         return
     if unseen["left_out"]:
@@ -106,32 +108,34 @@ def _weaknesses(found: dict[str, Any]) -> Iterator[str]:
 
 
 def more_labels(found: dict[str, Any]) -> str:
-    """Would more labels help? From the learning curve's half to its end, in a sentence. The interval of the
-    end says how exactly a change can be told at all."""
+    """Would more labels help? From the learning curve's half to its end, in a sentence: by the interval of
+    the difference between these two models on the same pairs, which is narrower than that of either."""
     points = [each for each in found["learning_curve"] if each["accuracy"]["value"] is not None]
-    if len(points) < 2 or points[-1]["accuracy"]["low"] is None:
+    before = [each for each in points if each.get("ahead", {}).get("low") is not None]
+    if not before:
         return "Whether more labels would help cannot be said: the learning curve has too few points."
     end = points[-1]
-    start = min(points[:-1], key=lambda each: abs(each["rankings"] - end["rankings"] / 2))
-    before, after = start["accuracy"]["value"], end["accuracy"]["value"]
-    gained, exact = after - before, (end["accuracy"]["high"] - end["accuracy"]["low"]) / 2
-    part, whole = f"{start['rankings']:,}", f"{end['rankings']:,}"
-    way = f"with {part} rankings it was right on {before:.1%} of pairs, with {whole} on {after:.1%}"
+    start = min(before, key=lambda each: abs(each["rankings"] - end["rankings"] / 2))
+    after, low, high = end["accuracy"]["value"], start["ahead"]["low"], start["ahead"]["high"]
+    way = (
+        f"with {start['rankings']:,} rankings it was right on {start['accuracy']['value']:.1%} of pairs, "
+        f"with {end['rankings']:,} on {after:.1%}"
+    )
     ceiling = found["people"]["ceiling"]
     if ceiling is not None and after >= ceiling:
         return (
             "More quintets would hardly help: it is right as often as people’s own agreement can show "
             f"({ceiling:.1%}). More people on each quintet might."
         )
-    if gained > exact:
-        return f"More labels would probably help: {way}."
-    if gained < -exact:
-        return f"More labels of this kind did not help: {way}. Look at how far the labelers agree first."
-    if exact <= HARDLY:
+    if max(-low, high) <= HARDLY:
         return f"More labels of this kind would hardly help: {way}."
+    if low > 0:
+        return f"More labels would probably help: {way}."
+    if high < 0:
+        return f"More labels of this kind did not help: {way}. Look at how far the labelers agree first."
     return (
-        f"Whether more labels would help cannot be told: {way}, and what was held out tells that only to "
-        f"± {100 * exact:.0f} points."
+        f"Whether more labels would help cannot be told: {way}; on the same pairs the second is ahead by "
+        f"{100 * low:+.0f} to {100 * high:+.0f} points."
     )
 
 

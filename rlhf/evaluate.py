@@ -21,7 +21,8 @@ from rlhf import checkpoint, claims, data, judgement, losses, probes
 from rlhf.data import Ranking
 from rlhf.reward_model import RewardModel
 
-TAU_BOUNDS = (0.1, 10.0)  # where few pairs are held out, the best τ may be no τ at all
+# Of the mean size of a margin: where few pairs are held out, the best τ may be no τ at all.
+TAU_BOUNDS = (0.1, 10.0)
 BINS = 10
 AT_ONCE = 8
 FILE = "evaluation.json"
@@ -123,16 +124,18 @@ def nll(margins: Tensor, tau: float) -> float | None:
 
 
 def fit_tau(margins: Tensor) -> float:
-    """The τ with the least surprise; 1 where there is no pair to fit it on."""
-    if not len(margins):
+    """The τ with the least surprise, of the scale that the margins have; 1 where no pair tells of one."""
+    size = float(margins.abs().mean()) if len(margins) else 0.0
+    if not size:
         return 1.0
+    margins = margins / size
     # The surprise is convex in 1/τ, so the sign of its slope says on which side the best one lies.
     low, high = 1 / TAU_BOUNDS[1], 1 / TAU_BOUNDS[0]
     for _ in range(60):
         middle = (low + high) / 2
         slope = -(margins * torch.sigmoid(-margins * middle)).mean()
         low, high = (middle, high) if slope < 0 else (low, middle)
-    return 2 / (low + high)
+    return size * 2 / (low + high)
 
 
 def reliability(margins: Tensor, tau: float) -> list[dict[str, float]]:

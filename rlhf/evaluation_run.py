@@ -9,6 +9,7 @@ lineage. How models are judged is the matter of `rlhf.evaluate`.
 import gc
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,21 @@ def measure(run: RunDirectory, config: EvaluationConfig) -> Outcome:
         raise Failed("There are no rankings to measure on.", "Add some to the dataset.", "dataset")
     paths = [run.input(each) for each in (config.reward, config.against) if each]
     about: dict[str, Any] = {}
-    known = [False] * len(paths)
+    splits = [split(path, [dataset, *(run.path / LEARNT).glob("*.jsonl")]) for path in paths]
     if config.unseen:
-        rankings, about["unseen"] = unseen(rankings, paths, [dataset, *(run.path / LEARNT).glob("*.jsonl")])
-        known = about["unseen"]["known"]
+        rankings, about["unseen"] = unseen(rankings, splits)
         if all(each.harvested for each in rankings):
             raise Failed(*NONE_LEFT, "dataset")
     bank = probes.bank(rankings, run.path / probes.FILE)
     rankings = [each for each in rankings if not each.harvested]
+    here = {data.prompt_digest(each.prompt) for each in rankings}
     told = []
-    for path, apart in zip(paths, known, strict=True):
+    for path, own in zip(paths, splits, strict=True):
         model = RewardModel.load(path, device, config.max_tokens)
-        seen = not apart and evaluate.trained_on(path, dataset)
-        told.append(evaluate.evaluate(model, rankings, bank, trained_on=seen, **about))
+        seen = not (config.unseen and own) and evaluate.trained_on(path, dataset)
+        fitted = bool(own and here & own.held)
+        about |= {"trained_on": seen, "chosen_here": bool(own and fitted and own.by_patience)}
+        told.append(evaluate.evaluate(model, rankings, bank, fitted_here=fitted, **about))
         del model
         gc.collect()  # two need not be in memory together
     found = told[0]
@@ -58,30 +61,42 @@ def measure(run: RunDirectory, config: EvaluationConfig) -> Outcome:
     return Outcome(metrics=evaluate.numbers(found) | _difference(found))
 
 
-def unseen(
-    rankings: Sequence[Ranking], models: Iterable[Path], files: Sequence[Path]
-) -> tuple[list[Ranking], dict[str, Any]]:
-    """The rankings of prompts that none of the models was trained on, as far as one of the files is what it
-    learnt from; how many were left out, and of which models it is `known`."""
+@dataclass(frozen=True)
+class Split:
+    """The digests of the prompts that a model was trained on, and of those that it held out: τ was fitted on
+    these, and by patience its checkpoint was chosen by them."""
+
+    taught: set[str]
+    held: set[str]
+    by_patience: bool
+
+
+def split(model: Path, files: Iterable[Path]) -> Split | None:
+    """A model's own split, where one of the files is what it learnt from; None where that cannot be told."""
     by_hash = {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in files}
-    found = [_taught(checkpoint.lineage(model), by_hash) for model in models]
-    taught = set().union(*(each for each in found if each is not None))
-    kept = [each for each in rankings if data.prompt_digest(each.prompt) not in taught]
-    return kept, {
-        "left_out": len(rankings) - len(kept),
-        "known": [each is not None for each in found],
-    }
-
-
-def _taught(lineage: dict[str, Any], files: dict[str, Path]) -> set[str] | None:
-    """The digests of the prompts that a model was trained on; None where that cannot be told."""
-    file = files.get(lineage.get("sha256", {}).get("dataset"))
+    lineage = checkpoint.lineage(model)
+    file = by_hash.get(lineage.get("sha256", {}).get("dataset"))
     settings = lineage.get("config", {})
     if file is None or not {"held_out", "seed"} <= set(settings):
         return None
-    split = RewardConfig(held_out=settings["held_out"], seed=settings["seed"])
-    taught, _ = reward_run.parts(data.rankings(file), split)
-    return {data.prompt_digest(each.prompt) for each in taught}
+    parts = reward_run.parts(
+        data.rankings(file), RewardConfig(held_out=settings["held_out"], seed=settings["seed"])
+    )
+    taught, held = ({data.prompt_digest(each.prompt) for each in part} for part in parts)
+    return Split(taught, held, by_patience=bool(settings.get("early_stop")))
+
+
+def unseen(
+    rankings: Sequence[Ranking], splits: Sequence[Split | None]
+) -> tuple[list[Ranking], dict[str, Any]]:
+    """The rankings of prompts that none of the models was trained on, as far as that is known; how many were
+    left out, and of which models it is `known`."""
+    taught = set().union(*(each.taught for each in splits if each))
+    kept = [each for each in rankings if data.prompt_digest(each.prompt) not in taught]
+    return kept, {
+        "left_out": len(rankings) - len(kept),
+        "known": [each is not None for each in splits],
+    }
 
 
 def against(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

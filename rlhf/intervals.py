@@ -1,36 +1,38 @@
 """Shares and means with intervals that know how rankings come: in prompts, whose pairs stand and fall as one.
 
 Every interval is a bootstrap over prompts: prompts are drawn anew, each with all that was counted at it,
-never pairs or rankings by themselves. Numbers in, plain numbers out; knows neither torch nor the web, so
+never pairs or rankings by themselves. Its quantiles lie as far out as Student's t asks for: few prompts drawn
+again and again look surer than they are. Numbers in, plain numbers out; knows neither torch nor the web, so
 that a page may compare two reward models. What is counted is the matter of `rlhf.judgement`.
 """
 
 import itertools
 import math
 from collections.abc import Hashable, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 DRAWS = 2000
-LEVEL = 0.95
 EXACT = 12  # up to so many prompts that differ, every flip of their signs is tried
 FLIPS = 10_000  # beyond that, so many at random
 AT_ONCE = 100  # draws held in memory together
+FEWEST = 5  # prompts: drawing fewer hides most of what others could be like
 Z = 1.959963984540054
 
 
 def share(right: Sequence[float], prompts: Sequence[Hashable]) -> dict[str, Any]:
-    """How many of the pairs are right, with its interval. Where every prompt says the same, drawing prompts
-    anew tells nothing, and the interval is Wilson's with each prompt as one trial."""
+    """How many of the pairs are right, with its interval. Where every prompt says the same, or there are only
+    a few, drawing prompts anew tells nothing: then it is Wilson's, with each prompt as one trial."""
     found = mean(right, prompts, "pairs")
-    if found["low"] is not None and found["low"] == found["high"]:
+    if found["low"] is not None and (found["low"] == found["high"] or found["prompts"] < FEWEST):
         found["low"], found["high"] = wilson(found["value"], found["prompts"])
     return found
 
 
 def mean(values: Sequence[float], prompts: Sequence[Hashable], counted: str = "rankings") -> dict[str, Any]:
-    """The mean of `values`, and between what it lies in 95 % of the draws; one prompt alone has no interval.
+    """The mean of `values`, and between what it lies at 95 %; one prompt alone has no interval.
     `prompts` tells of each value which prompt it was counted at."""
     found: dict[str, Any] = {"value": None, "low": None, "high": None}
     sums, counts = _by_prompt(values, prompts)
@@ -124,7 +126,7 @@ def _by_prompt(values: Sequence[float], prompts: Sequence[Hashable]) -> tuple[np
 
 
 def _bounds(table: np.ndarray) -> tuple[float, float]:
-    """Of [sums and counts, prompts]: the middle 95 % of sum ÷ count over draws of as many prompts."""
+    """Of [sums and counts, prompts]: between what sum ÷ count lies over draws of as many prompts."""
     prompts = table.shape[1]
     chances = np.random.default_rng(0)  # the same numbers give the same interval
     found: list[np.ndarray] = []
@@ -132,8 +134,20 @@ def _bounds(table: np.ndarray) -> tuple[float, float]:
         times = chances.multinomial(prompts, np.full(prompts, 1 / prompts), size=AT_ONCE)
         sums, counts = table @ times.T
         found.append(sums / counts)
-    low, high = np.quantile(np.concatenate(found), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    outside = tail(prompts)
+    low, high = np.quantile(np.concatenate(found), [outside, 1 - outside])
     return float(low), float(high)
+
+
+def tail(prompts: int) -> float:
+    """What share of the draws is to lie beyond either end, so that the interval of so many prompts holds
+    95 of 100 (Hesterberg's expanded percentiles): the draws' spread is short by √((n − 1)/n), and Student's t
+    lies further out than the normal distribution."""
+    freedom = prompts - 1
+    # Cornish and Fisher's series for Student's t: to a thousandth from five prompts on.
+    student = Z + (Z**3 + Z) / (4 * freedom) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * freedom**2)
+    student += (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / (384 * freedom**3)
+    return NormalDist().cdf(-student * math.sqrt(prompts / freedom))
 
 
 def _flipped(apart: np.ndarray) -> float:

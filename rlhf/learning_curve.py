@@ -66,8 +66,8 @@ def nested(rankings: Sequence[Ranking], seed: int) -> list[list[Ranking]]:
 def points(
     run: RunDirectory, config: RewardConfig, train: Train, taught: Sequence[Ranking], held: Sequence[Ranking]
 ) -> list[dict[str, Any]]:
-    """Train on every part; how many rankings it had, and its accuracy. A part that could not be trained tells
-    why. What is on the disk of them afterwards is for `forget`."""
+    """Train on every part; how many rankings it had, its accuracy, and the held-out `quintets` as it rewards
+    them. A part that could not be trained tells why. What is left of them on the disk is for `forget`."""
     parts = nested(taught, config.seed)
     lengths = [batch.steps_of(len(part), config.batch, config.epochs) for part in parts]
     at = run.step_now, run.total
@@ -112,18 +112,30 @@ def _point(
     try:
         trained = train(part, settings)
     except Failed as failed:
-        found |= {"accuracy": judgement.right([]), "failed": failed.reason}
+        found |= {"accuracy": judgement.right([]), "quintets": [], "failed": failed.reason}
     else:
         if first:
-            found["accuracy"] = _accuracy(part.path / str(trained.checkpoint), config, held)
+            found |= _measured(part.path / str(trained.checkpoint), config, held)
     if first:
         part.leave(f"../{known.name}", found)
         shutil.rmtree(part.path)
     return found
 
 
-def _accuracy(path: Path, config: RewardConfig, held: Sequence[Ranking]) -> dict[str, Any]:
+def together(points: Sequence[dict[str, Any]], whole: dict[str, Any]) -> list[dict[str, Any]]:
+    """The curve as it is kept, with the end that is the run's own evaluation. Each point tells how far that
+    end is `ahead` of it, on the same pairs: what both have right, or both wrong, tells nothing of that."""
+    curve = []
+    for point in points:
+        told = judgement.compare(whole["quintets"], point["quintets"])
+        ahead = {name: told[name] for name in ("difference", "low", "high", "p")}
+        curve.append({name: value for name, value in point.items() if name != "quintets"} | {"ahead": ahead})
+    return [*curve, {"rankings": whole["dataset"]["trained_on"], "accuracy": whole["accuracy"]}]
+
+
+def _measured(path: Path, config: RewardConfig, held: Sequence[Ranking]) -> dict[str, Any]:
     model = RewardModel.load(path, checkpoint.choose_device(config.device), config.max_tokens)
     examples = [model.encode(each.prompt, each.rollouts, each.finished) for each in held]
     rewards = model.rewards_of(examples, config.micro_batch)
-    return judgement.judge(rewards, held, model.score)["accuracy"]
+    found = judgement.judge(rewards, held, model.score)
+    return {name: found[name] for name in ("accuracy", "quintets")}

@@ -18,6 +18,7 @@ from rlhf.batch import Example
 from rlhf.sample import keeps_logits
 
 ROUNDING = 1e-4  # by which two ways to compute the same log-probability may differ in fp32
+UNMOVED = 1e-6  # and one way, where only what must not be seen has changed; both relative to the largest
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,24 @@ class Reader:
 
     @torch.no_grad()
     def settle(self, examples: Sequence[Example]) -> None:
-        """Try shared rows on the longest of these examples, and keep them only if they change no number."""
+        """Try shared rows on the longest of these examples, and keep them only if they change no number, and
+        what one rollout says changes none of its siblings'."""
         longest = sorted(examples, key=lambda each: each.tokens)[-2:]
+        words = self.model.config.get_text_config().vocab_size
+        others = [batch.with_another_first(each, words) for each in longest]
+        places = [place > 0 for each in longest for place, one in enumerate(each.rollouts) for _ in one]
+        siblings = torch.tensor(places, device=self.model.device)
         expected = self._padded(longest).log_probs
+        most = 1 + expected.abs().max()
         for way in self._ways():
             try:
-                found = way(longest).log_probs
+                found, moved = way(longest).log_probs, way(others).log_probs
             except batch.UNABLE as error:
                 if memory.ran_out(error):
                     raise
                 continue
-            if bool((found - expected).abs().max() <= ROUNDING * (1 + expected.abs().max())):
+            same = (found - expected).abs().max() <= ROUNDING * most
+            if bool(same and (found - moved)[siblings].abs().max() <= UNMOVED * most):
                 self._way = way
                 break
         self._settled = True

@@ -4,6 +4,7 @@ What is judged is the checkpoint that the run proposes, read from the disk as an
 held out. How it is trained is the matter of `rlhf.train_reward`, how judged that of `rlhf.evaluate`.
 """
 
+import dataclasses
 import gc
 import random
 from collections.abc import Sequence
@@ -37,15 +38,24 @@ def judge(run: RunDirectory, config: RewardConfig, outcome: Outcome) -> None:
     found = _found(run, config, outcome, given) if processes.rank() == 0 else {}
     if not curved:
         return
-    curve = learning_curve.points(run, config, train_reward.train, taught, held)
+    alike = _as_long(run, config, outcome)
+    curve = learning_curve.points(run, alike, train_reward.train, taught, held)
     if processes.rank():
         return
-    curve.append({"rankings": len(taught), "accuracy": found["accuracy"]})
-    found["learning_curve"] = curve
+    found["learning_curve"] = learning_curve.together(curve, found)
     found["more_labels"] = claims.more_labels(found)
     run.leave(evaluate.FILE, found)
     run.log(found["more_labels"])
     learning_curve.forget(run)
+
+
+def _as_long(run: RunDirectory, config: RewardConfig, outcome: Outcome) -> RewardConfig:
+    """The settings of the curve's parts. They hold nothing out and cannot stop by patience: trained further
+    than the run itself, they would have learnt their few rankings by heart, and more labels seem to help."""
+    if not (outcome.extra.get("suggested") and run.total):
+        return config
+    spent = int(outcome.extra["suggested"].rpartition("-")[2]) / run.total
+    return dataclasses.replace(config, epochs=config.epochs * spent, early_stop=0)
 
 
 def _found(
@@ -65,7 +75,8 @@ def _found(
         "held_out": len(held),
     }
     bank = probes.bank(given, run.path / probes.FILE)
-    about = {"checkpoint": str(path.relative_to(run.path)), "dataset": dataset}
+    about: dict[str, Any] = {"checkpoint": str(path.relative_to(run.path)), "dataset": dataset}
+    about |= {"chosen_here": "suggested" in outcome.extra}  # by patience
     found = evaluate.evaluate(model, held, bank, taught[:BESIDE], fitted_here=True, **about)
     run.leave(evaluate.FILE, found)
     run.log(" ".join(found["claims"]))

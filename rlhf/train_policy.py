@@ -85,7 +85,7 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
 
         # 4. Compare: the reward less β times the KL, with that of the siblings. Where all earn the same, what
         # they paid still pulls them back; a group that is left without spread teaches nothing.
-        lesson = algorithms.lesson(config.algorithm, lived.rewards - beta * lived.kl)
+        lesson = algorithms.lesson(config.algorithm, lived.rewards - beta * lived.kl, lived.rewards)
 
         # 5. Update, once or several times: one mean over all tokens that are learnt from, however they are
         # cut into portions and shared among processes.

@@ -43,7 +43,11 @@ def evaluation(noise: float = 1.0, seed: int = 0, **more: Any) -> dict[str, Any]
     share = found["accuracy"]
     ends = {end: share[end] for end in ("value", "low", "high")}
     found["learning_curve"] = [
-        {"rankings": 15 * n, "accuracy": share | {end: each - 0.04 * (4 - n) for end, each in ends.items()}}
+        {
+            "rankings": 15 * n,
+            "accuracy": share | {end: each - 0.04 * (4 - n) for end, each in ends.items()},
+            "ahead": {"difference": 0.04 * (4 - n), "low": 0.04 * (3 - n), "high": 0.04 * (5 - n), "p": 0.04},
+        }
         for n in range(1, 5)
     ]
     found["more_labels"] = claims.more_labels(found)

@@ -65,15 +65,39 @@ def test_what_differs_by_rounding_is_equally_good():
 
 @pytest.mark.parametrize("algorithm", algorithms.ADVANTAGES)
 def test_a_group_without_spread_teaches_nothing(algorithm):
-    found = algorithms.lesson(algorithm, WORTH)
+    found = algorithms.lesson(algorithm, WORTH, WORTH)
     assert found.advantages[1].tolist() == [0, 0, 0] and not found.taught[1].any()
     assert found.taught[0].any() and found.advantages[0].abs().max() > 0
 
 
 def test_only_the_best_is_learnt_from_where_that_is_the_algorithm():
-    assert algorithms.lesson("best", WORTH).taught.tolist() == [[False, False, True], [False] * 3]
-    assert algorithms.lesson("rloo", WORTH).taught.tolist() == [[True] * 3, [False] * 3]
-    assert algorithms.lesson("grpo", WORTH).taught.tolist() == [[True] * 3, [False] * 3]
+    assert algorithms.lesson("best", WORTH, WORTH).taught.tolist() == [[False, False, True], [False] * 3]
+    assert algorithms.lesson("rloo", WORTH, WORTH).taught.tolist() == [[True] * 3, [False] * 3]
+    assert algorithms.lesson("grpo", WORTH, WORTH).taught.tolist() == [[True] * 3, [False] * 3]
+
+
+PAID = torch.tensor([[2.0, 4.0, 9.0]])  # nats, by three rollouts that all earn the same
+SAME = torch.ones(1, 3)
+
+
+def of_equals(algorithm, beta):
+    return algorithms.lesson(algorithm, SAME - beta * PAID, SAME)
+
+
+def test_where_all_earn_the_same_they_are_pulled_back_by_beta_and_no_more():
+    """Divided by their own spread, the KLs would push as hard at a β of a thousandth as at one of 1."""
+    for algorithm in ("rloo", "grpo"):
+        for beta in (0.1, 0.001):
+            found = of_equals(algorithm, beta)
+            expected = [4.5 * beta, 1.5 * beta, -6 * beta]
+            assert found.advantages[0].tolist() == pytest.approx(expected, abs=1e-6) and found.taught.all()
+    assert not of_equals("grpo", 0).taught.any()
+
+
+def test_where_all_earn_the_same_there_is_no_best_one_to_imitate():
+    """All cut off, or all wrong: that one of them came more cheaply makes it no example."""
+    assert not of_equals("best", 0.1).taught.any()
+    assert algorithms.lesson("best", SAME - 0.1 * PAID, torch.tensor([[1.0, 1.0, 2.0]])).taught.any()
 
 
 def clipped_loss(ratios, advantages, clip=0.2):

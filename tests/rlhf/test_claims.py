@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlhf import claims, evaluate, judgement
+from rlhf import claims, evaluate, judgement, learning_curve
 from rlhf.data import Ranking
 from rlhf.evaluate import Measured, calibration
 
@@ -127,21 +127,29 @@ def test_what_was_left_out_and_what_nobody_knows_is_told():
         assert f"{words} trained on is not known" in told and "Left out" not in told
 
 
-def curve(*shares, exact=0.03, ceiling=None):
-    """An evaluation whose learning curve has these shares after 10, 20, … rankings."""
+def curve(*shares, apart=0.008, ceiling=None):
+    """An evaluation whose learning curve has these shares after 10, 20, … rankings; told are, on the same
+    pairs, differences to the end to as much as `apart`; either share by itself is told to ± .2."""
     points = [
-        {"rankings": 10 * n, "accuracy": {"value": share, "low": share - exact, "high": share + exact}}
+        {
+            "rankings": 10 * n,
+            "accuracy": {"value": share, "low": share - 0.2, "high": share + 0.2},
+            "ahead": {"low": shares[-1] - share - apart, "high": shares[-1] - share + apart},
+        }
         for n, share in enumerate(shares, start=1)
     ]
+    points[-1].pop("ahead")
     return {"learning_curve": points, "people": {"ceiling": ceiling}}
 
 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (curve(0.5, 0.6, 0.65, 0.7), "More labels would probably help: with 20 rankings"),
-        (curve(0.5, 0.69, 0.7, 0.7), "Whether more labels would help cannot be told"),
-        (curve(0.5, 0.69, 0.7, 0.7, exact=0.01), "would hardly help"),
+        (curve(0.5, 0.66, 0.68, 0.7), "More labels would probably help: with 20 rankings"),
+        (curve(0.5, 0.66, 0.68, 0.7, apart=0.05), "cannot be told"),
+        (curve(0.5, 0.66, 0.68, 0.7, apart=0.05), "the second is ahead by -1 to +9 points"),
+        (curve(0.5, 0.69, 0.7, 0.7), "would hardly help"),
+        (curve(0.5, 0.69, 0.7, 0.7, apart=0.005), "would hardly help"),
         (curve(0.5, 0.8, 0.7, 0.7), "did not help"),
         (curve(0.5, 0.6, 0.65, 0.7, ceiling=0.69), "More people on each quintet might"),
         (curve(0.7), "cannot be said"),
@@ -149,6 +157,22 @@ def curve(*shares, exact=0.03, ceiling=None):
 )
 def test_whether_more_labels_would_help_is_a_sentence(found, words):
     assert words in claims.more_labels(found)
+
+
+def test_what_both_models_have_right_does_not_hide_that_one_is_better():
+    """Forty prompts that both get right of 60, and 8 that only the end does: either share is told to ± 10
+    points and more, their difference is told from none."""
+    lines = rankings(60)
+    half = judgement.judge([BETTER] * 40 + [WORSE] * 20, lines, lambda reward: reward)
+    end = judgement.judge([BETTER] * 48 + [WORSE] * 12, lines, lambda reward: reward)
+    whole = end | {"dataset": {"trained_on": 100}}
+    part = {"rankings": 50} | {name: half[name] for name in ("accuracy", "quintets")}
+    told = whole | {"learning_curve": learning_curve.together([part], whole)}
+    assert end["accuracy"]["low"] < half["accuracy"]["value"] + 0.05
+    assert told["learning_curve"][0]["ahead"]["difference"] == pytest.approx(8 / 60)
+    assert 0.03 < told["learning_curve"][0]["ahead"]["low"] < 8 / 60
+    assert claims.more_labels(told).startswith("More labels would probably help: with 50 rankings")
+    assert "quintets" not in told["learning_curve"][0]
 
 
 def compared(*rewards):

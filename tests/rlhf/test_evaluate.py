@@ -49,8 +49,15 @@ def test_no_tau_beats_the_fitted_one():
 
 def test_tau_stays_in_bounds_where_the_pairs_say_nothing_about_it():
     assert fit_tau(margins()) == 1.0
-    assert fit_tau(margins(1, 2, 3)) == pytest.approx(0.1)
-    assert fit_tau(margins(-1, -2)) == pytest.approx(10)
+    assert fit_tau(margins(0, 0)) == 1.0
+    assert fit_tau(margins(1, 2, 3)) == pytest.approx(0.1 * 2)
+    assert fit_tau(margins(-1, -3)) == pytest.approx(10 * 2)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_the_size_of_rewards_is_taken_out_of_the_score_however_small_or_large(size):
+    """The head of a run of few steps says hundredths, one of a wide margin hundreds: an order is an order."""
+    assert fit_tau(margins(*[size * each for each in (1, 1, 1, -1)])) == pytest.approx(size / math.log(3))
 
 
 def test_calibration_error_is_the_gap_between_sure_and_right():

@@ -19,7 +19,8 @@ def taught(policy_folder, tmp_path_factory):
     """Two reward runs of the same rankings, which hold out other prompts; a function that looks one up."""
     home = tmp_path_factory.mktemp("taught")
     dataset = tiny.rankings(home / "rankings.jsonl", 40, prompts=20)
-    settings = {"first": {"epochs": 3}, "second": {"seed": 2, "held_out": 0.5}, "greedy": {"held_out": 0}}
+    settings = {"first": {"epochs": 3}, "second": {"seed": 2, "held_out": 0.5}, "greedy": {"held_out": 0},
+                "patient": {"epochs": 6, "early_stop": 2, "evaluate_every": 2}}  # fmt: skip
     for name, values in settings.items():
         path = tiny.run_directory(home / name, "reward", policy_folder, dataset, **FAST | values)
         assert execute(path) == 0
@@ -29,7 +30,9 @@ def taught(policy_folder, tmp_path_factory):
         settings = config.read(path)
         held = reward_run.parts(data.rankings(dataset), settings)[1]
         result = json.loads((path / "result.json").read_text())
-        return path / result["checkpoint"], {data.prompt_digest(each.prompt) for each in held}
+        return path / (result.get("suggested") or result["checkpoint"]), {
+            data.prompt_digest(each.prompt) for each in held
+        }
 
     look_up.dataset = dataset
     return look_up
@@ -41,6 +44,7 @@ def evaluation(taught, tmp_path):
 
     def measure(reward, against="", dataset=taught.dataset, learnt=(), **values):
         path = tmp_path / "run"
+        shutil.rmtree(path, ignore_errors=True)
         config.write(
             path,
             config.make(
@@ -75,6 +79,29 @@ def test_what_a_model_was_trained_on_is_left_out(taught, evaluation):
     assert found["unseen"]["known"] == [True] and found["unseen"]["left_out"] == 40 - found["rankings"]
     assert found["trained_on"] is False
     assert any(each.startswith("Left out") for each in found["claims"])
+
+
+def test_tau_is_never_judged_by_the_pairs_that_it_was_fitted_on(taught, evaluation, tmp_path):
+    """What it held out is what is left of its own dataset: the same numbers as at its training's end."""
+    own = json.loads((taught("first")[0].parent.parent / "evaluation.json").read_text())
+    _, _, found = evaluation("first")
+    assert found["tau_of"] == own["tau_of"] == "other prompts"
+    assert (found["nll"], found["ece"]) == pytest.approx((own["nll"], own["ece"]), rel=1e-4)
+    other = tiny.rankings(tmp_path / "other.jsonl", 30, prompts=10, seed=5)
+    moved = [line | {"prompt": f"Anew: {line['prompt']}"} for _, line in data.read_lines(other)]
+    data.write_lines(other, moved)
+    _, _, found = evaluation("first", dataset=other, learnt=[taught.dataset])
+    assert found["rankings"] == 30 and found["unseen"]["known"] == [True]
+    assert found["tau_of"] == "elsewhere"
+
+
+def test_it_is_told_where_patience_chose_a_model_by_what_it_is_measured_on(taught, evaluation):
+    for name, chosen in (("patient", True), ("first", False)):
+        path = taught(name)[0].parent.parent
+        _, _, found = evaluation(name)
+        for told in (found, json.loads((path / "evaluation.json").read_text())):
+            assert told["chosen_here"] is chosen
+            assert any("Patience chose it" in each for each in told["claims"]) is chosen
 
 
 def test_two_models_are_measured_on_what_neither_was_trained_on(taught, evaluation):

@@ -12,19 +12,47 @@ from rlhf import intervals
 
 
 def test_the_interval_is_that_of_every_possible_draw_of_prompts():
-    right = [1, 1, 0, 1, 0, 0, 0, 1, 1, 1]
-    prompts = ["a", "a", "a", "b", "b", "c", "c", "d", "d", "d"]
-    by_prompt = [(2, 3), (1, 2), (0, 2), (3, 3)]
+    right = [1, 1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 1]
+    prompts = ["a", "a", "a", "b", "b", "c", "c", "d", "d", "d", "e", "e"]
+    by_prompt = [(2, 3), (1, 2), (0, 2), (3, 3), (1, 2)]
     every = [
         sum(each[0] for each in draw) / sum(each[1] for each in draw)
-        for draw in itertools.product(by_prompt, repeat=4)
+        for draw in itertools.product(by_prompt, repeat=5)
     ]
     found = intervals.share(right, prompts)
-    assert (found["value"], found["pairs"], found["prompts"]) == (0.6, 10, 4)
-    for side, level in (("low", 0.025), ("high", 0.975)):
-        near = np.quantile(every, [level - 0.01, level + 0.01])
+    assert (found["value"], found["pairs"], found["prompts"]) == (7 / 12, 12, 5)
+    outside = intervals.tail(5)
+    for side, level in (("low", outside), ("high", 1 - outside)):
+        near = np.quantile(every, [max(0, level - 0.003), min(1, level + 0.003)])
         assert near[0] - 1e-9 <= found[side] <= near[1] + 1e-9
-    assert found["low"] < 0.3 and found["high"] > 0.85
+    assert found["low"] < 0.2 and found["high"] > 0.9
+
+
+@pytest.mark.parametrize("prompts", [5, 8, 20, 100, 100_000])
+def test_the_ends_are_where_students_t_has_them(prompts):
+    """The draws of n prompts spread by √((n − 1)/n) too little, and are taken for normal."""
+    student = stats.t.ppf(0.975, prompts - 1)
+    expected = stats.norm.cdf(-student * math.sqrt(prompts / (prompts - 1)))
+    assert intervals.tail(prompts) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("prompts", [6, 8])
+def test_the_interval_of_few_prompts_holds_the_truth_as_often_as_it_says(prompts):
+    """Of 300 each; the plain 95 % of the draws held it 266 and 267 times."""
+    chances = np.random.default_rng(prompts)
+    held = 0
+    for _ in range(300):
+        likely = chances.beta(3, 2, size=prompts)  # prompts are of different difficulty
+        right = (chances.random((10, prompts)) < likely).astype(float).ravel()
+        found = intervals.share(right, list(range(prompts)) * 10)
+        held += found["low"] <= 0.6 <= found["high"]
+    assert 276 <= held <= 296
+
+
+def test_fewer_than_five_prompts_count_as_so_many_trials():
+    found = intervals.share([1.0] * 9 + [0.0], ["a", "b"] * 5)
+    assert (found["low"], found["high"]) == pytest.approx(intervals.wilson(0.9, 2))
+    assert found["low"] < 0.35
 
 
 def test_pairs_of_one_prompt_are_not_counted_as_independent():

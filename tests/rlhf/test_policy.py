@@ -74,6 +74,39 @@ def test_a_model_that_cannot_share_a_row_is_found_out_by_trying(kind):
     assert tried._settled and tried._way is None
 
 
+def leak(model, share):
+    """A state that runs along the row, as in state-space layers: tokens hear a little of all before them."""
+
+    def hook(layer, given, hidden):
+        past = hidden.cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
+        return hidden + share * past
+
+    return model.model.embed_tokens.register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("share", [1e-1, 1e-3])
+def test_a_leak_below_what_rounding_may_come_to_is_found_out_all_the_same(share):
+    """A thousandth changes log-probabilities by less than the two ways may differ by rounding."""
+    examples = [Example(prompt, [[50, 51, 52, 4], [60, 61, 4], [70, 71, 72, 73, 4]]) for prompt in PROMPTS]
+    model = tiny.model()
+    sound, leaking = Reader(model), Reader(model)
+    sound.settle(examples)
+    assert sound._way is not None
+    leak(model, share)
+    leaking.settle(examples)
+    assert leaking._way is None
+    apart = (sound._way(examples).log_probs - leaking._padded(examples).log_probs).abs().max()
+    small = apart < policy.ROUNDING * (1 + leaking._padded(examples).log_probs.abs().max())
+    assert small == (share == 1e-3)
+
+
+def test_the_state_space_layers_of_fresh_weights_are_found_out_as_well():
+    examples = [Example(prompt, [[50, 51, 52, 4], [60, 61, 4], [70, 71, 72, 73, 4]]) for prompt in PROMPTS]
+    reader = Reader(tiny.model("jamba", initializer_range=0.02))
+    reader.settle(examples)
+    assert reader._way is None
+
+
 def test_forgetting_the_temperature_would_be_seen():
     model = tiny.model()
     examples, expected = sampled(model, temperature=0.6)

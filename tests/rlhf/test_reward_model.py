@@ -58,6 +58,32 @@ def test_a_model_that_cannot_share_a_row_is_found_out_by_trying(kind, tmp_path):
     assert torch.equal(found, judge._padded(examples)[0])
 
 
+@pytest.mark.parametrize("kind", tiny.UNSHARED)
+def test_rollouts_without_siblings_settle_nothing(kind, tmp_path):
+    """A policy run has single rollouts scored before any group: no leak between siblings shows in these."""
+    judge = made(tmp_path, kind)
+    examples = [judge.encode(*quintet) for quintet in QUINTETS]
+    judge.rewards_of([Example(each.prompt, each.rollouts[:1]) for each in examples])
+    found = judge.rewards_of(examples)
+    assert judge.layout == "one row per rollout"
+    expected = judge._padded(examples)[0]
+    for row, theirs in zip(found, expected, strict=True):
+        assert row == pytest.approx(theirs[: len(row)].tolist(), abs=1e-5)
+
+
+def test_a_leak_below_what_rounding_may_come_to_is_found_out_all_the_same(tmp_path):
+    """A state that runs along the row; it changes rewards by less than two ways may differ by rounding."""
+    judge = made(tmp_path, "llama")
+    examples = [judge.encode(*quintet) for quintet in QUINTETS]
+
+    def leaking(layer, given, hidden):
+        return hidden + 3e-5 * hidden.cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
+
+    judge.model.model.embed_tokens.register_forward_hook(leaking)
+    judge.settle(examples)
+    assert judge.layout == "one row per rollout"
+
+
 @pytest.mark.parametrize("pad", PADDINGS)
 @pytest.mark.parametrize("kind", tiny.CONFIGS)
 def test_plain_transformers_gives_the_same_scores_on_the_same_ids(kind, pad, tmp_path):

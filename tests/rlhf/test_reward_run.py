@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rlhf import checkpoint, config, data, learning_curve, losses, reward_run, train_reward
+from rlhf import batch, checkpoint, config, data, learning_curve, losses, reward_run, train_reward
 from rlhf.evaluate import Measured, accuracy, fit_tau
 from rlhf.execute import execute
 from rlhf.optimizer import Optimizer
@@ -155,6 +155,24 @@ def test_the_curve_is_that_of_models_trained_on_the_parts_alone(directory, tmp_p
     rewards = judge.rewards_of([judge.encode(each.prompt, each.rollouts) for each in held])
     by_hand = accuracy(Measured(rewards, held).margins)
     assert found["learning_curve"][1]["accuracy"]["value"] == pytest.approx(by_hand)
+
+
+def test_the_parts_are_trained_as_long_as_the_checkpoint_that_patience_chose(directory, monkeypatch):
+    """They hold nothing out to stop by: trained on, they would have learnt their rankings by heart."""
+    path = directory(learning_curve=True, epochs=20, early_stop=1, evaluate_every=2)
+    asked = []
+
+    def points(run, settings, *others):
+        asked.append(settings)
+        return []
+
+    monkeypatch.setattr(learning_curve, "points", points)
+    assert execute(path) == 0
+    result = json.loads((path / "result.json").read_text())
+    chosen = int(result["suggested"].rpartition("-")[2])
+    total = batch.steps_of(len(parts(data.rankings(path / "dataset.jsonl"), config.read(path))[0]), 8, 20)
+    assert 0 < chosen < total
+    assert asked[0].epochs == pytest.approx(20 * chosen / total) and asked[0].early_stop == 0
 
 
 def test_a_curve_that_is_interrupted_goes_on_and_the_evaluation_is_there_meanwhile(directory):
