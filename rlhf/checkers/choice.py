@@ -84,9 +84,9 @@ class Choice(Checker):
     def _texts(self, prompt: str) -> dict[str, str]:
         """The choices that a prompt lists, tidied: their texts and the letter of each."""
         begins = list(re.finditer(rf"(?:^|(?<=[\s;,]))\(?([{self._class(True)}])[).:]\s", prompt))
-        ends = [each.start() for each in begins[1:]] + [len(prompt)]
         found: dict[str, str] = {}
-        for begin, end in zip(begins, ends, strict=True):
+        for number, begin in enumerate(begins, start=1):
+            end = begins[number].start() if number < len(begins) else len(prompt)
             text = _TIDY.tidy(prompt[begin.end() : end].split("\n")[0])
             found[text] = "" if text in found else begin[1].upper()  # of two alike neither tells a letter
         return found

@@ -56,11 +56,12 @@ class Symbolic(Checker):
         try:
             right = _reference(reference, self.words)
         except Unreadable as error:
-            raise CannotCheck(f"The reference “{shown(reference)}” cannot be read: {error}.") from None
+            why = shown(str(error))
+            raise CannotCheck(f"The reference “{shown(reference)}” cannot be read: {why}.") from None
         try:
             given, text = _read(answer, self.words)
         except Unreadable as error:
-            return Checked(False, f"No mathematics is read out of the answer: {error}.")
+            return Checked(False, f"No mathematics is read out of the answer: {shown(str(error))}.")
         asked = {"answer": given, "reference": right, "tolerance": self.tolerance, "positive": self.positive}
         said = _algebra.ask(asked | {"seconds": self.seconds})
         read, of_reference = shown(text), not said.get("understood")
