@@ -10,29 +10,20 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
-from django.db.models import Case, Q, QuerySet, Value, When
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import slugify
 
-from labeler.models import Checkpoint, Dataset, Project, Ranking, Request, Run, User
+from labeler.models import Checkpoint, Dataset, Project, Request, Run, User
 from labeler.models.launching import LaunchedBefore
 from labeler.models.probes import Alarm
 from labeler.preview import Look, Preview
+from labeler.run_inputs import INPUTS, NOW, InputsForm
 from labeler.setting_fields import field_of
 from labeler.templatetags.words import count, plain
 from rlhf import config
 
 TWICE = timedelta(seconds=10)  # between two equal launches by one person that are one
-NOW = "now"  # the dataset that is frozen from the project's rows at the moment of the launch
-
-INPUTS = {
-    "rollouts": ["start"],
-    "sft": ["start", "dataset"],
-    "reward": ["start", "dataset", "simulated"],
-    "policy": ["start", "reward_model"],
-    "evaluation": ["reward_model", "against", "dataset", "simulated"],
-}
 
 
 def _is_number(text: str) -> bool:
@@ -40,27 +31,7 @@ def _is_number(text: str) -> bool:
     return text.isdecimal() and len(text) < 19
 
 
-class CheckpointField(forms.ModelChoiceField):
-    """The project's checkpoints of one kind, and those that belong to every project; the likeliest first."""
-
-    def __init__(self, project: Project, kind: str, **kwargs: Any):
-        self.first = project.start_id if kind == Checkpoint.Kind.POLICY else None
-        first = Case(When(pk=self.first, then=Value(0)), default=Value(1))
-        found = Checkpoint.objects.filter(Q(project=project) | Q(project=None), kind=kind)
-        found = found.order_by(first, "-suggested", "-pk")
-        likeliest = found.values_list("pk", flat=True).first if kwargs.get("required", True) else None
-        super().__init__(found, **{"empty_label": None, "initial": likeliest} | kwargs)
-
-    def label_from_instance(self, checkpoint: Checkpoint) -> str:
-        words = [checkpoint.name]
-        if checkpoint.pk == self.first:
-            words.append("the project's start")
-        elif checkpoint.suggested:
-            words.append("suggested")
-        return " · ".join(words)
-
-
-class RunForm(forms.Form):
+class RunForm(InputsForm):
     """Settings by their own names, the run's inputs as `start`, `reward_model`, `dataset` and `simulated`."""
 
     def __init__(
@@ -90,12 +61,14 @@ class RunForm(forms.Form):
         self.own = project.run_defaults.get(kind, {})
         finished = project.runs.filter(kind=kind, state=Run.State.FINISHED).order_by("-pk")
         self.earlier = source or finished.first()
-        self.changed = {each.name for each in self.settings if chosen and each.name in chosen and source}
+        by_link = {each.name for each in self.settings if chosen and each.name in chosen}
+        self.changed = by_link if source else by_link & {"stage"}
         names = [*INPUTS[kind], *self.changed]
         picked = {name: chosen[name] for name in names if chosen and name in chosen}
         super().__init__(data, initial=self._first_values(source) | picked, label_suffix="")
         for name in INPUTS[kind]:
-            self.fields[name] = getattr(self, f"_{name}_field")()
+            if field := getattr(self, f"_{name}_field")():
+                self.fields[name] = field
         for setting in self.settings:
             self.fields[setting.name] = field_of(setting, setting.name in self.own)
 
@@ -109,91 +82,11 @@ class RunForm(forms.Form):
         values |= self.preset["values"] if self.preset else {}
         return {name: plain(value) if isinstance(value, float) else value for name, value in values.items()}
 
-    # The inputs: what the run starts from.
-
-    def _start_field(self) -> forms.Field:
-        helps = {
-            "reward": "The model that the reward model begins as; the project's start is a good choice.",
-            "rollouts": "The model that writes.",
-        }
-        return CheckpointField(
-            self.project,
-            Checkpoint.Kind.POLICY,
-            label="Starting checkpoint",
-            help_text=helps.get(self.kind, "The model that is trained further; it stays as it is."),
-            error_messages={
-                "required": "There is no checkpoint to start from: the project needs a starting model."
-            },
-        )
-
-    def _reward_model_field(self) -> forms.Field:
-        if self.checked:
-            return CheckpointField(
-                self.project,
-                Checkpoint.Kind.REWARD,
-                label="Reward model beside the checker",
-                help_text="Its reward is added to the checker's, and with it comes the cap on the steps.",
-                required=False,
-                empty_label="none: the checker alone says what is good",
-            )
-        return CheckpointField(
-            self.project,
-            Checkpoint.Kind.REWARD,
-            label="Reward model",
-            help_text="The simulator of the people who ranked: it says what is good.",
-            error_messages={"required": "There is no reward model yet: train one from rankings first."},
-        )
-
-    def _against_field(self) -> forms.Field:
-        return CheckpointField(
-            self.project,
-            Checkpoint.Kind.REWARD,
-            label="Compare it with",
-            help_text="A second reward model, measured on the same rankings, with a test of the difference.",
-            required=False,
-            empty_label="nothing: measure it alone",
-        )
-
-    def _dataset_field(self) -> forms.Field:
-        now = "All demonstrations now" if self.kind == "sft" else "All rankings now"
-        frozen = [(str(each.pk), _described(each)) for each in self._datasets()]
-        return forms.ChoiceField(
-            choices=[(NOW, now), *frozen],
-            initial=NOW,
-            label="Dataset",
-            help_text=f"A frozen one, or one that is frozen at the launch. Now: {self.supply()}.",
-        )
-
-    def _simulated_field(self) -> forms.Field:
-        return forms.BooleanField(
-            required=False,
-            label="Include simulated rankings",
-            help_text="They stay out unless you ask for them, and are counted apart wherever they are used.",
-        )
-
-    def _datasets(self) -> QuerySet[Dataset]:
-        kind = Dataset.Kind.DEMONSTRATIONS if self.kind == "sft" else Dataset.Kind.RANKINGS
-        return self.project.datasets.filter(kind=kind)
-
-    def supply(self) -> str:
-        """What a dataset frozen now could hold, in words."""
-        if self.kind == "sft":
-            return count(self.project.demonstrations.all().counted().count(), "demonstration")
-        people, simulated = self.rankings
-        said = f"{count(people, 'ranking')} by people"
-        return f"{said} and {simulated:,} simulated" if simulated else said
-
-    @property
-    def rankings(self) -> tuple[int, int]:
-        """By people, and simulated."""
-        found = Ranking.objects.filter(quintet__project=self.project).counted()
-        return found.by_people().count(), found.filter(simulated=True).count()
-
     # What the page shows.
 
     @property
     def inputs(self) -> list[forms.BoundField]:
-        return [self[name] for name in INPUTS[self.kind]]
+        return [self[name] for name in INPUTS[self.kind] if name in self.fields]
 
     @property
     def simple(self) -> list[forms.BoundField]:
@@ -235,8 +128,8 @@ class RunForm(forms.Form):
                 "No prompts yet", "The model needs something to answer.", "Add prompts", "prompts_add"
             )
         if self.kind == "sft" and not self.project.demonstrations.exists() and not self._datasets().exists():
-            remedy = "Finetuning learns from ideal answers that people wrote; import some with the prompts."
-            return lacking("No demonstrations yet", remedy, "To the datasets", "datasets")
+            remedy = "Finetuning learns from ideal answers: written here, imported, or rollouts that won."
+            return lacking("No demonstrations yet", remedy, "To the demonstrations", "demonstrations_all")
         if "simulated" in self.fields and not any(self.rankings) and not self._datasets().exists():
             remedy = "A reward model learns from people's rankings; a few dozen are a beginning."
             return lacking("No rankings yet", remedy, "Rank a few quintets", "rank")
@@ -264,6 +157,8 @@ class RunForm(forms.Form):
         inputs = {name: self.cleaned_data.get(name) for name in INPUTS[self.kind]} | {"again": self.again}
         if chosen := inputs.pop("dataset", None):
             inputs["dataset"] = None if chosen == NOW else self._datasets().get(pk=chosen)
+        if "origins" in inputs:
+            inputs["origins"] = self.origins
         try:
             return Run.objects.launch(self.project, self.kind, config.as_dict(self.config), by, **inputs)
         except LaunchedBefore as before:
@@ -291,7 +186,10 @@ class RunForm(forms.Form):
             found = self._datasets().filter(pk=chosen).first() if _is_number(chosen) else None
             return found.lines if found else 0
         if self.kind == "sft":
-            return self.project.demonstrations.all().counted().count()
+            if str(self["stage"].value()) == config.READING:
+                documents = self._datasets().filter(kind=Dataset.Kind.DOCUMENTS).first()
+                return documents.lines if documents else 0
+            return 0 if self.none_ticked else self.demonstrations.counted(*self.origins).count()
         people, simulated = self.rankings
         return people + (simulated if self["simulated"].value() else 0)
 
@@ -312,7 +210,8 @@ class RunForm(forms.Form):
             quintets = f": {count(prompts, 'quintet')} to rank" if made.count == 5 else ""
             return f"{total} = {prompts * made.count:,} rollouts{quintets}"
         if isinstance(made, config.RewardConfig | config.SftConfig):
-            noun = "demonstration" if self.kind == "sft" else "ranking"
+            reads = isinstance(made, config.SftConfig) and made.stage == config.READING
+            noun = "document" if reads else "demonstration" if self.kind == "sft" else "ranking"
             steps = round(self._lines() * (1 - made.held_out) * made.epochs / made.batch)
             return (
                 f"{count(self._lines(), noun)}, {made.held_out:.0%} held out, × {plain(made.epochs)} epochs"
@@ -320,11 +219,6 @@ class RunForm(forms.Form):
             )
         less = ", less those of prompts it learnt from" if made.unseen else ""
         return f"{count(self._lines(), 'ranking')} to measure on{less}"
-
-    @property
-    def checked(self) -> bool:
-        """Whether a checker says what is good of what this run writes."""
-        return self.kind == Run.Kind.POLICY and self.project.is_checked
 
     def practised(self) -> int:
         """The prompts that such a run can be asked."""
@@ -434,9 +328,3 @@ def _made(kind: str, values: dict[str, Any]) -> tuple[config.Config, list[config
             if refused.field not in values:
                 return config.make(kind, {}), refusals
             values = {name: value for name, value in values.items() if name != refused.field}
-
-
-def _described(dataset: Dataset) -> str:
-    people = dataset.lines - dataset.simulated
-    parts = [f"Dataset {dataset.pk}", f"{people:,} by people", f"{dataset.simulated:,} simulated"]
-    return " · ".join([*parts, dataset.sha256[:8]])

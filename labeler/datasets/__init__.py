@@ -4,7 +4,7 @@ query.py says which rows, lines.py how and in which order they become lines, fac
 keeps them, formats.py makes other rows of them, exports.py files, card.py their card, and compare.py lays two
 datasets side by side. How files come in is the matter of labeler/intake/."""
 
-from labeler.datasets.frozen import NothingToFreeze, freeze, freeze_demonstrations
+from labeler.datasets.frozen import NothingToFreeze, freeze, freeze_demonstrations, freeze_documents
 from labeler.datasets.query import Query
 
-__all__ = ["NothingToFreeze", "Query", "freeze", "freeze_demonstrations"]
+__all__ = ["NothingToFreeze", "Query", "freeze", "freeze_demonstrations", "freeze_documents"]

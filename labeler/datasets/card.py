@@ -76,7 +76,9 @@ def _body(export: "Export", source: Source) -> Iterator[str]:
     )
     what = "demonstrations" if "quintets" in manifest and not manifest["quintets"] else "rankings"
     yield f"\nMade with Quintet {manifest['versions']['quintet']} from the project's {what}: "
-    yield f"{'; '.join(query.words()) if what == 'rankings' else 'all of them'}.{frozen}\n"
+    origins = export.dataset.query.get("origins") if export.dataset else None
+    which = f"those of these origins alone: {', '.join(origins)}" if origins else "all of them"
+    yield f"{'; '.join(query.words()) if what == 'rankings' else which}.{frozen}\n"
     yield "## What is in it\n\n| | |\n|---|---|"
     yield from (f"| {name} | {value} |" for name, value in _counts(manifest, what))
     yield f"\n{_split(manifest['split'])}"
@@ -99,6 +101,7 @@ def _counts(manifest: dict[str, Any], what: str) -> Iterator[tuple[str, Any]]:
         yield "simulated, not by people", f"{simulated:,}"
         yield "labelers", f"{len(manifest['labelers']):,}"
         yield "quintets", f"{manifest['quintets']:,}"
+    yield from ((name, f"{many:,}") for name, many in manifest.get("origins", {}).items())
     yield "prompts", f"{manifest['prompts']:,}"
     yield "mean length of an answer", f"{manifest['lengths']['mean']:.0f} characters"
     names = {

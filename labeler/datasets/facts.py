@@ -15,7 +15,10 @@ from labeler import __version__
 from labeler.agreement.measures import compared
 from rlhf import data
 
-COUNTED = ("rounds", "labelers", "simulated_labelers", "harvested_by", "guidelines", "purposes", "faceoffs")
+COUNTED = (
+    *("rounds", "labelers", "simulated_labelers", "harvested_by", "guidelines", "purposes", "faceoffs"),
+    "origins",  # of demonstrations
+)
 FORM = 1  # of the manifest, and of the order of the lines
 A_MARK = 1000  # lines from one remembered place in the file to the next
 EARLY = 8_000_000  # bytes: readers of tables guess the columns from the first 10 MB
@@ -32,6 +35,20 @@ LENGTHS = (
     3200,
     6400,
 )  # characters: where the bars of the histogram begin
+
+
+def asked(line: dict[str, Any]) -> data.Prompt:
+    """What a line has in common with others about the same: its prompt, or a document itself."""
+    if "prompt" in line:
+        return line["prompt"]
+    return line["messages"][:-1] if "messages" in line else line["text"]
+
+
+def answered(line: dict[str, Any]) -> str:
+    """The text that a line of demonstrations or documents teaches."""
+    if "text" in line:
+        return line["text"]
+    return line["completion"] if "completion" in line else line["messages"][-1]["content"]
 
 
 class Facts:
@@ -56,7 +73,7 @@ class Facts:
         self.early: list[int] = []
 
     def add(self, line: dict[str, Any], offset: int) -> None:
-        prompt = line["prompt"] if "prompt" in line else line["messages"][:-1]
+        prompt = asked(line)
         text = data.prompt_text(prompt)
         if text != self.prompt:
             self.prompt = text
@@ -71,7 +88,9 @@ class Facts:
             self._ranking(line)
         else:
             self.teaches[-1] = 1
-            self._length(line["completion"] if "completion" in line else line["messages"][-1]["content"])
+            self._length(answered(line))
+            if "text" not in line:
+                self.by["origins"][str(line.get("origin", "written"))] += 1
         self._kinds(line, offset)
 
     def _ranking(self, line: dict[str, Any]) -> None:

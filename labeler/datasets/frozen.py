@@ -7,7 +7,7 @@ Lines are written as they are read, in one snapshot of the database: memory does
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from django.conf import settings
 
-from labeler.datasets.facts import A_MARK, Facts
+from labeler.datasets.facts import A_MARK, Facts, asked
 from labeler.datasets.lines import demonstration_lines, place_in_quintet, ranking_lines, snapshot
 from labeler.datasets.query import Query, nothing_in
 from labeler.models import AuditEntry, Dataset, Project, User
@@ -30,6 +30,7 @@ Lines = Iterable[dict[str, Any]]
 LEARNT_BY: dict[str, type[config.RewardConfig] | type[config.SftConfig]] = {
     Dataset.Kind.RANKINGS: config.RewardConfig,
     Dataset.Kind.DEMONSTRATIONS: config.SftConfig,
+    Dataset.Kind.DOCUMENTS: config.SftConfig,
 }
 
 
@@ -74,15 +75,31 @@ def freeze(project: Project, query: Query | None = None, by: User | None = None)
         return _kept(project, Dataset.Kind.RANKINGS, part, sha, manifest, query.as_dict(), by)
 
 
-def freeze_demonstrations(project: Project, by: User | None = None) -> Dataset:
-    """The demonstrations as they are now. Raises NothingToFreeze."""
+def freeze_demonstrations(project: Project, by: User | None = None, origins: Sequence[str] = ()) -> Dataset:
+    """The demonstrations as they are now; of these origins alone, where any are named. Raises
+    NothingToFreeze."""
     kind = Dataset.Kind.DEMONSTRATIONS
     with _part() as part:
         with snapshot():
-            written = project.demonstrations.all().counted()
+            written = project.demonstrations.all().counted(*origins)
             manifest, sha = _written(project, kind, demonstration_lines(written), part)
         if not manifest["lines"]:
-            raise NothingToFreeze("The project has no demonstrations yet.")
+            none = "No demonstration is of these origins." if origins else ""
+            raise NothingToFreeze(none or "The project has no demonstrations yet.")
+        query = {"origins": sorted(origins)} if origins else {}
+        return _kept(project, kind, part, sha, manifest, query, by)
+
+
+def freeze_documents(project: Project, lines: Iterable[dict[str, Any]], by: User | None = None) -> Dataset:
+    """Plain documents to read, each once, as a dataset of their own: they belong to no prompt. Raises
+    NothingToFreeze."""
+    kind = Dataset.Kind.DOCUMENTS
+    once = {line["text"]: line for line in lines}
+    with _part() as part:
+        ordered = sorted(once.values(), key=place)
+        manifest, sha = _written(project, kind, ordered, part)
+        if not manifest["lines"]:
+            raise NothingToFreeze("There is no document in it.")
         return _kept(project, kind, part, sha, manifest, {}, by)
 
 
@@ -118,7 +135,7 @@ def now(project: Project, kind: str, query: Query | None = None, few: bool = Fal
 
 def place(line: dict[str, Any]) -> tuple:
     """Where a line stands in the canonical order, which the database sorts by (lines.py)."""
-    prompt = line["prompt"] if "prompt" in line else line["messages"][:-1]
+    prompt = asked(line)
     of_prompt = (data.prompt_digest(prompt), digest(prompt))
     if "ranks" not in line:
         return *of_prompt, data.dumps(line)

@@ -126,5 +126,7 @@ def _demonstration_line(row: Demonstration) -> dict[str, Any]:
     """Where it is from is told where nobody just wrote it."""
     told = {} if row.origin == Origin.WRITTEN else {"origin": row.origin}
     return data.as_line(
-        data.Demonstration(row.prompt.content, row.completion, dict(sorted((row.extra | told).items())))
+        data.Demonstration(
+            row.prompt.content, row.completion, dict(sorted((row.extra | told).items())), whole=row.whole
+        )
     )

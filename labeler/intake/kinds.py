@@ -37,6 +37,7 @@ class Line:
     digest: str
     prompt_fields: dict[str, Any] = field(default_factory=dict)
     completion: str = ""  # an answer to imitate
+    whole: bool = False  # and what the assistant said before it
     solution: str = ""  # how one comes to the prompt's answer
     rollouts: tuple[str, ...] = ()
     finished: tuple[bool, ...] = ()
@@ -159,7 +160,13 @@ def demonstration(row: dict[str, Any]) -> Line:
     read = data.demonstration(row)
     if len(read.completion) > LONGEST:
         raise ValueError(f"its answer is longer than {LONGEST:,} characters.")
-    return Line(read.prompt, digest(read.prompt), completion=read.completion, extra=dict(read.extra))
+    if not read.completion.strip():
+        raise ValueError("what the assistant says at the end is empty.")
+    turns = read.prompt if isinstance(read.prompt, list) else []
+    whole = read.whole and any(each["role"] == "assistant" for each in turns)
+    return Line(
+        read.prompt, digest(read.prompt), completion=read.completion, whole=whole, extra=dict(read.extra)
+    )
 
 
 def pair(row: dict[str, Any]) -> Line:

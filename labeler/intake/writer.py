@@ -91,7 +91,7 @@ class Writer:
         mark, mine = {"brought_by_id": brought_by and brought_by.pk}, {"project_id": project.pk}
         said = ["id", "content", "digest", "answer", "external_id", "extra"]
         self.prompts = Copier(Prompt, said, **mine, **mark)
-        said = ["prompt_id", "completion", "extra"]
+        said = ["prompt_id", "completion", "whole", "extra"]
         self.demonstrations = Copier(Demonstration, said, origin=Origin.IMPORTED.value, **mine, **mark)
         came = {"solution": True, "origin": Origin.IMPORTED.value}
         self.solutions = Copier(Demonstration, ["prompt_id", "completion"], **came, **mine, **mark)
@@ -224,7 +224,7 @@ class Writer:
         for prompt, line in lines:
             if (prompt, line.completion) not in known:
                 known.add((prompt, line.completion))
-                rows.append((prompt, line.completion, json.dumps(line.extra)))
+                rows.append((prompt, line.completion, line.whole, json.dumps(line.extra)))
         self.added, self.known = self.added + len(rows), self.known + len(lines) - len(rows)
         self.demonstrations.write(rows)
 

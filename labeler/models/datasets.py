@@ -1,4 +1,4 @@
-"""A dataset: a frozen, hashed file of rankings or demonstrations."""
+"""A dataset: a frozen, hashed file of rankings, demonstrations or documents."""
 
 from django.db import models
 
@@ -10,6 +10,7 @@ class Dataset(models.Model):
     class Kind(models.TextChoices):
         RANKINGS = "rankings"
         DEMONSTRATIONS = "demonstrations"
+        DOCUMENTS = "documents"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="datasets")
     kind = models.CharField(max_length=20, choices=Kind, default=Kind.RANKINGS)
@@ -29,6 +30,11 @@ class Dataset(models.Model):
 
     def __str__(self) -> str:
         return f"dataset {self.pk}"
+
+    @property
+    def origins(self) -> dict[str, int]:
+        """Of demonstrations: how many lines of each origin."""
+        return self.manifest.get("origins", {})
 
     @property
     def by_people(self) -> int:

@@ -7,6 +7,7 @@ them of labeler/datasets/."""
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -39,6 +40,11 @@ class Origin(models.TextChoices):
 
 
 BY_HAND = (Origin.WRITTEN, Origin.EDITED)
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """How many of each origin, in words: `3 written, 40 imported`."""
+    return ", ".join(f"{many:,} {origin}" for origin, many in counts.items()) or "none"
 
 
 class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
@@ -117,6 +123,9 @@ class Demonstration(models.Model):
         help_text="Whose rollout it was.",
     )  # fmt: skip
     extra = models.JSONField(default=dict, blank=True)
+    whole = models.BooleanField(
+        default=False, help_text="A conversation in which the assistant's earlier turns are learnt as well."
+    )
     solution = models.BooleanField(
         default=False, help_text="It came with the prompt, as the worked solution of its answer."
     )

@@ -4,7 +4,7 @@ launched twice unless somebody means it.
 Left out: the row, and what may happen to it (runs.py)."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import models, transaction
@@ -54,6 +54,7 @@ class Launching(models.QuerySet["Run"]):
         dataset: Dataset | None = None,
         simulated: bool | None = None,
         prompts: Iterable[Prompt] | None = None,
+        origins: Sequence[str] = (),
         again: bool | int = False,
     ) -> "Run":
         """Queue a run of this kind; `values` go over the project's own defaults. Raises Refused.
@@ -99,13 +100,15 @@ class Launching(models.QuerySet["Run"]):
         if checked:
             asked = self._practised(project, asked)
         include = defaults.get("simulated", False) if simulated is None else simulated
-        lines = lines_of(project, kind, dataset, include) if "dataset" in needed else 0
+        if isinstance(made, config.SftConfig):
+            dataset = self._to_learn(project, made.stage, dataset)
+        lines = lines_of(project, kind, dataset, include, origins) if "dataset" in needed else 0
         foreseen = Look(project, made, start, reward_model, lines, asked).preview()
         if foreseen.blocks:
             raise foreseen.blocks[0]
         if "dataset" in needed and dataset is None:
             # Before the transaction of the run: a snapshot has one of its own.
-            dataset = self._frozen(project, kind, include, by)
+            dataset = self._frozen(project, kind, include, by, origins)
         given: dict[str, Any] = {
             "kind": kind,
             "config": config.as_dict(made),
@@ -191,23 +194,39 @@ class Launching(models.QuerySet["Run"]):
             raise Refused(field, "A reward model must be a folder; only a starting model comes from the Hub.")
         return found
 
-    def _frozen(self, project: Project, kind: str, simulated: bool, by: User | None) -> Dataset:
+    def _to_learn(self, project: Project, stage: str, dataset: Dataset | None) -> Dataset | None:
+        """What a finetuning run learns: documents where it reads, else demonstrations; None: those of now."""
+        reads = stage == config.READING
+        if dataset is None and reads:
+            dataset = project.datasets.filter(kind=Dataset.Kind.DOCUMENTS).first()
+            if dataset is None:
+                raise Refused("dataset", "There is nothing to read: bring documents on the stages page.")
+        if dataset and (dataset.kind == Dataset.Kind.DOCUMENTS) != reads:
+            asked = "reads documents" if reads else "learns from demonstrations"
+            raise Refused("dataset", f"The stage “{stage}” {asked}; {dataset} holds {dataset.kind}.")
+        return dataset
+
+    def _frozen(
+        self, project: Project, kind: str, simulated: bool, by: User | None, origins: Sequence[str]
+    ) -> Dataset:
         from labeler import datasets  # it is built on these models
 
         try:
             if kind == "sft":
-                return datasets.freeze_demonstrations(project, by)
+                return datasets.freeze_demonstrations(project, by, origins)
             return datasets.freeze(project, datasets.Query(simulated=simulated), by)
         except datasets.NothingToFreeze as nothing:
             raise Refused("dataset", str(nothing)) from None
 
 
-def lines_of(project: Project, kind: str, dataset: Dataset | None, simulated: bool) -> int:
+def lines_of(
+    project: Project, kind: str, dataset: Dataset | None, simulated: bool, origins: Sequence[str] = ()
+) -> int:
     """How many a run learns from, or is measured on: of a dataset that may not be frozen yet."""
     if dataset:
         return dataset.lines
     if kind == "sft":
-        return project.demonstrations.all().counted().count()
+        return project.demonstrations.all().counted(*origins).count()
     found = Ranking.objects.filter(quintet__project=project).counted()
     return (found if simulated else found.by_people()).count()
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from django import template
 
+from labeler.models import Origin
+
 register = template.Library()
 
 WIDE, HIGH = 400, 126  # of the picture, without the words below it
@@ -13,6 +15,12 @@ OTHERS = {
     "surplus": "surplus", "nonsense": "that mark nonsense", "unsafe": "that mark something unsafe",
     "decided": "decided in a review",
 }  # fmt: skip
+
+
+@register.filter
+def origin(name: str) -> str:
+    """Where a demonstration is from, in words; an origin of somebody else's file as it is called there."""
+    return str(Origin(name).label) if name in Origin.values else name
 
 
 @register.filter

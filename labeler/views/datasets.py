@@ -30,6 +30,7 @@ A_LOOK = 3  # rows of a preview
 A_PAGE = 6  # lines
 NOTHING: dict[str, str] = {
     Dataset.Kind.RANKINGS: "No ranking here says anything of this kind.",
+    Dataset.Kind.DOCUMENTS: "Documents are read as they are.",
     Dataset.Kind.DEMONSTRATIONS: "Nobody has written a demonstration yet; the best rollouts can do instead.",
 }
 
@@ -71,7 +72,8 @@ def dataset(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     except FileNotFoundError:
         context["gone"] = True
     lines_only = request.htmx and not request.htmx.history_restore_request  # which wants the page
-    if not lines_only and "gone" not in context:
+    documents = found.kind == Dataset.Kind.DOCUMENTS  # which are in no other form
+    if not lines_only and "gone" not in context and not documents:
         context["take_out"] = TakeOutForm(found.project, dataset=found)
         context |= _previewed(context["take_out"])
     return render(request, "datasets/dataset.html#lines" if lines_only else "datasets/dataset.html", context)
@@ -163,9 +165,8 @@ def _found(request: HttpRequest, slug: str, pk: int) -> Dataset:
 def _chosen(project: Project, number: str | None) -> Dataset | None:
     if not number:
         return None
-    return get_object_or_404(
-        project.datasets, pk=int(number) if number.isdecimal() and len(number) < 10 else 0
-    )
+    with_forms = project.datasets.exclude(kind=Dataset.Kind.DOCUMENTS)
+    return get_object_or_404(with_forms, pk=int(number) if number.isdecimal() and len(number) < 10 else 0)
 
 
 def _page(
@@ -228,6 +229,8 @@ def _lines(source: Source, number: str | None) -> dict[str, Any]:
 
 def _shown(line: dict) -> dict:
     """A line as a page shows it: the rollouts best first, with their ranks."""
+    if "text" in line:
+        return {"prompt": "", "order": [("", line["text"])], "line": line}
     asked = line.get("prompt") or line.get("messages", [])[:-1]
     if "ranks" in line:
         order = sorted(zip(line["ranks"], line["rollouts"], strict=True), key=lambda row: row[0])

@@ -100,7 +100,7 @@ def test_the_share_of_pairs_is_counted_by_hand(project, mixed, labeler, admin):
 def test_ties_are_told_and_counted_for_neither(project, mixed, labeler):
     project.ties = True
     project.save()
-    ((quintet, slot),) = mixed(1)
+    ((quintet, _),) = mixed(1)
     quintet.record_ranking(labeler, None, [1] * 5, ties=True)
     found = gap.of(project)
     assert (found.won.value, found.won.n, found.tied) == (None, 0, 4)

@@ -1,5 +1,5 @@
-"""Rollouts that become demonstrations: counted before anything joins, each once, marked by where they are from,
-and out again."""
+"""Rollouts that become demonstrations: counted before anything joins, each once, marked by where they are
+from, and out again."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Answers that a file brings: in every form and kind of file, all or nothing, out again, and round and back."""
+"""Answers that a file brings: in every form and kind of file, all or nothing, out again, there and back."""
 
 import csv
 import io
