@@ -33,7 +33,7 @@ class UploadForm(forms.Form):
     file = forms.FileField(
         label="A file",
         widget=forms.FileInput(attrs={"accept": ".jsonl,.json,.ndjson,.csv,.tsv,.txt,.parquet"}),
-        help_text="JSONL, CSV or Parquet, up to 1 GB: prompts, prompts with rollouts to be ranked, or "
+        help_text="JSONL, CSV or Parquet, up to 1 GB: prompts, rollouts to be ranked, demonstrations or "
         "rankings. You see how it is read before anything is kept.",
         error_messages={"required": "Choose a file."},
     )

@@ -7,8 +7,10 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from labeler.datasets import freeze_demonstrations
-from labeler.models import Demonstration, Membership, Sheet, User
+from labeler.datasets import freeze_demonstrations, freeze_documents
+from labeler.forms import RunForm
+from labeler.models import Checkpoint, Demonstration, Membership, Run, Sheet, User
+from rlhf.config import Refused
 from tests.labeler.fixtures import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -229,3 +231,41 @@ def test_who_is_paused_writes_nothing_and_reads_why(as_labeler, labeler, admin, 
 def test_without_prompts_an_admin_is_told_what_to_do(as_admin, as_labeler, project):
     assert "Add prompts" in as_admin.get(HERE).content.decode()
     assert "Add prompts" not in as_labeler.get(HERE).content.decode()
+
+
+def test_a_finetuning_run_says_how_many_of_each_origin_it_learns_from(as_admin, prompts, project):
+    for origin, many in (("written", 3), ("imported", 2), ("won", 1)):
+        for number in range(many):
+            project.demonstrations.create(
+                prompt=prompts[number], completion=f"{origin} {number}", origin=origin
+            )
+    project.start = Checkpoint.objects.create(project=project, name="Start", location="hub:a/b@main")
+    project.save()
+    page = as_admin.get("/runs/new/pelican-jokes/sft/").content.decode()
+    assert "6 demonstrations: 3 written, 2 imported, 1 won" in page
+    new = "/runs/new/pelican-jokes/sft/"
+    sent = {field.html_name: field.value() for field in RunForm(project, "sft")}
+    for origins, many in ((["written", "won"], 4), ([], 0), (["written", "won", "imported"], 6)):
+        sums = as_admin.get(new, sent | {"origins": origins}, headers={"HX-Request": "true"})
+        assert f"{many} demonstrations, " in sums.content.decode()
+    run = Run.objects.launch(project, "sft", {}, None, origins=["written", "won"])
+    assert (run.dataset.lines, run.dataset.origins) == (4, {"written": 3, "won": 1})
+    page = as_admin.get("/runs/new/pelican-jokes/sft/").content.decode()
+    assert "3 written, 1 won" in page
+    shown = as_admin.get(f"/datasets/pelican-jokes/{run.dataset.pk}/").content.decode()
+    assert "A rollout that won its quintet" in shown
+
+
+def test_what_reads_is_given_documents_and_what_answers_demonstrations(prompts, project):
+    project.start = Checkpoint.objects.create(project=project, name="Start", location="hub:a/b@main")
+    project.save()
+    reading = {"stage": "reading"}
+    with pytest.raises(Refused, match="nothing to read"):
+        Run.objects.launch(project, "sft", reading, None)
+    documents = freeze_documents(project, [{"text": "Once upon a time."}, {"text": "There was a pelican."}])
+    project.demonstrations.create(prompt=prompts[0], completion="Honk.")
+    assert Run.objects.launch(project, "sft", reading, None).dataset == documents
+    with pytest.raises(Refused, match="holds documents"):
+        Run.objects.launch(project, "sft", {}, None, dataset=documents)
+    with pytest.raises(Refused, match="reads documents"):
+        Run.objects.launch(project, "sft", reading, None, dataset=freeze_demonstrations(project))

@@ -107,7 +107,7 @@ def test_the_preview_shows_what_will_be_kept(project, as_admin):
     [
         ({"prompt": "A pun?"}, "“completion”"),
         ({"prompt": "A pun?", "completion": " "}, "“completion”"),
-        ({"messages": CHAT[:2]}, "end with what the assistant says"),
+        ({"messages": CHAT[:2]}, "must hold a turn of the assistant"),
         ({"messages": "no"}, "“messages”"),
         ({"prompt": "A pun?", "completion": "x" * 100_001}, "longer than 100,000"),
     ],
