@@ -6,7 +6,7 @@ share the sampling, the rewards and the log-probabilities of `rlhf.experience` a
 critics.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,11 @@ class Lesson:
 
     advantages: Tensor  # [prompts, rollouts]; 0 for what is not learnt from
     taught: Tensor  # [prompts, rollouts], true or false
+
+    def of(self, kept: Sequence[bool]) -> "Lesson":
+        """The same for these groups alone: the others are not learnt from."""
+        rows = torch.tensor(kept, device=self.taught.device)[:, None]
+        return Lesson(self.advantages.masked_fill(~rows, 0.0), self.taught & rows)
 
 
 def lesson(algorithm: str, worth: Tensor, rewards: Tensor) -> Lesson:

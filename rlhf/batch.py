@@ -202,14 +202,15 @@ def drawn(count: int, size: int, step: int, seed: int) -> list[int]:
     """
     size = min(size, count)
     places = range((step - 1) * size, step * size)
-    return [_order(count, place // count, seed)[place % count] for place in places]
+    return [order(count, place // count, seed)[place % count] for place in places]
 
 
 @lru_cache(maxsize=4)
-def _order(count: int, epoch: int, seed: int) -> list[int]:
-    order = list(range(count))
-    random.Random(f"epoch {epoch} of {seed}").shuffle(order)
-    return order
+def order(count: int, epoch: int, seed: int) -> list[int]:
+    """An epoch's own order of so many examples."""
+    numbers = list(range(count))
+    random.Random(f"epoch {epoch} of {seed}").shuffle(numbers)
+    return numbers
 
 
 def steps_of(count: int, size: int, epochs: float) -> int:

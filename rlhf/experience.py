@@ -6,7 +6,7 @@ process takes a share of the prompts; afterwards all know all. What is learnt is
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from rlhf.batch import Example
 from rlhf.config import PolicyConfig
 from rlhf.memory import Memory
 from rlhf.policy import Start
-from rlhf.rewards import Group, ModelRewards, Verdict
+from rlhf.rewards import Group, Reward, Verdict
 from rlhf.sample import Rollout, sample
 
 FORWARD_ONLY = 4  # times as many rollouts fit where no gradient is kept
@@ -43,6 +43,11 @@ class Experience:
         return [rollout for group in self.groups for rollout in group.rollouts]
 
     @property
+    def texts(self) -> list[str]:
+        """Of a checked run: as the checker read them."""
+        return [verdict.text or "" for verdict in self.verdicts]
+
+    @property
     def lengths(self) -> list[int]:
         return [len(rollout.tokens) for rollout in self.rollouts]
 
@@ -57,13 +62,45 @@ class Experience:
         rewards = [verdict.reward for verdict in self.verdicts]
         return torch.tensor(rewards, device=self.paid[0].device).view(len(self.groups), -1)
 
+    @property
+    def solved(self) -> list[float]:
+        """The share of each prompt's rollouts that is correct; nothing where nobody checked."""
+        said = iter(self.verdicts)
+        rows = [[next(said).checked for _ in group.rollouts] for group in self.groups]
+        return [guard.mean([each.correct for each in row if each]) for row in rows if all(row)]
+
+    def picked(self, lesson: Lesson) -> list[int]:
+        """Of each prompt that is learnt from, the rollout that is pushed most: a correct one, of these
+        the one of the highest reward, of these the shortest. As places in `rollouts`."""
+        found, place = [], 0
+        for number, group in enumerate(self.groups):
+            pushed = [
+                (self._merit(place + index), -index)
+                for index in range(len(group.rollouts))
+                if lesson.taught[number, index] and lesson.advantages[number, index] > 0
+            ]
+            if pushed:
+                found.append(place - max(pushed)[1])
+            place += len(group.rollouts)
+        return found
+
+    def _merit(self, place: int) -> tuple[bool, float, int]:
+        verdict = self.verdicts[place]
+        right = verdict.checked is not None and verdict.checked.correct
+        return right, round(verdict.reward, 6), -self.lengths[place]
+
     def numbers(self) -> dict[str, float | None]:
         """What the rollouts were like, as steps.jsonl tells it."""
         tokens, kl = [rollout.tokens for rollout in self.rollouts], self.kl.mean().item()
         raws = [verdict.raw for verdict in self.verdicts if verdict.raw is not None]
+        solved = self.solved
         return {
-            "reward": guard.mean([verdict.score for verdict in self.verdicts]),
+            "reward": guard.mean([_worth(verdict) for verdict in self.verdicts]),
             "raw_reward": guard.mean(raws) if raws else None,
+            "accuracy": guard.mean(solved) if solved else None,
+            "solved": guard.mean([share > 0 for share in solved]) if solved else None,
+            "mixed": guard.mean([0 < share < 1 for share in solved]) if solved else None,
+            **self._parts(),
             "kl": kl,
             "sqrt_kl": max(0.0, kl) ** 0.5,
             "distinct_1": guard.distinct(tokens, 1),
@@ -73,8 +110,24 @@ class Experience:
             "zero_spread": algorithms.without_spread(self.rewards).float().mean().item(),
         }
 
-    def lines(self, step: int, lesson: Lesson, beta: float, tokenizer: Any) -> list[dict[str, Any]]:
-        """Every rollout with all that was made of it, for rollouts.jsonl.zst."""
+    def _parts(self) -> dict[str, float]:
+        """What each part of a reward came to on average, where a checker's word is not all of it."""
+        names = list(dict.fromkeys(name for verdict in self.verdicts for name in verdict.parts))
+        if not self.solved or set(names) <= {"checker", "unfinished"}:
+            return {}
+        each = {name: [verdict.parts.get(name, 0.0) for verdict in self.verdicts] for name in names}
+        return {f"reward_{name}": guard.mean(values) for name, values in each.items()}
+
+    def lines(
+        self,
+        step: int,
+        lesson: Lesson,
+        beta: float,
+        tokenizer: Any,
+        pushed: Mapping[int, list[float]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Every rollout with all that was made of it, for rollouts.jsonl.zst. `pushed`: by their places, the
+        picked ones' log-probabilities before and after."""
         places = [
             (number, place) for number, each in enumerate(self.groups) for place in range(len(each.rollouts))
         ]
@@ -90,18 +143,21 @@ class Experience:
                     "index": place,
                     "prompt": data.prompt_text(group.line.prompt),
                     "id": group.line.id,
-                    "rollout": checkpoint.decode_rollout(tokenizer, rollout.tokens),
+                    "rollout": verdict.text or checkpoint.decode_rollout(tokenizer, rollout.tokens),
                     "tokens": rollout.tokens,
                     "pieces": [pieces[each] for each in rollout.tokens],
                     "reward": round(verdict.reward + cost, 6),
                     "parts": {name: round(part, 6) for name, part in (verdict.parts | {"kl": cost}).items()},
-                    "score": round(verdict.score, 6),
+                    "score": None if verdict.score is None else round(verdict.score, 6),
                     "advantage": round(lesson.advantages[number, place].item(), 6),
                     "kl": [round(each, 5) for each in paid.tolist()],
                     "trained": bool(lesson.taught[number, place]),
                     "finished": rollout.finished,
+                    **_checked(verdict),
                 }
             )
+            if pushed and row in pushed:
+                found[-1] |= {"picked": True, "log_prob": [round(each, 5) for each in pushed[row]]}
         return found
 
     def samples(self, step: int, tokenizer: Any) -> list[dict[str, Any]]:
@@ -116,9 +172,21 @@ class Experience:
                 "score": verdict.score,
                 "kl": kl,
                 "finished": group.rollouts[0].finished,
+                **_checked(verdict),
+                **({"length": len(group.rollouts[0].tokens)} if verdict.checked else {}),
             }
             for index, (group, verdict, kl) in enumerate(rows)
         ]
+
+
+def _worth(verdict: Verdict) -> float:
+    """A rollout's reward as a step tells it: from 0 to 1 where a reward model alone has a say."""
+    return verdict.reward if verdict.checked or verdict.score is None else verdict.score
+
+
+def _checked(verdict: Verdict) -> dict[str, Any]:
+    said = verdict.checked
+    return {"correct": said.correct, "checked": said.reason, "read": said.read} if said else {}
 
 
 @dataclass(frozen=True)
@@ -128,7 +196,7 @@ class Stage:
     model: Any
     tokenizer: Any
     start: Start
-    judge: ModelRewards
+    judge: Reward
     config: PolicyConfig
     memory: Memory
 
@@ -152,8 +220,9 @@ class Stage:
         """`count` rollouts for each of these prompts, with chances that follow from the step alone."""
         chances = random.Random(f"step {step} of {self.config.seed}")
         seeds = [chances.getrandbits(63) for _ in prompts]
+        asked = list(zip(prompts, seeds, strict=True))
         groups = self.memory.share(
-            list(zip(prompts, seeds, strict=True)), lambda some, most: self._written(some, count, most)
+            asked, lambda some, most: self._written(some, count, most, self.config.temperature)
         )
         verdicts = self.memory.share(groups, lambda some, most: self.judge(some, _prompts(most, count)))
         started = self.memory.share(groups, self._started)
@@ -167,7 +236,18 @@ class Stage:
             [policy.kl(now, then) for now, then in zip(sampled, reference, strict=True)],
         )
 
-    def _written(self, asked: Sequence[tuple[Group, int]], count: int, most: int) -> list[Group]:
+    def answers(self, prompts: Sequence[Group], temperature: float) -> list[tuple[Rollout, Verdict]]:
+        """One rollout of each prompt and what the checker says of it; the same chances every time."""
+        checker = self.judge.checker
+        assert checker, "answers are checked by a checker"
+        asked = list(zip(prompts, range(len(prompts)), strict=True))
+        groups = self.memory.share(asked, lambda some, most: self._written(some, 1, most, temperature))
+        verdicts = self.memory.share(groups, lambda some, most: checker(some))
+        return [(group.rollouts[0], row[0]) for group, row in zip(groups, verdicts, strict=True)]
+
+    def _written(
+        self, asked: Sequence[tuple[Group, int]], count: int, most: int, temperature: float
+    ) -> list[Group]:
         """These prompts with rollouts, each prompt's from a seed of its own."""
         size, found = _prompts(most, count), []
         for first in range(0, len(asked), size):
@@ -179,7 +259,7 @@ class Stage:
                     [group.prompt for group, _ in some],
                     count,
                     self.config.max_new_tokens,
-                    self.config.temperature,
+                    temperature,
                     [torch.Generator().manual_seed(seed) for _, seed in some],
                 )
             found += [

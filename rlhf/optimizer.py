@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.config import PolicyConfig
+
 FLOOR = 0.1  # of the peak rate, at the end of a cosine
 
 
@@ -19,6 +21,13 @@ def rate(step: int, total: int, peak: float, warmup: int) -> float:
         return peak * step / (warmup + 1)
     done = (step - warmup - 1) / max(1, total - warmup - 1)
     return peak * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def rate_in_line(step: int, config: PolicyConfig) -> float:
+    """The learning rate of a policy's step (1 … steps): a straight rise over the warm-up, while the peak
+    falls in a line from the first step to the last, to the share of it that is asked for."""
+    fallen = (1 - config.final_rate) * (step - 1) / max(1, config.steps - 1)
+    return config.learning_rate * (1 - fallen) * min(1.0, step / (config.warmup + 1))
 
 
 class Optimizer:

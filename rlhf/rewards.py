@@ -1,27 +1,32 @@
-"""What a rollout is worth: by a reward model, on the tokens that the policy wrote, or by a rule, on its text.
+"""What a rollout is worth, in parts: by a reward model, on the tokens that the policy wrote; by a checker,
+who holds its answer against the right one; by its form. `Reward` is the sum of those that a run asks for.
 
-Rewards are on the scale on which σ(reward) is the 0–1 score. The KL to the start is no part of them: it is
-subtracted in `rlhf.train_policy`. A reward that cannot be computed fails the run and names the sample; it is
-never zero instead.
+A reward model's part is on the scale on which σ of it is the 0–1 score; a correct answer earns 1 before it is
+weighted, and so does the form. The KL to the start is no part of them: it is subtracted in
+`rlhf.train_policy`. A reward that cannot be computed fails the run and names the sample; it is never zero
+instead. What is correct is the matter of `rlhf.checkers`.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
+import regex
 import torch
 from jinja2.exceptions import TemplateError
 
 from rlhf import checkpoint
 from rlhf.batch import Example, fit
+from rlhf.checkers import CannotCheck, Checked, Checker, Item
 from rlhf.data import Prompt, PromptLine, prompt_text
 from rlhf.reward_model import RewardModel
 from rlhf.run import Failed
 from rlhf.sample import Rollout
 
-Rule = Callable[[PromptLine, str], float]
+CUT_OFF = "It was cut off before it ended."
+PATIENCE = 1.0  # seconds in which a form must be found, or not
 
 
 @dataclass(frozen=True)
@@ -39,21 +44,56 @@ class Group:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rollout is worth, of which parts that sum is made, what the reward model itself said, and
-    whether there are characters in it that the reward model's tokenizer does not know."""
+    """What a rollout is worth, of which parts that sum is made, what the reward model itself said and its
+    score from 0 to 1, whether there are characters in it that the reward model's tokenizer does not know; and
+    what the checker said of the text that it read."""
 
     parts: dict[str, float]
     raw: float | None = None
     unknown: bool = False
+    score: float | None = None
+    checked: Checked | None = None
+    text: str | None = None
 
     @property
     def reward(self) -> float:
         return sum(self.parts.values())
 
-    @property
-    def score(self) -> float:
-        """From 0 to 1."""
-        return score(self.reward)
+
+class Part(Protocol):
+    """One word on what rollouts are worth: a verdict for every rollout, so many groups at once."""
+
+    def __call__(self, groups: Sequence[Group], at_once: int = 8) -> list[list[Verdict]]: ...
+
+
+class Reward:
+    """The sum of several parts, each with its weight; but a rollout that was cut off earns what it earns."""
+
+    def __init__(self, *parts: tuple[float, Part]):
+        self.parts = parts
+        said = [part for _, part in parts]
+        self.model = next((each for each in said if isinstance(each, ModelRewards)), None)
+        self.checker = next((each for each in said if isinstance(each, CheckerRewards)), None)
+
+    def __call__(self, groups: Sequence[Group], at_once: int = 8) -> list[list[Verdict]]:
+        columns = [(weight, part(groups, at_once)) for weight, part in self.parts]
+        return [
+            [
+                _together([(weight, rows[number][place]) for weight, rows in columns])
+                for place in range(len(group.rollouts))
+            ]
+            for number, group in enumerate(groups)
+        ]
+
+
+def _together(said: Sequence[tuple[float, Verdict]]) -> Verdict:
+    parts = {
+        name: part if name == "unfinished" else weight * part
+        for weight, each in said
+        for name, part in each.parts.items()
+    }
+    found = {name: value for _, each in said for name, value in vars(each).items() if value is not None}
+    return replace(said[0][1], **found | {"parts": parts, "unknown": any(each.unknown for _, each in said)})
 
 
 class ModelRewards:
@@ -97,8 +137,9 @@ class ModelRewards:
         if not math.isfinite(raw):
             raise _failure(group, place, f"the reward model answered {raw}", self.words)
         if not group.rollouts[place].finished:
-            return Verdict({"unfinished": self.unfinished}, raw, unknown)
-        return Verdict({"model": (raw - self.model.mu) / self.model.tau}, raw, unknown)
+            return Verdict({"unfinished": self.unfinished}, raw, unknown, score(self.unfinished))
+        reward = (raw - self.model.mu) / self.model.tau
+        return Verdict({"model": reward}, raw, unknown, score(reward))
 
     def _from_tokens(self, group: Group) -> Example:
         # A chat model may end in one of several tokens; the reward model has learnt to read at one of them.
@@ -127,26 +168,64 @@ class ModelRewards:
                 raise _unable(f"The reward model's tokenizer has no tokens for a part of {asked}.")
 
 
-class RuleRewards:
-    """The word of a rule, which sees a rollout's text and its prompt's answer."""
+class CheckerRewards:
+    """1 for an answer that is correct, 0 for any other. Thinking is no part of the answer."""
 
-    def __init__(self, rule: Rule, policy_tokenizer: Any, unfinished: float):
-        self.rule, self.words, self.unfinished = rule, policy_tokenizer, unfinished
+    def __init__(self, checker: Checker, policy_tokenizer: Any, unfinished: float):
+        self.checker, self.words, self.unfinished = checker, policy_tokenizer, unfinished
 
-    def __call__(self, groups: Sequence[Group]) -> list[list[Verdict]]:
+    def __call__(self, groups: Sequence[Group], at_once: int = 8) -> list[list[Verdict]]:
+        texts = [
+            [checkpoint.decode_rollout(self.words, each.tokens) for each in group.rollouts]
+            for group in groups
+        ]
+        items = {
+            Item(prompt_text(group.line.prompt), text, group.line.answer or ""): (group, place)
+            for group, row in zip(groups, texts, strict=True)
+            for place, (text, rollout) in enumerate(zip(row, group.rollouts, strict=True))
+            if rollout.finished
+        }  # once, however many siblings say the same
+        said = dict(zip(items, self.checker.each(items), strict=True))
+        for item, found in said.items():
+            if isinstance(found, CannotCheck):
+                group, place = items[item]
+                raise _failure(group, place, str(found).rstrip("."), self.words) from found
+        return [
+            [self._verdict(group, place, text, said) for place, text in enumerate(row)]
+            for group, row in zip(groups, texts, strict=True)
+        ]
+
+    def _verdict(
+        self, group: Group, place: int, text: str, said: Mapping[Item, Checked | CannotCheck]
+    ) -> Verdict:
+        if not group.rollouts[place].finished:
+            return Verdict({"unfinished": self.unfinished}, checked=Checked(False, CUT_OFF), text=text)
+        found = said[Item(prompt_text(group.line.prompt), text, group.line.answer or "")]
+        assert isinstance(found, Checked)
+        return Verdict({"checker": float(found.correct)}, checked=found, text=text)
+
+
+class FormRewards:
+    """1 for a rollout in which a pattern is found, its thinking included; 0 for any other."""
+
+    def __init__(self, pattern: str, policy_tokenizer: Any, unfinished: float):
+        self.pattern, self.words, self.unfinished = regex.compile(pattern), policy_tokenizer, unfinished
+
+    def __call__(self, groups: Sequence[Group], at_once: int = 8) -> list[list[Verdict]]:
         return [[self._verdict(group, place) for place in range(len(group.rollouts))] for group in groups]
 
     def _verdict(self, group: Group, place: int) -> Verdict:
         rollout = group.rollouts[place]
         if not rollout.finished:
             return Verdict({"unfinished": self.unfinished})
+        text = checkpoint.decode_rollout(self.words, rollout.tokens)
         try:
-            reward = float(self.rule(group.line, checkpoint.decode_rollout(self.words, rollout.tokens)))
-        except Exception as error:  # whatever a rule trips over, its author must see on what
-            raise _failure(group, place, f"{type(error).__name__}: {error}", self.words) from error
-        if not math.isfinite(reward):
-            raise _failure(group, place, f"the rule answered {reward}", self.words)
-        return Verdict({"rule": reward})
+            found = self.pattern.search(text, timeout=PATIENCE)
+        except TimeoutError as error:
+            raise _failure(
+                group, place, f"looking for its form took longer than {PATIENCE:g} s", self.words
+            ) from error
+        return Verdict({"format": float(found is not None)})
 
 
 def score(reward: float) -> float:

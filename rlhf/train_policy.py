@@ -1,9 +1,9 @@
-"""Reinforcement learning against a reward model, for a capped number of steps.
+"""Reinforcement learning against a reward model, for a capped number of steps, or against a checker.
 
 Reads top to bottom. One step: sample rollouts of a few prompts, reward them, subtract what they paid in KL to
 the start, compare each with its siblings, make the better ones likelier. How they are compared and what
 becomes of it is one of three algorithms (`rlhf.algorithms`); where rollouts and their rewards come from, the
-matter of `rlhf.experience`. Leaves out critics.
+matter of `rlhf.experience`; what is set up before the first step, of `rlhf.rehearsal`. Leaves out critics.
 """
 
 import json
@@ -11,23 +11,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf import adapters, algorithms, batch, checkpoint, data, guard, policy, precision, processes
+from rlhf import adapters, algorithms, checkpoint, guard, policy, precision, processes, rehearsal
+from rlhf.accuracy import measured, rechecking
 from rlhf.algorithms import Lesson
 from rlhf.batch import Example
 from rlhf.config import PolicyConfig
+from rlhf.curriculum import Curriculum, most_mixed
 from rlhf.experience import FORWARD_ONLY, Experience, Stage
 from rlhf.memory import Memory
-from rlhf.optimizer import Optimizer
+from rlhf.optimizer import Optimizer, rate_in_line
 from rlhf.policy import Reader, Start
-from rlhf.reward_model import RewardModel
-from rlhf.rewards import Group, ModelRewards
+from rlhf.rewards import Group
 from rlhf.run import Failed, Outcome, RunDirectory
-from rlhf.sample import fitted
 
 EXPECTED = 1e-3  # nats a token between sampling and training pass that rounding may come to in fp32
 DISAGREEMENT = 0.05  # and beyond this a model is not understood
@@ -36,7 +37,8 @@ HALF_PRECISION = 10  # times as far apart they may be in bf16
 
 def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
     """Train, or go on training, to the last step or to a limit."""
-    # 1. The policy, its start (which stays as it is), the reward model, and the prompts as tokens.
+    # 1. The policy, its start (which stays as it is), who judges it, and the prompts as tokens: those that it
+    # practises, and of a checked run those that it is only measured on.
     torch.manual_seed(config.seed)
     device = checkpoint.choose_device(config.device)
     processes.join(device)
@@ -50,18 +52,20 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         adapters.add(model, config.lora_rank)
     first = model if config.lora_rank else checkpoint.load_policy(base, device)[0].requires_grad_(False)
     reader, start = Reader(model, config.temperature), Start(first, config.temperature)
-    prompts = _prompts(run, model, tokenizer, config)
-    judge = _judge(run, tokenizer, prompts, config, device)
-    memory = Memory(run, min(config.micro_batch, config.prompts_per_step * config.rollouts_per_prompt))
-    stage = Stage(model, tokenizer, start, judge, config, memory)
+    prompts, held_out = rehearsal.prompts(run, model, tokenizer, config)
+    reward = rehearsal.reward(run, tokenizer, [*prompts, *held_out], config, device)
+    most = config.prompts_per_step * config.candidates * config.rollouts_per_prompt
+    memory = Memory(run, min(config.micro_batch, most))
+    stage = Stage(model, tokenizer, start, reward, config, memory)
     tried_on = stage.of_the_start(prompts)
     reader.precision = start.precision = processes.agree(precision.chosen(config.precision, start, tried_on))
     run.tell(run.phase, device=f"{checkpoint.describe(device)}, {start.precision}")
-    lineage = run.lineage(config, base, reward={"sha256": checkpoint.fingerprint(run.input(config.reward))})
+    lineage = run.lineage(config, base, **rehearsal.judged_by(run, config))
     limits = guard.Limits(config.crop_kl, config.crop_distinct, config.crop_entropy)
 
-    # 2. The optimizer, β, and what earlier attempts have measured.
+    # 2. The optimizer, β, the order of the prompts, and what earlier attempts have measured.
     optimizer = Optimizer(model, weight_decay=0.0, clip=config.clip)
+    order = Curriculum(len(prompts), config.seed, config.set_aside)
     beta, stopped, done, last, metrics = config.beta, None, 0, None, {}
     if resumed:
         resumed.restore(optimizer)
@@ -70,26 +74,38 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         done, metrics, last = resumed.step, resumed.metrics, str(resumed.path.relative_to(run.path))
         beta, stopped = resumed.state.get("beta", beta), resumed.state.get("stopped")
         memory.at_once = resumed.state.get("at_once", memory.at_once)
+        of_old = {"place": done * min(config.prompts_per_step, len(prompts)), "aside": []}
+        order.restore(resumed.state.get("order", of_old))
     history = _history(run)
-    watch = guard.Watch(limits)
-    crop = watch.see_all(history)
-    _announce(run, config, judge, prompts)
+    watch = (
+        guard.Watch(limits) if config.judged != "rules" else None
+    )  # what is computed by rule is not fooled
+    crop = watch.see_all(history) if watch else None
+    rehearsal.announce(run, config, reward, prompts, held_out)
+    shown = (held_out or prompts)[: config.sample_prompts]
     if not resumed:
         run.tell("sampling", total=config.steps)
-        run.samples(_samples(stage, prompts, step=0))
+        run.samples(_samples(stage, shown, step=0))
+        if config.checker:
+            run.tell("measuring")
+            run.step(0, **measured(stage, held_out), **rehearsal.against(run, stage, config))
 
     for step in run.steps(done, done if stopped else config.steps):
         # 3. Sample rollouts of each of the step's prompts; find out what they are worth and what they paid.
-        drawn = batch.drawn(len(prompts), config.prompts_per_step, step, config.seed)
+        drawn = order.draw(config.prompts_per_step * config.candidates)
         lived = stage.experience([prompts[number] for number in drawn], step, config.rollouts_per_prompt)
 
         # 4. Compare: the reward less β times the KL, with that of the siblings. Where all earn the same, what
-        # they paid still pulls them back; a group that is left without spread teaches nothing.
+        # they paid still pulls them back; a group that is left without spread teaches nothing. Where more
+        # prompts were answered than are learnt from, those count that were solved now and then.
         lesson = algorithms.lesson(config.algorithm, lived.rewards - beta * lived.kl, lived.rewards)
+        if config.checker:
+            order.note(drawn, lived.solved)
+            lesson = lesson.of(most_mixed(lived.solved, config.prompts_per_step))
 
         # 5. Update, once or several times: one mean over all tokens that are learnt from, however they are
         # cut into portions and shared among processes.
-        learning_rate, norm = config.learning_rate * min(1.0, step / (config.warmup + 1)), 0.0
+        learning_rate, norm = rate_in_line(step, config), 0.0
         for update in range(config.updates_per_batch):
             gradients = partial(_gradients, reader, optimizer, lived, lesson, config, first=update == 0)
             found = _Update.of(memory.fit(gradients))
@@ -103,39 +119,51 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
             if not math.isfinite(norm):
                 raise run.lost(step)
 
-        # 6. Tell: the step's numbers, every rollout of it, and the crop if this is the step that suggests it.
+        # 6. The step's numbers; the crop if this is the step that suggests it; whether there is to be a next
+        # one. Every so often what a checked run has come to on prompts that it does not practise.
         metrics = lived.numbers() | {"entropy": entropy, "loss": found.loss, "grad_norm": norm}
         metrics |= {"learning_rate": learning_rate} | ({"beta": beta} if config.kl_target else {})
         if config.updates_per_batch > 1 and algorithms.is_clipped(config.algorithm, config.updates_per_batch):
             metrics |= found.against_the_sampler(lesson)
+        pushed: dict[int, list[float]] = {}
+        if config.checker:
+            metrics |= {
+                "rechecking": rechecking(lived.texts, config.recheck_phrases),
+                "set_aside": order.waiting,
+            }
+            pushed = _pushed(reader, memory, lived, lesson)
         history.append({"step": step, **metrics})
-        signs = None if crop else watch.see(history[-1])
-        run.rollouts(lived.lines(step, lesson, beta, tokenizer))
+        signs = None if crop or not watch else watch.see(history[-1])
+        crop = crop or signs
+        minutes = run.seconds / 60
+        stopped = processes.agree(guard.ended(history, config.kl_limit, minutes, config.time_limit_minutes))
+        looked_at = bool(stopped) or step == config.steps or step % config.evaluate_every == 0
+        if looked_at and config.checker:
+            metrics |= measured(stage, held_out)
+            history[-1] |= metrics
+
+        # 7. Tell: every rollout, the numbers, and every so often the fixed prompts, to read along.
+        run.rollouts(lived.lines(step, lesson, beta, tokenizer, pushed))
         run.step(step, **metrics, crop=list(signs.signs) if signs else None)
         if signs:
             run.log(f"step {step}: a crop is suggested. {' '.join(signs.rules)}")
-        crop = crop or signs
-        if judge.by_text and step == 1:
-            _tell_the_cost(run, judge, lived)
+        if reward.model and reward.model.by_text and step == 1:
+            rehearsal.tell_the_cost(run, reward.model, lived)
+        if looked_at:
+            run.samples(_samples(stage, shown, step))
+            run.log(f"step {step} of {config.steps}: {_in_words(metrics)}")
 
-        # 7. What the next step begins with: β, and whether there is to be one.
+        # 8. What the next step begins with, and a checkpoint every so often, also before it has to stop.
         if config.kl_target:
             beta = algorithms.adapted(beta, lived.kl.mean().item(), config.kl_target)
-        minutes = run.seconds / 60
-        stopped = processes.agree(guard.ended(history, config.kl_limit, minutes, config.time_limit_minutes))
-
-        # 8. Every so often: the fixed prompts, to read along, and a checkpoint (also before it has to stop).
-        if stopped or step == config.steps or step % config.evaluate_every == 0:
-            run.samples(_samples(stage, prompts, step))
-            run.log(f"step {step} of {config.steps}: {_in_words(metrics)}")
         if run.checkpoint_due(step, config.checkpoint_every) or stopped:
-            kept = {"beta": beta, "stopped": stopped, "at_once": memory.at_once}
+            kept = {"beta": beta, "stopped": stopped, "at_once": memory.at_once, "order": order.state()}
             last = run.save(step, model, tokenizer, optimizer, lineage, metrics, **kept)
         if stopped:
             run.log(f"Stopped early, because {stopped}.")
             break
 
-    return Outcome(last, metrics, _suggestion(run, crop, last) | {"stopped": stopped})
+    return Outcome(last, metrics, _suggestion(run, crop, last, history) | {"stopped": stopped})
 
 
 @dataclass
@@ -208,59 +236,32 @@ def _gradients(
     return told
 
 
-def _judge(
-    run: RunDirectory, tokenizer: Any, prompts: Sequence[Group], config: PolicyConfig, device: torch.device
-) -> ModelRewards:
-    try:
-        model = RewardModel.load(run.input(config.reward), device)
-    except checkpoint.Unloadable as unloadable:
-        raise Failed(unloadable.reason, unloadable.remedy, "reward") from unloadable
-    asked = [group.line.prompt for group in prompts]
-    return ModelRewards(model, tokenizer, config.unfinished_reward, asked)
-
-
-def _prompts(run: RunDirectory, model: Any, tokenizer: Any, config: PolicyConfig) -> list[Group]:
-    """The prompts of prompts.jsonl as groups that hold no rollouts yet."""
-    lines = data.prompt_lines(run.input(config.prompts))
-    if not lines:
-        raise Failed("There are no prompts to answer.", "Add some to the project.", "prompts")
-    ids = [checkpoint.encode_prompt(tokenizer, line.prompt) for line in lines]
-    kept = [fitted(each, model, config.max_new_tokens) for each in ids]
-    if cut := sum(len(after) < len(before) for after, before in zip(kept, ids, strict=True)):
-        run.log(f"{cut} prompts are too long for the model and lose their beginning.")
-    return [Group(line, prompt, []) for line, prompt in zip(lines, kept, strict=True)]
-
-
 def _history(run: RunDirectory) -> list[dict[str, Any]]:
-    """The step lines that are kept, oldest first."""
+    """The lines of the steps that are kept, oldest first; what was measured at the start is none of them."""
     path = run.path / "steps.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    return [each for each in map(json.loads, lines) if each["step"]]
 
 
-def _announce(run: RunDirectory, config: PolicyConfig, judge: ModelRewards, prompts: Sequence[Group]) -> None:
-    each = config.prompts_per_step * config.rollouts_per_prompt
-    run.log(f"{config.steps} steps of {each} rollouts, {len(prompts)} prompts, on {run.device}.")
-    if judge.by_text:
-        run.log(
-            "The reward model has another tokenizer than the policy: rollouts are scored as text, and a word "
-            "that the policy spelt unusually is scored as the reward model would spell it."
-        )
+def _pushed(reader: Reader, memory: Memory, lived: Experience, lesson: Lesson) -> dict[int, list[float]]:
+    """The log-probability of each picked rollout, when it was sampled and after the update."""
+    places = lived.picked(lesson)
+    prompts = [group.prompt for group in lived.groups for _ in group.rollouts]
+    picked = [Example(prompts[place], [lived.rollouts[place].tokens]) for place in places]
 
+    def after(some: Sequence[Example], at_once: int) -> list[float]:
+        if not some:
+            return []
+        read = reader.log_probs(some, FORWARD_ONLY * at_once)
+        return policy.per_rollout(read, [len(each.rollouts[0]) for each in some]).tolist()
 
-def _tell_the_cost(run: RunDirectory, judge: ModelRewards, lived: Experience) -> None:
-    seconds = judge.cost_of_text(lived.groups)
-    run.log(f"Spelling a step's rollouts anew for the reward model takes {1000 * seconds:.0f} ms of it.")
-    if any(verdict.unknown for verdict in lived.verdicts):
-        run.log(
-            "Some hold characters that the reward model's tokenizer does not know: it is told so, no more."
-        )
+    sums = memory.share(picked, after)
+    return {place: [float(lived.sampled[place].sum()), now] for place, now in zip(places, sums, strict=True)}
 
 
 def _samples(stage: Stage, prompts: Sequence[Group], step: int) -> list[dict[str, Any]]:
     """One rollout of each fixed prompt: always of the same chances, so that only the policy differs."""
-    shown = prompts[: stage.config.sample_prompts]
-    return stage.experience(shown, step=0, count=1).samples(step, stage.tokenizer) if shown else []
+    return stage.experience(prompts, step=0, count=1).samples(step, stage.tokenizer) if prompts else []
 
 
 def _agree(run: RunDirectory, apart: float, computed_in: str) -> None:
@@ -283,19 +284,30 @@ def _agree(run: RunDirectory, apart: float, computed_in: str) -> None:
 
 
 def _in_words(metrics: dict[str, Any]) -> str:
-    shown = ("reward", "kl", "entropy", "distinct_2", "length", "finished")
-    return ", ".join(f"{name} {metrics[name]:.3g}" for name in shown)
+    shown = ("accuracy", "held_out_accuracy", "reward", "kl", "entropy", "distinct_2", "length", "finished")
+    return ", ".join(f"{name} {metrics[name]:.3g}" for name in shown if metrics.get(name) is not None)
 
 
-def _suggestion(run: RunDirectory, crop: guard.Crop | None, last: str | None) -> dict[str, Any]:
-    """The crop, if there is one, and the checkpoint to look at first: the last one before its signs began."""
+def _suggestion(
+    run: RunDirectory, crop: guard.Crop | None, last: str | None, history: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The crop, if there is one, and the checkpoint to look at first: the last one before its signs began;
+    without a crop the one of the best measured accuracy, or the last one where none was measured."""
+    kept = {int(path.name.removeprefix("step-")): f"checkpoints/{path.name}" for path in _checkpoints(run)}
     if crop is None:
-        return {"crop": None, "suggested": last}
-    kept = sorted(path.name for path in (run.path / "checkpoints").glob("step-*"))
-    latest = crop.step - guard.BEHIND
-    before = [f"checkpoints/{name}" for name in kept if int(name.removeprefix("step-")) <= latest]
-    suggested = before[-1] if before else None
+        known = [each for each in history if "held_out_accuracy" in each and each["step"] in kept]
+        if not known:
+            return {"crop": None, "suggested": last}
+        best = max(known, key=lambda each: (each["held_out_accuracy"], each["step"]))
+        why = f"It had the best accuracy on held-out prompts, {best['held_out_accuracy']:.1%}."
+        return {"crop": None, "suggested": kept[best["step"]], "why": why}
+    before = [step for step in kept if step <= crop.step - guard.BEHIND]
+    suggested = kept[max(before)] if before else None
     return {
         "crop": {"step": crop.step, "rules": list(crop.rules), "checkpoint": suggested},
         "suggested": suggested,
     }
+
+
+def _checkpoints(run: RunDirectory) -> list[Path]:
+    return list((run.path / "checkpoints").glob("step-*"))

@@ -1,16 +1,19 @@
 """Rewards of rollouts: on tokens or on text, cut off or not, and what happens where there is none."""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rlhf import checkpoint
+from rlhf import checkpoint, config, rewards
+from rlhf.checkers import Checked, Checker
 from rlhf.data import PromptLine
 from rlhf.reward_model import RewardModel
-from rlhf.rewards import Group, ModelRewards, RuleRewards, Verdict, same_tokens
+from rlhf.rewards import CheckerRewards, FormRewards, Group, ModelRewards, Reward, Verdict, same_tokens
 from rlhf.run import Failed
 from rlhf.sample import Rollout
 from tests.rlhf import tiny
@@ -113,42 +116,96 @@ def test_the_same_tokens_are_known_as_such():
     assert not same_tokens(WORDS, larger)
 
 
-def test_a_rule_sees_the_text_and_the_answer():
-    seen = []
+@dataclass(frozen=True, kw_only=True)
+class Wet(Checker):
+    """Correct is what says the same as the reference; asked is kept for the test to see."""
 
-    def rule(line, text):
-        seen.append((line.answer, text))
-        return 1.0 if text == "wet" else 0.0
+    name: ClassVar[str] = "wet"
+    asked: ClassVar[list] = []
 
-    found = RuleRewards(rule, WORDS, unfinished=-1.0)(groups("wet", "dry"))
-    assert seen == [(None, "wet"), (None, "dry"), ("wet", "wet"), ("wet", "dry")]
-    assert [[each.reward for each in row] for row in found] == [[1.0, 0.0], [1.0, 0.0]]
-    assert found[0][0].parts == {"rule": 1.0} and found[0][0].raw is None
-
-
-def test_a_rule_is_not_asked_about_what_was_cut_off():
-    def rule(line, text):
-        raise AssertionError(text)
-
-    found = RuleRewards(rule, WORDS, unfinished=-1.0)(groups("wet", finished=False))
-    assert found[0][0].parts == {"unfinished": -1.0}
+    def compare(self, prompt, answer, reference):
+        self.asked.append((prompt, answer, reference))
+        if answer == "broken":
+            raise ZeroDivisionError("division by zero")
+        return Checked(answer == reference, "it says so", answer)
 
 
-def test_a_rule_that_raises_fails_the_run_and_names_the_sample():
-    def rule(line, text):
-        return 1 / len(text.replace("dry", ""))
+@pytest.fixture
+def checker():
+    Wet.asked.clear()
+    return CheckerRewards(Wet(), WORDS, unfinished=-1.0)
 
+
+def test_a_checker_sees_prompt_answer_and_reference_and_siblings_that_say_the_same_once(checker):
+    found = checker(groups("wet", "dry", "wet"))
+    asked = [(line.prompt, text, line.answer or "") for line in LINES for text in ("wet", "dry")]
+    assert Wet.asked == asked
+    assert [[each.parts for each in row] for row in found] == [
+        [{"checker": 0.0}] * 3, [{"checker": 1.0}, {"checker": 0.0}, {"checker": 1.0}],
+    ]  # fmt: skip
+    assert found[1][0].checked == Checked(True, "it says so", "wet") and found[1][0].text == "wet"
+    assert found[1][0].raw is None and found[1][0].score is None
+
+
+def test_thinking_is_no_part_of_the_answer_that_is_checked(checker):
+    found = checker(groups("<think>dry? no:</think> wet", "<think>wet</think> dry"))
+    assert [each.checked.correct for each in found[1]] == [True, False]
+    assert Wet.asked[-1] == (LINES[1].prompt, "dry", "wet")
+    assert found[1][0].text == "<think>dry? no:</think> wet"  # and is kept
+
+
+def test_a_checker_is_not_asked_about_what_was_cut_off(checker):
+    found = checker(groups("wet", finished=False))[1][0]
+    assert found.parts == {"unfinished": -1.0} and not Wet.asked
+    assert found.checked == Checked(False, "It was cut off before it ended.")
+
+
+def test_a_checker_that_raises_fails_the_run_and_names_the_sample(checker):
     with pytest.raises(Failed) as failed:
-        RuleRewards(rule, WORDS, unfinished=-1.0)(groups("wet", "dry"))
+        checker(groups("wet", "broken"))
     assert "rollout 2 of the prompt “A joke about a pelican.”" in failed.value.reason
     assert "ZeroDivisionError: division by zero" in failed.value.reason
-    assert "“dry”" in failed.value.reason
+    assert "“broken”" in failed.value.reason
 
 
-@pytest.mark.parametrize("answer", [math.nan, math.inf])
-def test_a_reward_that_is_no_number_fails_the_run(answer):
-    with pytest.raises(Failed, match=f"the rule answered {answer}"):
-        RuleRewards(lambda line, text: answer, WORDS, unfinished=-1.0)(groups("wet"))
+def test_a_form_is_looked_for_in_the_whole_rollout_thinking_included():
+    form = FormRewards(config.PolicyConfig.format, WORDS, unfinished=-1.0)
+    texts = {
+        "<think>3+4</think>7": 1.0, " <think>3\n+4</think>\n\n7.": 1.0, "7": 0.0, "<think>3+4": 0.0,
+        "<think></think>7": 0.0, "<think>3+4</think>": 0.0, "So <think>3</think>7": 0.0,
+    }  # fmt: skip
+    found = form(groups(*texts))[0]
+    assert [each.parts["format"] for each in found] == list(texts.values())
+    boxed = FormRewards(r"\\boxed\{[^}]+\}", WORDS, unfinished=-1.0)
+    assert [each.parts["format"] for each in boxed(groups("\\boxed{7}", "7"))[0]] == [1.0, 0.0]
+    assert form(groups("<think>3</think>7", finished=False))[0][0].parts == {"unfinished": -1.0}
+
+
+def test_a_form_that_backtracks_for_ever_fails_the_run_with_the_sample(monkeypatch):
+    monkeypatch.setattr(rewards, "PATIENCE", 0.05)
+    with pytest.raises(Failed, match=r"looking for its form took longer than 0\.05 s"):
+        FormRewards("(a|aa)+$", WORDS, unfinished=-1.0)(groups("a" * 60 + "!"))
+
+
+def test_a_mixed_reward_is_the_weighted_sum_of_its_parts_by_hand(judge, checker):
+    form = FormRewards("e", WORDS, unfinished=-1.0)
+    model = ModelRewards(judge, WORDS, unfinished=-1.0)
+    found = Reward((2.0, checker), (0.25, form), (0.5, model))(groups("wet", "dry"))[1]
+    for text, verdict, right, formed in zip(("wet", "dry"), found, (1, 0), (1, 0), strict=True):
+        raw = alone(judge, LINES[1].prompt, text)
+        told = (raw - 0.25) / 0.5
+        assert verdict.parts == pytest.approx(
+            {"checker": 2.0 * right, "format": 0.25 * formed, "model": 0.5 * told}, abs=1e-4
+        )
+        assert verdict.reward == pytest.approx(2 * right + 0.25 * formed + 0.5 * told, abs=1e-4)
+        assert verdict.score == pytest.approx(judge.score(raw), abs=1e-5)  # the model's own, unweighted
+        assert verdict.raw == pytest.approx(raw, abs=1e-5) and verdict.checked.correct == bool(right)
+
+
+def test_what_was_cut_off_earns_the_same_however_many_have_a_say(judge, checker):
+    parts = (2.0, checker), (0.5, ModelRewards(judge, WORDS, unfinished=-1.0))
+    found = Reward(*parts)(groups("wet", finished=False))[0][0]
+    assert found.parts == {"unfinished": -1.0} and found.reward == -1.0 and math.isfinite(found.raw)
 
 
 def test_a_reward_model_that_answers_nan_fails_the_run_and_names_the_sample(judge):
@@ -158,8 +215,8 @@ def test_a_reward_model_that_answers_nan_fails_the_run_and_names_the_sample(judg
 
 
 def test_a_verdict_is_the_sum_of_its_parts():
-    verdict = Verdict({"model": 1.5, "length": -0.5})
-    assert verdict.reward == 1.0 and verdict.score == pytest.approx(1 / (1 + math.exp(-1)))
+    assert Verdict({"model": 1.5, "length": -0.5}).reward == 1.0
+    assert rewards.score(1.0) == pytest.approx(1 / (1 + math.exp(-1)))
 
 
 def test_templates_that_differ_in_some_prompts_only_are_found_out():
