@@ -25,18 +25,31 @@ def series(key: str, label: str, ink: str = "accent", form: str = "number", **mo
 
 
 def chart(
-    title: str, *drawn: dict[str, Any], lines: Iterable[dict] = (), crop: bool = False
+    title: str,
+    *drawn: dict[str, Any],
+    lines: Iterable[dict] = (),
+    crop: bool = False,
+    large: bool = False,
+    about: str = "",
 ) -> dict[str, Any]:
     """`lines`: values to compare with; `crop`: whether the crop and the checkpoints are drawn on it."""
-    return {"title": title, "series": drawn, "lines": list(lines), "crop": crop}
+    return {
+        "title": title, "series": drawn, "lines": list(lines), "crop": crop, "large": large, "about": about,
+    }  # fmt: skip
 
 
 def charts(run: Run) -> list[dict[str, Any]]:
-    """The charts of a run's page, the most telling one first: it is drawn large."""
+    """The charts of a run's page, the most telling ones first and large."""
     return DRAWN[run.kind](run.config) if run.kind in DRAWN else []
 
 
 def _policy(given: dict) -> list[dict[str, Any]]:
+    return _practice(given) if given.get("checker") else _simulated(given)
+
+
+def _simulated(given: dict) -> list[dict[str, Any]]:
+    """Of a run against a reward model, the simulator of people."""
+
     def limit(of: str, share: float | None) -> list[dict]:
         return (
             [{"of": of, "share": share, "label": f"limit, {100 * share:.0f} % of its start"}] if share else []
@@ -54,6 +67,7 @@ def _policy(given: dict) -> list[dict[str, Any]]:
             series("entropy", "entropy (its own scale)", "sand", axis="own", shown=False),
             series("length", "length (its own scale)", "quiet", axis="own", shown=False),
             crop=True,
+            large=True,
         ),
         chart("Entropy", series("entropy", "entropy"), lines=limit("entropy", given.get("crop_entropy"))),
         chart(
@@ -62,6 +76,61 @@ def _policy(given: dict) -> list[dict[str, Any]]:
             lines=limit("distinct_2", given.get("crop_distinct")),
         ),
         chart("Length in tokens", series("length", "length")),
+        chart("Rollouts that ended by themselves", series("finished", "finished", form="percent")),
+        *([_updates] if given.get("updates_per_batch", 1) > 1 and given.get("algorithm") != "best" else []),
+        *([_aimed(given["kl_target"])] if given.get("kl_target") else []),
+    ]
+
+
+def _practice(given: dict) -> list[dict[str, Any]]:
+    """Of a run against a checker: how often it is right, and how long it takes to say so."""
+    phrases = [each.strip() for each in given.get("recheck_phrases", "").split(",") if each.strip()]
+    said = ", ".join(f"“{each}”" for each in phrases)
+    mixed, formed = given.get("reward"), given.get("format_weight")
+    parts = [
+        series("reward_checker", "checker", "good", range=[None, None]),
+        *([series("reward_model", "reward model", "plum", range=[None, None])] if mixed else []),
+        *([series("reward_format", "form", "cool", range=[None, None])] if formed else []),
+        series("reward_unfinished", "cut off", "quiet", range=[None, None], shown=False),
+    ]
+    return [
+        chart(
+            "Accuracy",
+            series("accuracy", "on what it practises", form="percent"),
+            series("held_out_accuracy", "held out, greedy", "good", "percent", measured=True),
+            series("held_out_sampled", "held out, sampled", "cool", "percent", measured=True),
+            lines=[
+                {"of": "held_out_accuracy", "share": 1, "label": "the supervised start, greedy"},
+                {
+                    "of": "imitation_accuracy",
+                    "share": 1,
+                    "label": "all worked solutions imitated, greedy",
+                    "end": True,
+                },
+            ],
+            crop=True,
+            large=True,
+        ),
+        chart(
+            "Mean length of an answer, in tokens",
+            series("length", "on what it practises"),
+            series("held_out_length", "held out, sampled", "cool", measured=True),
+            large=True,
+        ),
+        chart(
+            "Answers that look again",
+            series("rechecking", "share of rollouts", "plum", "percent", range=[0, None]),
+            about=f"Those that say {said}." if said else "No phrases are named in this run's settings.",
+        ),
+        *([chart("The parts of the reward, weighted", *parts)] if mixed or formed else []),
+        chart(
+            "Prompts that were solved at least once, and some of the time",
+            series("solved", "at least once", form="percent"),
+            series("mixed", "right and wrong", "good", "percent"),
+        ),
+        chart("Prompts that are set aside", series("set_aside", "prompts", "quiet", "whole", exact=True)),
+        chart("KL to the start, nats a rollout", series("kl", "KL", "cool")),
+        chart("Entropy", series("entropy", "entropy")),
         chart("Rollouts that ended by themselves", series("finished", "finished", form="percent")),
         *([_updates] if given.get("updates_per_batch", 1) > 1 and given.get("algorithm") != "best" else []),
         *([_aimed(given["kl_target"])] if given.get("kl_target") else []),
@@ -88,6 +157,7 @@ def _reward(given: dict) -> list[dict[str, Any]]:
             series("loss", "loss", form="loss", range=[None, None]),
             series("held_out_loss", "held-out loss", "good", "loss", measured=True, range=[None, None]),
             lines=[chance],
+            large=True,
         ),
         chart(
             "Held-out pairs that it orders as the labelers did",
@@ -106,6 +176,7 @@ def _sft(given: dict) -> list[dict[str, Any]]:
             "Loss on the demonstrations it learns from, and on those held out",
             series("loss", "loss", form="loss", range=[None, None]),
             series("held_out_loss", "held-out loss", "good", "loss", measured=True, range=[None, None]),
+            large=True,
         ),
         chart("Learning rate", series("learning_rate", "learning rate", "quiet", "rate", exact=True)),
         chart("Tokens learnt from at each step", series("tokens", "tokens", "quiet", "whole")),
@@ -151,6 +222,14 @@ STRIP = {
         ("length", "Length, tokens", "number"),
         ("finished", "Finished", "percent"),
     ],
+    "practice": [
+        ("held_out_accuracy", "Held out, greedy", "percent"),
+        ("held_out_sampled", "Held out, sampled", "percent"),
+        ("accuracy", "On what it practises", "percent"),
+        ("mixed", "Prompts right and wrong", "percent"),
+        ("length", "Length, tokens", "number"),
+        ("rechecking", "Look again", "percent"),
+    ],
     "reward": [
         ("loss", "Loss", "loss"),
         ("held_out_loss", "Held-out loss", "loss"),
@@ -182,6 +261,11 @@ STRIP = {
 def outcome(run: Run) -> str:
     """What came of it in a few numbers, for a line in a list."""
     final = run.result.get("metrics") or {}
+    if final.get("held_out_accuracy") is not None and run.config.get("checker"):
+        greedy, sampled = (figure(final[f"held_out_{each}"], "percent") for each in ("accuracy", "sampled"))
+        return f"{greedy} of held-out prompts right, {sampled} where it samples"
+    if run.kind == Run.Kind.POLICY and run.config.get("checker"):
+        return f"{figure(final['accuracy'], 'percent')} right" if "accuracy" in final else ""
     if run.kind == Run.Kind.POLICY:
         named = [("reward", "reward", "share"), ("kl", "KL", "number"), ("distinct_2", "distinct-2", "share")]
         return ", ".join(f"{word} {figure(final[key], form)}" for key, word, form in named if key in final)
@@ -201,7 +285,8 @@ def outcome(run: Run) -> str:
 
 def strip(run: Run) -> list[tuple[str, Any, str]]:
     """Label, value and form of each number: the end result, else the newest that was measured."""
-    wanted = STRIP.get(run.kind, [])
+    checked = run.kind == Run.Kind.POLICY and run.config.get("checker")
+    wanted = STRIP["practice"] if checked else STRIP.get(run.kind, [])
     final = run.result.get("metrics") or {}
     newest = list(run.steps.order_by("-step").values_list("metrics", flat=True)[:1])
     found = []

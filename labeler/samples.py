@@ -24,6 +24,14 @@ class Said:
     score_then: float | None
     kl: float | None
     finished: bool
+    correct: bool | None = None  # where a checker says so
+    length: int | None = None  # tokens, where that is of interest
+    length_then: int | None = None
+
+    @property
+    def grew(self) -> int:
+        """By how many tokens it is longer than what it is held against."""
+        return (self.length or 0) - (self.length_then or self.length or 0)
 
     @property
     def same(self) -> bool:
@@ -40,10 +48,12 @@ class Said:
 
 
 def at(run: Run, step: int, against: int | None) -> list[Said]:
-    """Every fixed prompt at a measured step, held against another one."""
+    """Every fixed prompt at a measured step, held against another one. Of a run against a checker those come
+    first whose answers grew the most: there the policy has learnt to take its time."""
     lines = _lines(run, step)
     then = _lines(run, against) if against is not None else {}
-    return [_said(line, then.get(index)) for index, line in sorted(lines.items())]
+    found = [_said(line, then.get(index)) for index, line in sorted(lines.items())]
+    return sorted(found, key=lambda each: -each.grew)
 
 
 def _lines(run: Run, step: int) -> dict[int, dict[str, Any]]:
@@ -61,6 +71,9 @@ def _said(line: dict[str, Any], then: dict[str, Any] | None) -> Said:
         score_then=then.get("score") if then else None,
         kl=line.get("kl"),
         finished=line.get("finished", True),
+        correct=line.get("correct"),
+        length=line.get("length"),
+        length_then=then.get("length") if then else None,
     )
 
 

@@ -186,7 +186,10 @@ def _worth(verdict: Verdict) -> float:
 
 def _checked(verdict: Verdict) -> dict[str, Any]:
     said = verdict.checked
-    return {"correct": said.correct, "checked": said.reason, "read": said.read} if said else {}
+    if said is None:
+        return {}
+    sure = {} if said.probability is None else {"probability": round(said.probability, 6)}
+    return {"correct": said.correct, "checked": said.reason, "read": said.read, **sure}
 
 
 @dataclass(frozen=True)

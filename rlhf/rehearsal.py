@@ -78,7 +78,7 @@ def reward(
 
 
 def _checker(run: RunDirectory, tokenizer: Any, config: PolicyConfig) -> CheckerRewards:
-    made = checkers.read(run.path, config.checker)
+    made = checkers.read(run.path, config.checker, config.device)
     return CheckerRewards(made, tokenizer, config.unfinished_reward)
 
 
@@ -99,8 +99,8 @@ def judged_by(run: RunDirectory, config: PolicyConfig) -> dict[str, Any]:
     if config.reward:
         found["reward"] = {"sha256": checkpoint.fingerprint(run.input(config.reward))}
     if config.checker:
-        made = checkers.read(run.path, config.checker)
-        found["checker"] = {"name": config.checker, **vars(made)}
+        made = checkers.read(run.path, config.checker, config.device)
+        found["checker"] = checkers.as_dict(made)
     return found
 
 

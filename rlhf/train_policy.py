@@ -77,9 +77,7 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         of_old = {"place": done * min(config.prompts_per_step, len(prompts)), "aside": []}
         order.restore(resumed.state.get("order", of_old))
     history = _history(run)
-    watch = (
-        guard.Watch(limits) if config.judged != "rules" else None
-    )  # what is computed by rule is not fooled
+    watch = None if config.judged == "rules" else guard.Watch(limits)  # no rule can be fooled
     crop = watch.see_all(history) if watch else None
     rehearsal.announce(run, config, reward, prompts, held_out)
     shown = (held_out or prompts)[: config.sample_prompts]

@@ -154,8 +154,8 @@ const { Chart, known } = (() => {
     references() {
       return this.lines.flatMap((line) => {
         if (!line.share) return [line];
-        const first = this.points(this.all.find((each) => each.key === line.of))[0];
-        return first ? [{ ...line, value: line.share * first[1] }] : [];
+        const first = this.own.rows.find((row) => known(row[line.of]));
+        return first ? [{ ...line, value: line.share * first[line.of] }] : [];
       });
     }
 
@@ -292,7 +292,7 @@ const { Chart, known } = (() => {
       const at = Math.round(up) + 0.5;
       this.svg.append(svg("line", { class: "reference", x1: start, x2: end, y1: at, y2: at }));
       // A share of its start lies below where a curve begins; what is learnt leaves chance behind on its way right.
-      const place = line.share ? { x: start + 4, y: at + 15 } : { x: end, y: at - 5, "text-anchor": "end" };
+      const place = line.share && !line.end ? { x: start + 4, y: at + 15 } : { x: end, y: at - 5, "text-anchor": "end" };
       return svg("text", { class: "said", ...place }, line.label);
     }
 

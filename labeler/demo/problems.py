@@ -5,6 +5,7 @@ are written down. The demonstrations mix them, and nothing in a prompt tells whi
 imitates them mixes them too. Every problem follows from the seed. Knows neither torch nor the web.
 """
 
+import operator
 import random
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ PROMPTS = 3000
 WORKED = 0.3  # share of the demonstrations that write their steps down
 PEOPLE = ("Emily", "Ben", "Carla", "Omar", "Ines", "Jonas", "Mia", "Theo")
 FRUIT = ("apple", "orange", "pear", "lemon", "melon", "mango")
+DONE = {"*": operator.mul, "+": operator.add, "-": operator.sub, "/": operator.floordiv}
 STEPS = "first, then"  # the phrases by which worked answers are told from the others
 
 
@@ -59,11 +61,12 @@ class Problem:
         others = self.more * self.dearer
         if self.asks_for_all:
             ones = self.some * self.price
-            steps = f"First {self.some}*{self.price}={ones}. Then {self.more}*{self.dearer}={others}. Then {ones}+{others}={self.total}."
+            steps = [(self.some, "*", self.price), (self.more, "*", self.dearer), (ones, "+", others)]
         else:
             ones = self.total - others
-            steps = f"First {self.more}*{self.dearer}={others}. Then {self.total}-{others}={ones}. Then {ones}/{self.some}={self.price}."
-        return f"{steps} {self.direct}"
+            steps = [(self.more, "*", self.dearer), (self.total, "-", others), (ones, "/", self.some)]
+        said = [f"{one}{sign}{other}={DONE[sign](one, other)}." for one, sign, other in steps]
+        return f"First {said[0]} Then {said[1]} Then {said[2]} {self.direct}"
 
 
 def problems(count: int = PROMPTS, seed: int = SEED) -> list[Problem]:
@@ -72,9 +75,7 @@ def problems(count: int = PROMPTS, seed: int = SEED) -> list[Problem]:
     while len(found) < count:
         one, other = chances.sample(FRUIT, 2)
         some, more, price, dearer = (chances.randint(2, 9) for _ in range(4))
-        made = Problem(
-            chances.choice(PEOPLE), one, other, some, more, price, dearer, chances.random() < 0.5
-        )
+        made = Problem(chances.choice(PEOPLE), one, other, some, more, price, dearer, chances.random() < 0.5)
         found[made.prompt] = made
     return list(found.values())
 
