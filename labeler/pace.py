@@ -16,9 +16,11 @@ from rlhf import config
 LOOKED_AT = 20  # the newest runs of a kind
 ALIKE = 1.15  # models whose sizes differ by no more than this
 AT_THE_END = 20  # steps whose lengths are taken
-OF_A_RUN: tuple[str, ...] = ("project", "kind", "config", "step", "started_at", "finished_at")
-OF_A_RUN += ("start", "reward_model", "dataset")
-BESIDE: tuple[str, ...] = ("start__location", "reward_model__location", "dataset__lines")
+OF_A_RUN = (
+    "project", "kind", "config", "step", "started_at", "finished_at", "start",
+    "reward_model", "dataset",
+)  # fmt: skip
+BESIDE = ("start__location", "reward_model__location", "dataset__lines")
 
 T = TypeVar("T")
 

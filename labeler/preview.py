@@ -75,12 +75,18 @@ class Look:
         self.earlier = earlier or pace.Earlier()
         self.model = footprint.model(start.folder) if start else None
         self.judge = footprint.model(judge.folder) if judge else None
-        asked = project.judge_model if made.kind == "policy" and project.is_checked else None
-        self.judged_by = footprint.model(asked.folder) if asked and project.checker_name == "judge" else None
         many = len(prompts) if prompts is not None else 0
         if prompts is None and made.kind == "rollouts":
             many = self.earlier.once(("prompts", project.pk), project.prompts.count)
         self.work = pace.work(made, lines, many)
+
+    @cached_property
+    def judged_by(self) -> footprint.Model | None:
+        """The model that checks, where one does."""
+        project = self.project
+        if self.made.kind != "policy" or not project.is_checked or project.checker_name != "judge":
+            return None
+        return footprint.model(project.judge_model.folder) if project.judge_model else None
 
     @cached_property
     def found(self) -> Preview:

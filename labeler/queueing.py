@@ -19,22 +19,15 @@ from labeler.preview import Look
 from labeler.templatetags.runs import elapsed, is_lost, remaining
 from rlhf import config
 
-A_PAGE = 40
-OF_A_RUN: tuple[str, ...] = (
-    "project",
-    "kind",
-    "state",
-    "config",
-    "step",
-    "total",
-    "phase",
-    "leased_until",
-    "started_at",
-)
-OF_A_RUN += ("finished_at", "created_at", "cancel_requested", "ahead", "reason", "start", "reward_model")
-OF_A_RUN += ("dataset", "created_by")
-BESIDE: tuple[str, ...] = ("project__name", "dataset__lines", "created_by__username")
-BESIDE += ("start__location", "reward_model__location")
+A_PAGE = 40  # and so far ahead it is estimated when one begins
+OF_A_RUN = (
+    "project", "kind", "state", "config", "step", "total", "phase",
+    "leased_until", "started_at", "finished_at", "created_at", "cancel_requested", "ahead", "reason",
+    "start", "reward_model", "dataset", "created_by",
+)  # fmt: skip
+BESIDE = (
+    "project__name", "dataset__lines", "created_by__username", "start__location", "reward_model__location",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def _beside(run: Run, given: str) -> list[Run]:
 def _chart_spec(run: Run, drawn: list[dict[str, Any]]) -> dict[str, Any]:
     """What chart.js is told: the charts, where their numbers are, and which runs may be drawn over them."""
     others = run.project.runs.filter(kind=run.kind).exclude(pk=run.pk).exclude(step=0).order_by("-pk")
-    others = others.only("kind", "config")
+    others = others.only("project", "kind", "config")
     return {
         "source": reverse("run_steps", args=[run.pk]),
         "open": reverse("steps", args=[run.pk]) if run.kind == Run.Kind.POLICY else "",

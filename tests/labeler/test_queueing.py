@@ -188,3 +188,6 @@ def test_a_charts_page_reads_of_other_runs_their_settings_and_a_poll_nothing(as_
     assert not [
         sql for sql in asked_for(as_admin, reverse("run_live", args=[run.pk]), **POLLED) if others in sql
     ]
+    few = len(asked_for(as_admin, reverse("run", args=[run.pk])))
+    queued(project, state="finished", step=5)
+    assert len(asked_for(as_admin, reverse("run", args=[run.pk]))) == few
