@@ -2,6 +2,8 @@
 
 An address that is not in the table fails the first test, so a new one has to be classified."""
 
+import contextlib
+
 import pytest
 from django.db import transaction
 from django.test import Client
@@ -167,42 +169,57 @@ def test_every_address_is_classified():
     assert sorted(names) == sorted(pattern.name for pattern in addresses())
 
 
-@pytest.mark.parametrize("pattern", addresses(), ids=lambda pattern: pattern.name)
+@contextlib.contextmanager
+def asked(client, method, address, sent=None):
+    """The answer, and afterwards all is as it was: rows, and who is signed in."""
+    before, cookies = transaction.savepoint(), client.cookies.copy()
+    try:
+        yield getattr(client, method)(address, sent)
+    finally:
+        transaction.savepoint_rollback(before)
+        client.cookies = cookies
+
+
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_every_address_asks_who_is_there(pattern, method, numbers, clients):
+def test_every_address_asks_who_is_there(method, numbers, clients, subtests):
     """Anonymous people are sent to sign in; who may not see a thing is told that it is not there, and who may
     not open a page that names nothing that it is not for them."""
-    address = address_of(pattern, numbers)
-    groups = enumerate((*GROUPS, OWN))
+    for pattern in addresses():
+        with subtests.test(pattern.name):
+            for number, (person, client) in enumerate(zip(PEOPLE, clients, strict=True)):
+                sent = numbers["sent"] if method == "post" else None
+                with asked(client, method, address_of(pattern, numbers), sent) as answer:
+                    expect(pattern, number, person, answer)
+
+
+def expect(pattern, number: int, person: str, answer) -> None:
+    groups, said = enumerate((*GROUPS, OWN)), read(answer)
     first = next(number for number, names in groups if pattern.name in names)
-    for number, (person, client) in enumerate(zip(PEOPLE, clients, strict=True)):
-        before = transaction.savepoint()
-        answer = getattr(client, method)(address, numbers["sent"] if method == "post" else None)
-        said = read(answer)
-        transaction.savepoint_rollback(before)
-        sent_away = answer.headers.get("Location", "").startswith(SIGN_IN) and pattern.name != "sign_out"
-        allowed = person == "labeler" if pattern.name in OWN else number >= first
-        if allowed and not (person == "staff" and pattern.name in NOT_FOR_STAFF):
-            assert answer.status_code not in (403, 404) and not sent_away, person
-        elif answer.status_code == 405:
-            pass  # asked in a way in which nobody is answered
-        elif person == "anonymous":
-            assert sent_away, person
-        elif person == "stranger" and pattern.name in GLOBAL & ADMINS:
-            assert b"elican" not in said
-        else:
-            assert answer.status_code == (403 if pattern.name in GLOBAL else 404), person
+    sent_away = answer.headers.get("Location", "").startswith(SIGN_IN) and pattern.name != "sign_out"
+    allowed = person == "labeler" if pattern.name in OWN else number >= first
+    if allowed and not (person == "staff" and pattern.name in NOT_FOR_STAFF):
+        assert answer.status_code not in (403, 404) and not sent_away, person
+    elif answer.status_code == 405:
+        pass  # asked in a way in which nobody is answered
+    elif person == "anonymous":
+        assert sent_away, person
+    elif person == "stranger" and pattern.name in GLOBAL & ADMINS:
+        assert b"elican" not in said
+    else:
+        assert answer.status_code == (403 if pattern.name in GLOBAL else 404), person
 
 
-@pytest.mark.parametrize("pattern", addresses(), ids=lambda pattern: pattern.name)
-def test_no_address_breaks_on_odd_parameters(pattern, numbers, as_admin):
+@pytest.mark.parametrize("odd", ["a\0b", "-1", "--5", "9" * 30, "﷽", "", "%", "\n"])
+def test_no_address_breaks_on_odd_parameters(odd, numbers, as_admin, subtests):
     """A NUL in a parameter, a page that is no number: refused or passed over, never a fault of ours."""
     names = ("project", "page", "words", "template", "next", "preset", "from", "look", "start", "after")
     names += ("action", "person", "against", "to", "show")
-    for odd in ("a\0b", "-1", "--5", "9" * 30, "﷽", "", "%", "\n"):
-        answer = as_admin.get(address_of(pattern, numbers), dict.fromkeys(names, odd))
-        read(answer)
-        assert answer.status_code < 500
+    for pattern in addresses():
+        with subtests.test(pattern.name):
+            parameters = dict.fromkeys(names, odd)
+            with asked(as_admin, "get", address_of(pattern, numbers), parameters) as answer:
+                read(answer)
+                assert answer.status_code < 500
 
 
 @pytest.mark.parametrize("charset", ["utf-7", "unicode_escape", "utf-16"])
