@@ -1,5 +1,6 @@
 """The demo's story on one seed: against its reward model alone a policy rises and falls, pulled to its start
-it holds, and the checkpoint that is suggested keeps most of what was gained. The benchmark tells of three.
+it holds, and the checkpoint that is suggested keeps most of what was gained: in the first sixty steps. The
+benchmark tells of three seeds and all ninety.
 """
 
 import pytest
@@ -9,7 +10,7 @@ from benchmarks import overoptimisation
 
 @pytest.fixture(scope="module")
 def told():
-    return overoptimisation.measure(seeds=1)[0]
+    return overoptimisation.measure(seeds=1, steps=60)[0]
 
 
 def test_without_a_pull_to_the_start_the_taste_rises_and_falls_while_the_score_ends_higher(told):

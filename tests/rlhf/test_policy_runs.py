@@ -3,6 +3,7 @@ several processes change about them, which is nothing."""
 
 # ruff: noqa: F811
 import json
+import os
 import subprocess
 import sys
 
@@ -332,16 +333,34 @@ def test_a_reward_model_whose_template_refuses_a_prompt_is_refused(made, start, 
     assert "does not take the prompt “A joke about rain.”: no rain here" in ended["reason"]
 
 
-@pytest.mark.parametrize("kind", ["rloo", "grpo", "best", "adapters"])
-def test_two_processes_end_where_one_does(made, kind):
-    settings = {"steps": 3, "prompts_per_step": 3, "learning_rate": 0.02} | KINDS[kind]
-    alone, together = made("alone", **settings), made("together", **settings)
-    assert execute(alone) == FINISHED
+# To start two programs takes longer than what they train, so that the same two train one after the other.
+ONE_AFTER_THE_OTHER = """
+import sys
+from rlhf import processes
+from rlhf.execute import execute
+processes.leave = lambda: None
+print(*map(execute, sys.argv[1:]))
+"""
+
+
+def test_two_processes_end_where_one_does(made, tmp_path, subtests):
+    kinds = ["rloo", "grpo", "best", "adapters"]
+    of = {kind: {"steps": 3, "prompts_per_step": 3, "learning_rate": 0.02} | KINDS[kind] for kind in kinds}
+    together = {kind: made(f"{kind} together", **settings) for kind, settings in of.items()}
+    (tmp_path / "all.py").write_text(ONE_AFTER_THE_OTHER)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, "-m", "rlhf", str(together)], capture_output=True, text=True, timeout=180, check=False
-    )
+    command += [str(tmp_path / "all.py"), *map(str, together.values())]
+    env = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
+    for kind, settings in of.items():
+        with subtests.test(kind):
+            alone = made(f"{kind} alone", **settings)
+            assert execute(alone) == FINISHED
+            expect_alike(alone, together[kind])
+
+
+def expect_alike(alone, together) -> None:
     assert result(together)["state"] == "finished"
     rows = zip(lines(alone, "rollouts.jsonl.zst"), lines(together, "rollouts.jsonl.zst"), strict=True)
     assert all(one["tokens"] == other["tokens"] for one, other in rows)
