@@ -36,7 +36,7 @@ class CheckerForm(forms.Form):
         if name not in config.RULES:
             self.fields[ITS_MODEL] = forms.ModelChoiceField(
                 judges(project),
-                empty_label=None,
+                empty_label=None if judges(project).exists() else "there is none in this project yet",
                 label="Model that judges",
                 help_text="Any language model that is a folder here, best one that is none of the policy's.",
                 error_messages={"required": "A judge needs a model: there is none in this project yet."},

@@ -24,7 +24,7 @@
   });
 
   // What was swapped in is still the one that the reader was at.
-  document.addEventListener("htmx:afterSwap", ({ detail }) => {
+  document.addEventListener("htmx:afterSettle", ({ detail }) => {
     const id = detail.elt?.id ?? "";
     const came = id.startsWith("r-") ? document.getElementById(id) : null;
     if (came) for (const each of all()) each.classList.toggle("on", each === came);
