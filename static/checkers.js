@@ -23,10 +23,11 @@
     else now?.querySelector(`[data-key="${CSS.escape(key)}"]`)?.click();
   });
 
-  // What was swapped in is still the one that the reader was at.
+  // What was swapped in is still the one that the reader was at, unless they have gone on meanwhile.
   document.addEventListener("htmx:afterSettle", ({ detail }) => {
     const id = detail.elt?.id ?? "";
-    const came = id.startsWith("r-") ? document.getElementById(id) : null;
-    if (came) for (const each of all()) each.classList.toggle("on", each === came);
+    if (id.startsWith("r-") && !document.querySelector("[data-verdict].on")) {
+      document.getElementById(id)?.classList.add("on");
+    }
   });
 })();
