@@ -230,18 +230,21 @@ def _score(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _judge(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
-    options, asked = request.get("options") or {}, []
-    for item in _list(request, "items"):
-        texts = [item.get(key) for key in checkers.Item._fields] if isinstance(item, dict) else []
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise Bad("Each of “items” must have a “prompt”, an “answer” and a “reference”.")
-        asked.append(checkers.Item(*texts))
+    options = request.get("options") or {}
     if not isinstance(options, dict):
         raise Bad("“options” must be an object.")
     judge = checkers.make("judge", options)
     assert isinstance(judge, checkers.Judge)
+    items = [_item(each) for each in _list(request, "items")]
     model, tokenizer = shelf.policy(_text(request, "checkpoint"))
-    return {"said": [checkers.line_of(each) for each in judge.verdicts(model, tokenizer, asked)]}
+    return {"said": [checkers.line_of(each) for each in judge.verdicts(model, tokenizer, items)]}
+
+
+def _item(line: Any) -> checkers.Item:
+    texts = {key: line.get(key) if isinstance(line, dict) else None for key in checkers.Item._fields}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise Bad("Each of “items” must have a “prompt”, an “answer” and a “reference”.")
+    return checkers.Item(**{key: str(text) for key, text in texts.items()})
 
 
 def _try(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:

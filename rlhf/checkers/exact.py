@@ -59,8 +59,8 @@ class Exact(Checker):
         text = text.casefold() if self.ignore_case else text
         if self.ignore_punctuation:
             kept = {found.start() for found in _INSIDE.finditer(text)}
-            letters = (_plainer(each, at in kept) for at, each in enumerate(text))
-            text = "".join(letters) or text
+            plainer = "".join(_plainer(each, at in kept) for at, each in enumerate(text))
+            text = plainer if plainer.strip() else text  # what is nothing else is compared as it is
         if self.ignore_articles:
             text = _ARTICLES.sub(" ", text)
         return " ".join(text.split())

@@ -9,7 +9,7 @@ Chosen where writing is ambiguous: `e` and `i` are the constants, `log` is the n
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,9 @@ FUNCTIONS = {name: name for name in _SAME} | _INVERSE | {"log": "log", "ln": "lo
 _GREEK = """alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho
     sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega"""
 GREEK = set(_GREEK.split())
+_WORDS = """the and for are was has had not but you can per all get one two six ten so is it if in of to at as
+    be by do he we us no on up an am me my"""
+_ENGLISH = set(_WORDS.split())  # what three letters and less say more often than a product
 CONSTANTS = {
     "pi": "pi",
     "π": "pi",
@@ -32,7 +35,8 @@ CONSTANTS = {
     "∞": "infinity",
 }
 
-_TIDY = [
+_DIGIT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_TIDY: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\(?:left|right|displaystyle|[bB]igg?[lr]?|quad)(?![A-Za-z])|\\[,;:! ()\[\]]|[$~`]"), " "),
     (re.compile(r"\\(?:text|mathrm|mbox)\s?\{[^{}]*+\}"), " "),  # units and words
     (re.compile(r"\\(?:mathbf|boldsymbol|operatorname\*?)\s?\{([^{}]*+)\}"), r"\1"),
@@ -49,7 +53,6 @@ _TIDY = [
     (re.compile(r"(?<![\d.,])(\d{1,3})((?:,\d{3})+)(?![\d,])"), lambda found: found[0].replace(",", "")),
     (re.compile(r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]++)"), lambda found: "^{" + found[1].translate(_DIGIT) + "}"),
 ]
-_DIGIT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _TOKEN = re.compile(
     r"\s*+(?:(?P<number>\d++(?:\.\d++)?|\.\d++)|\\(?P<macro>[A-Za-z]++|[{}])|(?P<word>[^\W\d_]++)|(?P<sign>\S))"
 )
@@ -87,7 +90,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
 def _words(word: str) -> list[tuple[str, str]]:
     """A word that means something, or up to three letters that are multiplied."""
     known = word in FUNCTIONS or word in GREEK or word in CONSTANTS or word in ("and", "or")
-    if not known and len(word) > 3:
+    if not known and (len(word) > 3 or word.lower() in _ENGLISH):
         raise Unreadable(f"“{word[:40]}” is no mathematics")
     return [("word", word)] if known else [("word", letter) for letter in word]
 

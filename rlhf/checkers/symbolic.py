@@ -31,6 +31,7 @@ PROGRAM = Path(__file__).with_name("algebra.py")
 START = 120.0  # seconds that the child may take to be ready, on a busy machine
 PATIENCE = 30.0  # times the seconds of computing that anybody waits for: other processes want the machine too
 _FORMULA = re.compile(r"\$\$?([^$]{1,1000})\$|\\\(([^$]{1,1000}?)\\\)|\\\[([^$]{1,1000}?)\\\]")
+_PROSE = re.compile(r"^\s*+(?:[A-Za-z]{2,}+[,:]?+\s++)++")
 _SENTENCE = re.compile(r"[.!?](?=\s|$)")
 
 
@@ -98,7 +99,7 @@ def _read(text: str, words: str) -> tuple[Tree, str]:
     trouble = Unreadable("nothing in it is an expression")
     last = text.rstrip().rpartition("\n")[2]
     formulas = [next(filter(None, each.groups()), "") for each in _FORMULA.finditer(text[-4000:])]
-    for piece in [text, *formulas[-1:], last, last.rpartition("=")[2]]:
+    for piece in [*formulas[-1:], last, _PROSE.sub("", last), last.rpartition("=")[2]]:
         try:
             return grammar.read(piece), piece.strip()
         except Unreadable as error:
@@ -151,8 +152,10 @@ class _Algebra:
 
     def _ready(self) -> "subprocess.Popen[bytes]":
         """The child, started where there is none."""
-        if self.child is not None and self.child.poll() is None:
-            return self.child
+        if self.child is not None:
+            if self.child.poll() is None:
+                return self.child
+            self._end(self.child, 0)
         self.buffer = b""
         try:
             self.child = subprocess.Popen(

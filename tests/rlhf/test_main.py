@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rlhf import checkpoint, config, data
+from rlhf import checkers, checkpoint, config, data
 from rlhf.__main__ import main
 from rlhf.run import RunDirectory
 from rlhf.train_reward import train
@@ -106,6 +106,15 @@ def test_a_start_from_the_hub_is_only_named(say, tmp_path):
          "at most 500 steps, because"),
         ("policy", {"--from": "START", "--checker": "sums", "--prompts": "RANKINGS"}, "no checker “sums”"),
         ("policy", {"--from": "START", "--prompts": "RANKINGS"}, "needs --reward"),
+        ("policy", {"--from": "START", "--checker": "judge", "--prompts": "RANKINGS"}, "needs --judge"),
+        ("policy", {"--from": "START", "--checker": "number", "--prompts": "RANKINGS", "--judge": "START"},
+         "the checker “judge”"),
+        ("policy", {"--from": "START", "--checker": "judge", "--prompts": "RANKINGS", "--judge": "nowhere"},
+         "nowhere is not a folder"),
+        ("policy", {"--from": "START", "--checker": "number", "--prompts": "RANKINGS",
+                    "--set": "checker.tolerance=-1"}, "between 0 and"),
+        ("policy", {"--from": "START", "--reward": "START", "--prompts": "RANKINGS",
+                    "--set": "checker.tolerance=1"}, "take --checker"),
         ("poem", {}, "invalid choice: 'poem'"),
     ],
 )  # fmt: skip
@@ -120,6 +129,36 @@ def test_what_cannot_be_made_is_refused_in_one_line(say, policy_folder, tmp_path
     assert words in error
     assert (printed, error.count("\n")) == ("", 1)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_against_a_checker_holds_its_options_and_its_judge(say, policy_folder, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "What is 9 + 9?", "answer": "18"}\n')
+    given = ("--from", policy_folder, "--prompts", prompts)
+    options = ("--checker", "number", "--set", "checker.tolerance=0.5", "--set", "steps=5000")
+    assert say("new", "policy", tmp_path / "rule", *given, *options)[0] == 0
+    made = config.read(tmp_path / "rule")
+    assert (made.checker, made.reward, made.steps) == ("number", "", 5000)
+    assert checkers.as_dict(checkers.read(tmp_path / "rule", made.checker))["tolerance"] == 0.5
+    assert (
+        say("new", "policy", tmp_path / "model", *given, "--checker", "judge", "--judge", policy_folder)[0]
+        == 0
+    )
+    assert (tmp_path / "model/inputs/judge/model.safetensors").exists()
+    status, _, error = say(
+        "new",
+        "policy",
+        tmp_path / "long",
+        *given,
+        "--checker",
+        "judge",
+        "--judge",
+        policy_folder,
+        "--set",
+        "steps=501",
+    )
+    assert status == 1
+    assert "at most 500 steps" in error
 
 
 def test_a_directory_with_something_in_it_is_left_alone(say, policy_folder, tmp_path):
