@@ -138,11 +138,11 @@ def answer(
         if request.get("stream"):
             if operation is not _sample:
                 raise Bad("Only what is sampled can be streamed.")
-            parts = {
-                "say": lambda part: say({"id": number, "part": part}),
-                "stopped": lambda: stopped(number),
-            }
-            return {"id": number, **_stream(shelf, request, **parts)}
+
+            def tell(part: dict[str, Any]) -> None:
+                say({"id": number, "part": part})
+
+            return {"id": number, **_stream(shelf, request, tell, lambda: stopped(number))}
         return {"id": number, **operation(shelf, request)}
     except json.JSONDecodeError as error:
         return _error(number, f"This is not JSON: {error}.")
