@@ -265,6 +265,59 @@ def streamed(request: Request, folder: Path, options: dict[str, Any]) -> Iterato
                     raise Later(f"{words}; others come first")
 
 
+def _play(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+    """The playground: one checkpoint after the other answers, read word by word; then the reward model says
+    what it thinks of each answer, and the checker whether it is correct."""
+    request.parts.all().delete()
+    names = ("prompts", "count", "temperature", "top_p", "max_new_tokens", "seed")
+    options = {name: asked[name] for name in names} | {"stream": "tokens"}
+    for side, (pk, name) in enumerate(zip(asked["checkpoints"], asked["names"], strict=True)):
+        if request.is_to_stop():
+            break
+        request.tell(f"{name} is being loaded")
+        texts: dict[int, str] = {}
+        for said in streamed(request, _folder(pk), options):
+            if "prompt" in said:
+                request.tell(f"{name} answers")
+            texts |= {each["number"]: each["text"] for each in said.get("rollouts", []) if "text" in each}
+            _keep(request, side, {"sums": said} if "written" in said else said)
+        if not request.is_to_stop():
+            _judge(request, asked, side, dict(sorted(texts.items())))
+    return {"stopped": request.is_to_stop()}
+
+
+def _judge(request: Request, asked: dict[str, Any], side: int, texts: dict[int, str]) -> None:
+    """What is thought of one side's answers. Where nothing can be said, that is told and the rest stays."""
+    prompt = asked["prompts"][0]
+    try:
+        if asked["reward_model"]:
+            request.tell("the reward model reads the answers")
+            judge, numbers = str(_folder(asked["reward_model"])), list(texts)
+            for first in range(0, len(texts), A_FEW):
+                some = numbers[first : first + A_FEW]
+                items = [{"prompt": prompt, "rollouts": [texts[number] for number in some]}]
+                said = warm.ask("score", checkpoint=judge, items=items)
+                found = zip(some, said["rewards"][0], said["scores"][0], strict=True)
+                _keep(request, side, {"scores": [list(each) for each in found]})
+    except Unanswerable as unanswerable:
+        _keep(request, side, {"trouble": f"No scores: {unanswerable.reason} {unanswerable.remedy}".strip()})
+    try:
+        if asked["reference"]:
+            request.tell("the checker reads the answers")
+            text = data.prompt_text(prompt)
+            items = [
+                {"prompt": text, "answer": each, "reference": asked["reference"]} for each in texts.values()
+            ]
+            _keep(request, side, {"verdicts": list(zip(texts, _judging(request)(items), strict=True))})
+    except Unanswerable as unanswerable:
+        _keep(request, side, {"trouble": f"No verdicts: {unanswerable.reason} {unanswerable.remedy}".strip()})
+
+
+def _keep(request: Request, side: int, body: dict[str, Any]) -> None:
+    if not request.keep({"side": side, **body}):
+        raise Interrupted
+
+
 def _score(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     request.tell("the reward model reads the answers")
     said = warm.ask("score", checkpoint=str(_folder(asked["checkpoint"])), items=asked["items"])
@@ -370,6 +423,7 @@ KINDS = {
     "gather": _gather,
     "check": judging.check,
     "references": judging.references,
+    "play": _play,
 }
 
 

@@ -37,6 +37,7 @@ class Origin(models.TextChoices):
     IMPORTED = "imported", "brought by an import"
     WON = "won", "a rollout that won its quintet"
     PASSED = "passed", "a rollout that a checker passed"
+    PICKED = "picked", "a rollout that somebody picked in the playground"
 
 
 BY_HAND = (Origin.WRITTEN, Origin.EDITED)

@@ -1,5 +1,5 @@
-/* What each token of a rollout paid, said under it: of the one under the pointer, or of the one that the arrow keys have
-   come to. Without this file the same stands in a table, and in a browser's own hints. */
+/* What is known of each token of a rollout, said under it: of the one under the pointer, or of the one that the arrow keys
+   have come to. Without this file the same stands in a browser's own hints. */
 "use strict";
 
 (() => {
