@@ -21,14 +21,17 @@ from django.db import DatabaseError, connection, transaction
 
 from labeler import gathering, harvest, judging, simulated
 from labeler.celery import is_stopping
-from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request, Run
+from labeler.models import Checkpoint, Harvest, Project, Purpose, Quintet, Request, Run
 from labeler.trainer import MEMORY, kill_group, spawn
 from labeler.uncertainty import disagreement, uncertainty
+from rlhf import checkers, data
+from rlhf.config import Refused
 
 IDLE = 300.0  # seconds
 LONGEST = 900.0
 TICK = 0.5
 ROOM = 64_000_000  # bytes of one answer's parts, at which it ends
+A_FEW = 8  # answers that the reward model reads at once
 A_CHUNK = 32  # quintets that the reward model reads before it looks whether somebody else waits
 
 
@@ -308,9 +311,25 @@ def _judge(request: Request, asked: dict[str, Any], side: int, texts: dict[int, 
             items = [
                 {"prompt": text, "answer": each, "reference": asked["reference"]} for each in texts.values()
             ]
-            _keep(request, side, {"verdicts": list(zip(texts, _judging(request)(items), strict=True))})
+            found = zip(texts, _verdicts(request.project, items), strict=True)
+            _keep(request, side, {"verdicts": [list(each) for each in found]})
     except Unanswerable as unanswerable:
         _keep(request, side, {"trouble": f"No verdicts: {unanswerable.reason} {unanswerable.remedy}".strip()})
+
+
+def _verdicts(project: Project, items: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """What the project's checker says of answers: `correct` is None where it cannot tell."""
+    try:
+        checker = checkers.make(project.checker_name, project.checker_options)
+    except Refused as refused:
+        raise Unanswerable(refused.message, "Change the checker's options.") from None
+    found = checker.each(checkers.Item(each["prompt"], each["answer"], each["reference"]) for each in items)
+    return [
+        {"correct": None, "reason": str(each)}
+        if isinstance(each, checkers.CannotCheck)
+        else {"correct": each.correct, "reason": each.reason}
+        for each in found
+    ]
 
 
 def _keep(request: Request, side: int, body: dict[str, Any]) -> None:
