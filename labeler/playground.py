@@ -1,9 +1,9 @@
 """The playground: what somebody asks of a checkpoint, or of two, and what there is of the answer by now.
 
 An answer comes in parts (labeler/models/requests.py); here they are put together as a page shows them, and
-what was picked goes to the labelers or among the demonstrations. No model is held here: the worker's warm child
-writes, and the reward model and the checker say there what they think (labeler/answers.py). Neither stands for
-the other: no sum of theirs is made anywhere."""
+what was picked goes to the labelers or among the demonstrations. No model is held here: the worker's warm
+child writes, and the reward model and the checker say there what they think (labeler/answers.py). Neither
+stands for the other: no sum of theirs is made anywhere."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -144,6 +144,7 @@ class Side:
     rollouts: list[Said]
     length: int = 0  # of the prompt, in tokens
     cut: int = 0
+    longest: int = 0  # tokens of an answer, as far as the model takes them
     asked: list[Token] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
     sums: Mapping[str, Any] = field(default_factory=dict)
@@ -172,7 +173,7 @@ class Side:
     def hear(self, told: Mapping[str, Any]) -> None:
         """One part."""
         if asked := told.get("prompt"):
-            self.length, self.cut = asked["length"], asked["cut"]
+            self.length, self.cut, self.longest = asked["length"], asked["cut"], asked.get("longest", 0)
             self.asked = [Token.of(each) for each in asked.get("tokens", [])]
         for each in told.get("rollouts", []):
             self.rollouts[each["number"]].hear(each)

@@ -49,8 +49,10 @@ class PlayForm(forms.Form):
         initial=1.0,
         help_text="Draw from the likeliest tokens that together have this share. Training samples with 1.",
     )
-    longest = forms.IntegerField(label="Longest, tokens", min_value=1, max_value=LONGEST)
-    count = forms.IntegerField(label="Samples", min_value=1, max_value=MOST, initial=5)
+    longest = forms.IntegerField(min_value=1, max_value=LONGEST, help_text="Tokens of an answer.")
+    count = forms.IntegerField(
+        label="Samples", min_value=1, max_value=MOST, initial=5, help_text="Of each checkpoint."
+    )
     seed = forms.IntegerField(
         min_value=0, max_value=2**31 - 1, initial=0, help_text="The same seed says the same again."
     )
@@ -60,7 +62,8 @@ class PlayForm(forms.Form):
     ):
         """`given` fills the form; where it was `asked`, it is held to what it says."""
         self.user, self.project, self.given = user, project, given
-        super().__init__(given if asked else None, initial=self._initial(given), use_required_attribute=False)
+        options: dict[str, Any] = {"use_required_attribute": False, "label_suffix": ""}
+        super().__init__(given if asked else None, initial=self._initial(given), **options)
         policies, judges = (self._offered(kind) for kind in Checkpoint.Kind.values)
         self._fields("checkpoint").choices = policies
         self._fields("beside").choices = [("", "nothing"), *policies]
@@ -77,8 +80,8 @@ class PlayForm(forms.Form):
 
     def _initial(self, given: Mapping[str, Any]) -> dict[str, Any]:
         usual = self.project.defaults_of("rollouts") if self.project else {}
-        longest = usual.get("max_new_tokens") or config.make("rollouts", {}).max_new_tokens
-        known = {"longest": longest, "temperature": usual.get("temperature", 1.0)}
+        usual |= {} if usual else {each.name: each.default for each in config.settings("rollouts")}
+        known = {"longest": usual["max_new_tokens"], "temperature": usual["temperature"]}
         return known | {name: given[name] for name in self.base_fields if given.get(name)}
 
     # What can be chosen

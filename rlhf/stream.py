@@ -6,17 +6,18 @@ memory than the first few. Every rollout has chances of its own (`sample.chances
 the same whether it is one of ten or of a thousand, and after an interruption those that are missing are
 written alone.
 
-The first part is about the `prompt`: its length, and how much of its beginning was cut off. Every other
-holds `rollouts`, each with its `number`. In the form "tokens" that is `more`, the text that came since, and
-`tokens`, each with its id, text, log-probability, the entropy in nats of what it was drawn from and the
-likeliest others; of at most LOOKED tokens of a request. When a rollout has ended, in both forms, it is told
-whole: `text`, `length`, `log_prob` (the sum) and `finished`. A part without rollouts is a sign of life;
-`so_far` counts tokens. Log-probabilities are at the temperature that was asked for, before top-p.
+The first part is about the `prompt`: its length, how much of its beginning was cut off, and how long a
+rollout may be beside it (`longest`), where a model takes only so many tokens. Every other holds `rollouts`,
+each with its `number`. In the form "tokens" that is `more`, the text that came since, and `tokens`, each with
+its id, text, log-probability, the entropy in nats of what it was drawn from and the likeliest others; of at
+most LOOKED tokens of a request. When a rollout has ended, in both forms, it is told whole: `text`, `length`,
+`log_prob` (the sum) and `finished`. A part without rollouts is a sign of life; `so_far` counts tokens.
+Log-probabilities are at the temperature that was asked for, before top-p.
 """
 
 import time
 from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -71,9 +72,10 @@ def stream(
 ) -> dict[str, Any]:
     """Write the rollouts that are not there yet, say part after part; then how many, and how fast it went."""
     asked = checkpoint.encode_prompt(tokenizer, prompt)
+    wish = replace(wish, longest=room(model, len(asked), wish.longest))
     ids = fitted(asked, model, wish.longest)
     words = Words(tokenizer)
-    told: dict[str, Any] = {"length": len(asked), "cut": len(asked) - len(ids)}
+    told: dict[str, Any] = {"length": len(asked), "cut": len(asked) - len(ids), "longest": wish.longest}
     if form == "tokens":
         told["tokens"] = [words.of(each) for each in ids[-SHOWN:]]
     say({"prompt": told})
@@ -95,6 +97,13 @@ def stream(
         teller.end(cut_by_hand=stopped())
         numbers = numbers[len(some) :]
     return teller.sums() | {"stopped": stopped()}
+
+
+def room(model: Any, prompt: int, longest: int) -> int:
+    """How long a rollout may be: where the model cannot take it and the prompt together, as much as the
+    prompt leaves, but half of all at least. A prompt that does not fit then loses its beginning."""
+    limit = checkpoint.longest(model)
+    return longest if limit is None else min(longest, limit - min(prompt, limit // 2))
 
 
 class Teller:

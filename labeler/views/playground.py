@@ -45,14 +45,17 @@ def _sitting(request: HttpRequest, pk: int) -> Sitting:
 def playground(request: HttpRequest) -> HttpResponse:
     """A new question, with what stands in the address filled in; or what was asked, on its way."""
     slug = request.POST.get("project") or request.GET.get("project")
-    project = get_object_or_404(Project.objects.run_by(request.user), slug=slug) if slug else None
-    given = request.POST if request.method == "POST" else request.GET
+    mine = Project.objects.run_by(request.user).distinct()
+    project = get_object_or_404(mine, slug=slug) if slug else None
+    if project is None and mine.count() == 1:
+        project = mine.get()
     if "turns" in request.POST:  # one more turn, and nothing is asked yet
-        given = request.POST.copy()
-        given.appendlist("role", "user" if _said_last(request) == "assistant" else "assistant")
-        given.appendlist("content", "")
-        form = PlayForm(request.user, project, given)
+        longer = request.POST.copy()
+        longer.appendlist("role", "user" if _said_last(request) == "assistant" else "assistant")
+        longer.appendlist("content", "")
+        form = PlayForm(request.user, project, longer)
         return render(request, PAGE, _context(request, project, form))
+    given = request.POST if request.method == "POST" else request.GET
     form = PlayForm(request.user, project, given, asked=request.method == "POST")
     if request.method == "POST" and form.is_valid():
         return redirect("play", form.ask(another_seed="again" in request.POST).pk)

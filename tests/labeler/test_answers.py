@@ -129,21 +129,21 @@ def test_the_memory_goes_to_a_run_that_begins(ask, warm, project):
 
 
 def test_the_memory_is_given_back_when_nobody_asks(ask, warm, monkeypatch):
-    monkeypatch.setattr(answers, "IDLE", 0.5)
+    monkeypatch.setattr("labeler.warm.IDLE", 0.5)
     ask("Joke, please.")
     assert gone_within(warm, 5)
 
 
 def test_a_worker_that_has_to_go_leaves_the_question_to_the_next(ask, warm, monkeypatch):
     ask("Joke, please.")
-    monkeypatch.setattr(answers, "is_stopping", lambda: True)
+    monkeypatch.setattr("labeler.warm.is_stopping", lambda: True)
     asked = ask("think")
     assert (asked.state, asked.leased_until) == ("waiting", None) and warm.process is None
 
 
 def test_a_question_that_takes_for_ever_is_ended(ask, monkeypatch):
     ask("Joke, please.")
-    monkeypatch.setattr(answers, "LONGEST", 0.5)
+    monkeypatch.setattr("labeler.warm.LONGEST", 0.5)
     asked = ask("think")
     assert asked.state == "failed" and "no answer within" in asked.reason
 

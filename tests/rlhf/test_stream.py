@@ -174,6 +174,16 @@ def test_a_prompt_that_is_too_long_says_how_much_was_cut(policy):
     assert len(parts[0]["prompt"]["tokens"]) == 10
 
 
+def test_where_the_model_takes_few_tokens_rollouts_are_shorter_than_was_asked(policy):
+    model = tiny.model("gpt2", n_positions=16)
+    assert [stream.room(model, 4, each) for each in (5, 12, 13, 900)] == [5, 12, 12, 12]
+    assert [stream.room(model, 40, each) for each in (5, 8, 9)] == [5, 8, 8]
+    assert stream.room(policy[0], 40, 900) == 900
+    parts: list = []
+    sums = stream.stream(model, policy[1], "xx", Wish(2, 900), "rollouts", set(), parts.append, lambda: False)
+    assert parts[0]["prompt"] == {"length": 4, "cut": 0, "longest": 12} and sums["tokens"] <= 24
+
+
 def test_of_very_many_tokens_the_first_are_told_one_by_one(policy, monkeypatch):
     monkeypatch.setattr(stream, "LOOKED", 6)
     parts, sums = told(policy, count=2, longest=8)
