@@ -117,7 +117,7 @@ def _news(request: HttpRequest, sitting: Sitting, after: int) -> HttpResponse:
     anew = after and not sitting.request.parts.filter(number=after).exists()
     if anew or not sitting.request.is_live:
         context = {"project": sitting.request.project, **_shown(request, sitting.read().mark())}
-        return render(request, f"{PAGE}#whole", context)
+        return render(request, f"{PAGE}#renewed", context)
     more = [
         (f"{body['side']}-{each['number']}", each["more"])
         for _, body in bodies

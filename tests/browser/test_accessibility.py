@@ -34,11 +34,12 @@ from labeler.models import (
     Run,
     User,
 )
+from labeler.playground import Sitting
 from labeler.urls import urlpatterns
 from rlhf import config
 from rlhf.run import LineFile
 from tests.browser import axe
-from tests.labeler import measured
+from tests.labeler import measured, played
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -73,6 +74,7 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
     _demonstrated(project, labeler, admin)
     return {
         "checkers": _tried(project),
+        "play": _played(project, admin, judge),
         "harvest": _harvested(project, run),
         "faceoff": _faced_off(project, run, labeler),
         "evaluation": _compared(project, judge),
@@ -125,6 +127,21 @@ def _tried(project) -> Request:
     ]
     asked = {"question": {"items": items}, "answer": {"verdicts": said}, "state": "answered"}
     return project.requests.create(kind="check", **asked)
+
+
+def _played(project, admin, judge: Checkpoint) -> Request:
+    """Two checkpoints that answered in the playground, judged and sent on."""
+    checkpoints = [played.policy(project, "Step 5"), played.policy(project, "Step 9")]
+    asked = played.answer(played.asked(project, admin, *checkpoints, reward_model=judge.pk))
+    verdicts = [
+        [0, {"correct": True, "reason": "It says 4."}],
+        [1, {"correct": False, "reason": "It says 5."}],
+    ]
+    played.tell(asked, {"scores": [[0, 1.0, 0.7]]}, {"verdicts": verdicts}, side=1)
+    sitting = Sitting(asked).read()
+    sitting.send(["0-0", "1-1"], admin)
+    sitting.demonstrate("0-2", admin)
+    return asked
 
 
 def _faced_off(project, run: Run, labeler: User) -> Faceoff:
@@ -283,7 +300,7 @@ def addresses(world: dict[str, object], slug: str, user: User | None) -> Iterato
         noun = next((each for each in world if str(pattern.name).startswith(each)), "")
         given: dict[str, object] = {"slug": slug, "kind": "policy", "form": "ranked", "number": 1, "index": 0}
         given |= {"pk": getattr(world.get(noun), "pk", None), "token": world["token"], "ranking": 1}
-        given |= {"digest": "0" * 64, "stage": "ranking"}
+        given |= {"digest": "0" * 64, "stage": "ranking", "name": "0-0"}
         wanted = pattern.pattern.converters
         yield str(pattern.name), reverse(str(pattern.name), kwargs={name: given[name] for name in wanted})
 

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from labeler import datasets, review
 from labeler.models import Checkpoint, Evaluation, Import, Invitation, Membership, Probe, Project, Skip, User
+from tests.labeler import played
 from tests.labeler.fixtures import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -59,10 +60,11 @@ ADMINS = {
     *("checkers_say", "prompt_answer"),
     *("demonstrations_all", "demonstrations_gather", "demonstrations_mix", "demonstration"),
     "demonstration_remove",
+    *("playground", "play", "play_stop", "play_send", "play_text"),
 }
 STAFF = {"project_new", "person_active", "run_front"}
 # What they name, where it is not the thing of the address's first segment.
-GLOBAL = {"people", "invite", "runs", "run_queue", "checkpoints", "project_new"}
+GLOBAL = {"people", "invite", "runs", "run_queue", "checkpoints", "project_new", "playground"}
 
 PEOPLE = ["anonymous", "stranger", "labeler", "reviewer", "admin", "staff"]
 GROUPS = (OPEN, SIGNED_IN, MEMBERS, REVIEWERS, ADMINS, STAFF)
@@ -108,6 +110,8 @@ def numbers(project, compose, admin, labeler) -> dict:
     tried = project.requests.create(kind="check", question=question)
     return {
         "checkers_tried": tried.pk,
+        "playground": played.answer(played.asked(project, admin, tiny)).pk,
+        "name": "0-0",
         "harvests": find.pk,
         "demonstrations": demonstration.pk,
         "demonstration_unskip": sheet.pk,
