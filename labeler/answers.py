@@ -13,11 +13,10 @@ from django.db import transaction
 
 from labeler import gathering, harvest, judging, simulated
 from labeler.celery import is_stopping
-from labeler.models import Checkpoint, Harvest, Project, Purpose, Quintet, Request, Run
+from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request, Run
 from labeler.uncertainty import disagreement, uncertainty
 from labeler.warm import Interrupted, Unanswerable, Warm, runs_here
-from rlhf import checkers, data
-from rlhf.config import Refused
+from rlhf import data
 
 ROOM = 64_000_000  # bytes of one answer's parts, at which it ends
 A_FEW = 8  # answers that the reward model reads at once
@@ -157,25 +156,10 @@ def _judge(request: Request, asked: dict[str, Any], side: int, texts: dict[int, 
             items = [
                 {"prompt": text, "answer": each, "reference": asked["reference"]} for each in texts.values()
             ]
-            verdicts = zip(texts, _verdicts(request.project, items), strict=True)
+            verdicts = zip(texts, judging.of(request)(items), strict=True)
             _keep(request, side, {"verdicts": [list(each) for each in verdicts]})
     except Unanswerable as unanswerable:
         _keep(request, side, {"trouble": f"No verdicts: {unanswerable.reason} {unanswerable.remedy}".strip()})
-
-
-def _verdicts(project: Project, items: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """What the project's checker says of answers: `correct` is None where it cannot tell."""
-    try:
-        checker = checkers.make(project.checker_name, project.checker_options)
-    except Refused as refused:
-        raise Unanswerable(refused.message, "Change the checker's options.") from None
-    found = checker.each(checkers.Item(each["prompt"], each["answer"], each["reference"]) for each in items)
-    return [
-        {"correct": None, "reason": str(each)}
-        if isinstance(each, checkers.CannotCheck)
-        else {"correct": each.correct, "reason": each.reason}
-        for each in found
-    ]
 
 
 def _keep(request: Request, side: int, body: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ def check(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     """What the project's checker says of answers that somebody tries it on."""
     from labeler.answers import Interrupted  # it asks this
 
-    items, said, judged = asked["items"], [], _judging(request)
+    items, said, judged = asked["items"], [], of(request)
     for first in range(0, len(items), A_FEW):
         if is_stopping():
             raise Interrupted
@@ -42,11 +42,12 @@ def references(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
         if read and (Request.objects.others_wait() or (not project.checked_by_rule and what_for())):
             raise Later(f"tried {read:,} references; others come first")
         request.tell(f"tried {read:,} of {read + unchecked.count():,} references")
-        checking.hold(project, some, _judging(request))
+        checking.hold(project, some, of(request))
         read += len(some)
 
 
-def _judging(request: Request) -> checking.Judging:
+def of(request: Request) -> checking.Judging:
+    """The checker of a request's project. Raises Unanswerable."""
     from labeler.answers import Unanswerable, _folder, warm
 
     project = request.project
