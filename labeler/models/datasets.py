@@ -2,6 +2,7 @@
 
 from django.db import models
 
+from labeler.models.demonstrations import Origin
 from labeler.models.people import User
 from labeler.models.projects import Project
 
@@ -34,7 +35,8 @@ class Dataset(models.Model):
     @property
     def origins(self) -> dict[str, int]:
         """Of demonstrations: how many lines of each origin."""
-        return self.manifest.get("origins", {})
+        found = self.manifest.get("origins", {})
+        return {each.value: found[each.value] for each in Origin if each.value in found}
 
     @property
     def by_people(self) -> int:

@@ -59,8 +59,8 @@ ADMINS = {
     *("checkers", "checkers_settings", "checkers_references", "checkers_try", "checkers_tried"),
     *("checkers_say", "prompt_answer"),
     *("demonstrations_all", "demonstrations_gather", "demonstrations_mix", "demonstration"),
-    "demonstration_remove",
     *("playground", "play", "play_stop", "play_send", "play_text"),
+    *("demonstration_remove", "stages", "stage_documents", "stages_ask"),
 }
 STAFF = {"project_new", "person_active", "run_front"}
 # What they name, where it is not the thing of the address's first segment.
