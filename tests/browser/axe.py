@@ -8,6 +8,7 @@ axe-core comes with the wheel `axe-playwright-python`. It is evaluated in the pa
 content security policy lets no foreign script in. Left out: what no program can see, such as whether words
 make sense."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -28,11 +29,12 @@ def script() -> str:
     return (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
-def faults(page: Page, within: str = "") -> list[str]:
-    """One line a rule and element that it found; empty where nothing is wrong."""
+def faults(page: Page, within: str = "", only: Sequence[str] = ()) -> list[str]:
+    """One line a rule and element that it found, by all rules or by these; empty where nothing is wrong."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(script())
-    options = {"runOnly": {"type": "tag", "values": TAGS}, "rules": LEFT_OUT, "resultTypes": ["violations"]}
+    rules = {"type": "rule", "values": list(only)} if only else {"type": "tag", "values": TAGS}
+    options = {"runOnly": rules, "rules": LEFT_OUT, "resultTypes": ["violations"]}
     found = page.evaluate(RUN, [within, options])
     return [
         f"{rule['rule']} ({rule['impact']}): {rule['help']} at {target}\n{why}"
