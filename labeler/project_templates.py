@@ -132,14 +132,13 @@ def _sums() -> tuple[str, ...]:
 CHECKED = ProjectTemplate(
     "checked",
     "Checked answers (maths)",
-    "Problems whose answers are right or wrong: the model practises, and no run has a cap.",
+    "Problems whose answers are right or wrong: the model practises them, by rule and without a cap.",
     "Sums and word problems",
-    """What counts is the answer. It is right when the number that it comes to is the right one; how it is
-written does not matter.
+    """What counts is the answer. It is right if it comes to the right number, however that is written.
 
 - Steps that lead to the answer are welcome, and are not judged.
 - An answer that says several numbers is read by the one that it settles on.
-- A right number in the wrong unit is wrong.
+- Units, commas and currency signs do not matter.
 
 People look at what the checker said and overrule it where it is mistaken.""",
     _sums(),

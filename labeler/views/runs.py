@@ -287,6 +287,9 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
     further = launch("policy", "Train it further", start=best.pk)
     more = [decide] if run.kind == Run.Kind.POLICY else []
     more += [harvest] if run.reward_model_id else []
+    if run.checker:
+        look = f"{reverse('checkers', args=[run.project.slug])}#verdicts"
+        more.insert(0, {"words": "Look at what the checker said", "url": look})
     return [compare, *more, sample, further]
 
 
