@@ -26,7 +26,8 @@ OF_A_RUN = (
     "start", "reward_model", "dataset", "created_by",
 )  # fmt: skip
 BESIDE = (
-    "project__name", "project__judge", "project__checker", "project__judge_model", "dataset__lines", "created_by__username", "start__location", "reward_model__location",
+    "project__name", "project__judge", "project__checker", "project__judge_model", "dataset__lines",
+    "created_by__username", "start__location", "reward_model__location",
 )  # fmt: skip
 
 

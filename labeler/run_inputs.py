@@ -17,7 +17,7 @@ INPUTS = {
     "rollouts": ["start"],
     "sft": ["start", "dataset", "origins"],
     "reward": ["start", "dataset", "simulated"],
-    "policy": ["start", "reward_model"],
+    "policy": ["start", "reward_model", "against"],
     "evaluation": ["reward_model", "against", "dataset", "simulated"],
 }
 
@@ -86,7 +86,9 @@ class InputsForm(forms.Form):
             error_messages={"required": "There is no reward model yet: train one from rankings first."},
         )
 
-    def _against_field(self) -> forms.Field:
+    def _against_field(self) -> forms.Field | None:
+        if self.kind == Run.Kind.POLICY:
+            return self._imitation_field() if self.checked else None
         return CheckpointField(
             self.project,
             Checkpoint.Kind.REWARD,
@@ -95,6 +97,22 @@ class InputsForm(forms.Form):
             required=False,
             empty_label="nothing: measure it alone",
         )
+
+    def _imitation_field(self) -> forms.Field:
+        """The newest checkpoint that was shown worked solutions, unless practice begins with it anyway."""
+        field = CheckpointField(
+            self.project,
+            Checkpoint.Kind.POLICY,
+            label="Held against",
+            help_text="A checkpoint that was shown worked solutions: its accuracy is drawn as a dashed line.",
+            required=False,
+            empty_label="nothing",
+        )
+        field.queryset = field.queryset.exclude(location__startswith="hub:")
+        shown = field.queryset.filter(run__kind=Run.Kind.SFT, run__state=Run.State.FINISHED)
+        shown = shown.exclude(pk=self.project.start_id or 0).order_by("-run_id", "-suggested", "-pk")
+        field.initial = shown.values_list("pk", flat=True).first()
+        return field
 
     def _dataset_field(self) -> forms.Field:
         now = "All demonstrations now" if self.kind == "sft" else "All rankings now"

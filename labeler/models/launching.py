@@ -190,6 +190,8 @@ class Launching(models.QuerySet["Run"]):
             raise Refused(field, f"The project has no {what} yet: {remedy}.")
         if found.kind != kind or found.project_id not in (None, project.pk):
             raise Refused(field, f"“{found}” is no {what} of this project.")
+        if found.is_hub and field == "against" and kind == Checkpoint.Kind.POLICY:
+            raise Refused(field, "What a run is held against must be a folder on this machine.")
         if found.is_hub and kind == Checkpoint.Kind.REWARD:
             raise Refused(field, "A reward model must be a folder; only a starting model comes from the Hub.")
         return found

@@ -5,7 +5,7 @@ import pytest
 from django.urls import reverse
 
 from labeler import answers, checking, verdicts
-from labeler.models import AuditEntry, Project, Prompt, Request, Verdict
+from labeler.models import AuditEntry, Checkpoint, Project, Prompt, Request, Verdict
 from labeler.verdicts import Share
 from tests.labeler.checked import practised, sums  # noqa: F401 - fixtures
 from tests.labeler.runs import HTMX, page, read
@@ -285,6 +285,43 @@ def test_a_judge_is_held_against_a_rule_where_both_have_a_verdict(as_admin, prac
     found = verdicts.beside(verdicts.judged(practised, row), "number")
     assert (found.agreed.right, found.agreed.of) == (3, 5)
     assert [each.one.name for each, _ in found.differing] == ["1-0", "1-1"]
+
+
+def test_the_page_of_a_judge_shows_its_agreement_with_a_rule(as_admin, practised, admin):  # noqa: F811
+    judge = Checkpoint.objects.create(name="Qwen the judge", location="judge")
+    practised.project.refresh_from_db()
+    practised.project.change(admin, checker={"name": "judge"}, judge_model=judge)
+    shown = page(as_admin, "checkers", practised.project.slug)
+    assert "Qwen the judge" in shown and "A model can be wrong" in shown
+    assert "of the 5 answers of step 3 that both can judge they judge alike" in shown
+    assert "Waiting for the worker" in shown  # its references
+
+
+def test_a_judge_is_asked_through_the_warm_child(practised, admin, monkeypatch, home):  # noqa: F811
+    judge = Checkpoint.objects.create(name="Judge", location="judge")
+    (home / "judge").mkdir(exist_ok=True)
+    practised.project.change(admin, checker={"name": "judge", "yes": "Right"}, judge_model=judge)
+    heard = []
+
+    def ask(operation, **question):
+        heard.append((operation, question["options"]))
+        said = {"correct": True, "reason": "The judge says “Right” with 93%.", "read": "5"}
+        return {"said": [said | {"probability": 0.93} for _ in question["items"]]}
+
+    monkeypatch.setattr(answers.warm, "ask", ask)
+    items = [{"prompt": "What is 2 + 3?", "answer": "5", "reference": "5"}]
+    asked = Request.objects.claim(Request.objects.ask_to_check(practised.project, items, admin).pk)
+    assert answers.answer(asked)["verdicts"][0]["probability"] == 0.93
+    assert heard == [("judge", {"yes": "Right"})]
+    asked = Request.objects.claim(Request.objects.get(kind="references").pk)
+    assert answers.answer(asked) == {"read": 2}
+
+
+def test_a_judge_without_its_model_says_so(sums, admin):  # noqa: F811
+    sums.change(admin, checker={"name": "judge"})
+    asked = Request.objects.claim(Request.objects.get(kind="references").pk)
+    with pytest.raises(answers.Unanswerable, match="has no model"):
+        answers.answer(asked)
 
 
 def test_a_run_whose_file_is_gone_says_so(as_admin, practised):  # noqa: F811

@@ -11,7 +11,7 @@ from labeler.models import Checkpoint, Run
 from labeler.models.launching import LaunchedBefore
 from rlhf.config import Refused
 from tests.labeler.checked import sums  # noqa: F401 - a fixture
-from tests.labeler.runs import page, read
+from tests.labeler.runs import checkpoint, make, page, read
 
 pytestmark = pytest.mark.django_db
 
@@ -116,6 +116,18 @@ def test_it_is_launched_from_the_page(as_admin, ready):
     answer = as_admin.post(address, given | {"steps": "1500"})
     run = Run.objects.get()
     assert answer.status_code == 302 and run.config["steps"] == 1500 and run.checker == {"name": "number"}
+
+
+def test_what_was_shown_solutions_is_offered_to_be_held_against(as_admin, ready):
+    taught = make(ready, "sft", "finished")
+    imitation = checkpoint(taught, 12, suggested=True)
+    form = as_admin.get(reverse("run_new", args=[ready.slug, "policy"])).context["form"]
+    assert form["against"].value() == imitation.pk
+    run = launch(ready, against=imitation)
+    assert run.against == imitation and run.config["against"] == "inputs/against"
+    hub = Checkpoint.objects.create(project=ready, name="Hub", location="hub:a/b@main")
+    with pytest.raises(Refused, match="must be a folder"):
+        launch(ready, against=hub)
 
 
 def test_a_page_without_answers_leads_to_where_they_are_added(as_admin, ready):
