@@ -3,10 +3,10 @@
 The same random model, the same tokens, the same optimizer and about as many tokens behind each of its steps,
 one thread each, in turns, each in a process of its own. A token counts once, whether it is learnt or only
 read, padding never. Compared are the medians of the processor time of a step's token: on one thread that is
-the wall clock's time without the neighbours, and the wall clock's own stands beside it; the first step belongs
-to the start. TRL packs best-fit-decreasing into rows of several lengths, one row at a time (several would be
-joined to one, whose attention is its square), in either precision, and once it pads instead; its best is what
-Quintet's best is compared with. `--rows` chooses what is measured.
+the wall clock's time without the neighbours, and the wall clock's own stands beside it; the first step
+belongs to the start. TRL packs best-fit-decreasing into rows of several lengths, one row at a time (several
+would be joined to one, whose attention is its square), in either precision, and once it pads instead; its
+best is what Quintet's best is compared with. `--rows` chooses what is measured.
 """
 
 import argparse
@@ -130,7 +130,7 @@ def _summed_up(several: list[dict[str, Any]]) -> dict[str, float]:
 
 def run(trial: Trial) -> dict[str, Any]:
     """Carry it out in a process of its own, on one thread."""
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE")}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE"), "1")
     began = time.time()
     ended = subprocess.run(
         [sys.executable, "-m", "benchmarks.sft", "--trial", json.dumps(asdict(trial))],

@@ -171,9 +171,10 @@ def _reward(given: dict) -> list[dict[str, Any]]:
 
 
 def _sft(given: dict) -> list[dict[str, Any]]:
+    what = "documents it reads" if given.get("stage") == config.READING else "demonstrations it learns from"
     return [
         chart(
-            "Loss on the demonstrations it learns from, and on those held out",
+            f"Loss on the {what}, and on those held out",
             series("loss", "loss", form="loss", range=[None, None]),
             series("held_out_loss", "held-out loss", "good", "loss", measured=True, range=[None, None]),
             large=True,

@@ -147,11 +147,14 @@ def memory(made: config.Config, start: Model | None, judge: Model | None, prompt
         return Need(PROGRAM + held, each, min(made.micro_batch, made.batch), "ranking")
     if isinstance(made, config.SftConfig):
         assert start
-        tokens = min(prompt + rollout, made.max_tokens)
-        held = start.weights + _trained(start, 0)
-        return Need(
-            PROGRAM + held, start.training(tokens, tokens), min(made.micro_batch, made.batch), "example"
-        )
+        # Documents are as long as they may be: longer ones are cut, shorter ones share a row.
+        reading = made.stage == config.READING
+        tokens = made.max_tokens if reading else min(prompt + rollout, made.max_tokens)
+        scored = tokens if reading else min(rollout, tokens)
+        kept = start.training(tokens, 0) // (3 if made.gradient_checkpointing else 1)
+        held = start.weights + _trained(start, made.lora_rank)
+        at_once = min(made.micro_batch, made.batch, max(1, made.tokens_per_row // tokens))
+        return Need(PROGRAM + held, kept + start.training(0, scored), at_once, "example")
     assert judge
     return Need(
         PROGRAM + judge.weights * (2 if made.against else 1), judge.reading(prompt + rollout), 8, "one"

@@ -180,18 +180,22 @@ class RunForm(InputsForm):
         self.add_error(refused.field if refused.field in self.fields else None, refused.message)
 
     def _lines(self) -> int:
-        """How many lines the chosen dataset has."""
+        """How many examples the chosen dataset has."""
         chosen = str(self["dataset"].value() or NOW)
         if chosen != NOW:
             found = self._datasets().filter(pk=chosen).first() if _is_number(chosen) else None
-            return found.lines if found else 0
+            return found.examples(self._longest()) if found else 0
         if self.kind == "sft":
             if str(self["stage"].value()) == config.READING:
                 documents = self._datasets().filter(kind=Dataset.Kind.DOCUMENTS).first()
-                return documents.lines if documents else 0
+                return documents.examples(self._longest()) if documents else 0
             return 0 if self.none_ticked else self.demonstrations.counted(*self.origins).count()
         people, simulated = self.rankings
         return people + (simulated if self["simulated"].value() else 0)
+
+    def _longest(self) -> int:
+        made, _ = _made(self.kind, self._values())
+        return getattr(made, "max_tokens", 1)
 
     def sums(self) -> str:
         """What the values on the form come to; empty while one of them is refused."""
@@ -211,7 +215,7 @@ class RunForm(InputsForm):
             return f"{total} = {prompts * made.count:,} rollouts{quintets}"
         if isinstance(made, config.RewardConfig | config.SftConfig):
             reads = isinstance(made, config.SftConfig) and made.stage == config.READING
-            noun = "document" if reads else "demonstration" if self.kind == "sft" else "ranking"
+            noun = "text" if reads else "demonstration" if self.kind == "sft" else "ranking"
             steps = round(self._lines() * (1 - made.held_out) * made.epochs / made.batch)
             return (
                 f"{count(self._lines(), noun)}, {made.held_out:.0%} held out, × {plain(made.epochs)} epochs"
@@ -295,7 +299,7 @@ class RunForm(InputsForm):
 
     def suggests(self) -> str:
         """Which of its checkpoints a reward model run will propose to use."""
-        if self.kind != Run.Kind.REWARD:
+        if self.kind not in (Run.Kind.REWARD, Run.Kind.SFT):
             return ""
         made, _ = _made(self.kind, self._values())
         if made.early_stop:

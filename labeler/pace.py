@@ -103,6 +103,8 @@ def by_an_earlier_run(
 
 
 def _alike(run: Run, made: config.Config, size: int | None) -> bool:
+    if run.config.get("stage", config.ANSWERS) != getattr(made, "stage", config.ANSWERS):
+        return False
     for name in ("device", "lora_rank", "updates_per_batch", "gradient_checkpointing"):
         now = getattr(made, name, None)
         if now is not None and bool(run.config.get(name, now)) != bool(now):
@@ -157,6 +159,8 @@ def by_a_try(asked: Request, made: config.Config, wanted: Work, tokens: tuple[in
         a_step = rows * (made.max_new_tokens / speed + passes * (prompt + made.max_new_tokens) / learning)
     elif isinstance(made, config.RewardConfig):
         a_step = rows * (prompt + 5 * rollout) / learning
+    elif isinstance(made, config.SftConfig) and made.stage == config.READING:
+        a_step, how = rows * made.max_tokens / learning, f"{how}, if every text is as long as it may be"
     else:
         a_step = rows * (prompt + rollout) / learning
     if wanted.longest:

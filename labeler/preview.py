@@ -15,11 +15,11 @@ from django.db.models.functions import Cast, Length
 
 from labeler import capacity, checking, footprint, pace
 from labeler.models import Checkpoint, Project, Prompt, Request, Rollout
+from labeler.models.datasets import CHARACTERS
 from labeler.templatetags.words import about, count
 from rlhf import config
 from rlhf.config import Refused
 
-CHARACTERS = 3.5  # of a token, as a rule
 USUAL = 200  # rollouts that are looked at for their length
 WRONG = 1.5  # how far the arithmetic of what a step holds may be off
 NEAR = 0.9  # of the memory: more may be too much
@@ -134,8 +134,8 @@ class Look:
         if isinstance(self.made, config.PolicyConfig):
             whole = self.made.prompts_per_step * self.made.rollouts_per_prompt
             nouns, usual = "rollouts of a step", config.PolicyConfig.micro_batch
-        elif isinstance(self.made, config.RewardConfig | config.SftConfig):
-            whole, nouns, usual = self.made.batch, "examples of a batch", type(self.made).micro_batch
+        elif isinstance(self.made, config.RewardConfig):
+            whole, nouns, usual = self.made.batch, "examples of a batch", config.RewardConfig.micro_batch
         else:
             return
         portion = self.made.micro_batch

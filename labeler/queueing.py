@@ -93,6 +93,6 @@ def expected(run: Run, earlier: Earlier) -> float | None:
         made = config.make(run.kind, run.config)
     except config.Refused:
         return None
-    held = lines_of(run.project, run.kind, run.dataset, False) if run.dataset else 0
+    held = lines_of(run.project, made, run.dataset, False) if run.dataset else 0
     time = Look(run.project, made, run.start, run.reward_model, held, earlier=earlier).time()
     return time.seconds if time else None

@@ -138,6 +138,7 @@ urlpatterns = [
     path("faceoffs/<slug:slug>/<int:number>/ship/", faceoffs.ship, name="faceoff_ship"),
     path("datasets/<slug:slug>/", datasets.datasets, name="datasets"),
     path("datasets/<slug:slug>/freeze/", datasets.freeze, name="dataset_freeze"),
+    path("datasets/<slug:slug>/documents/", datasets.documents, name="dataset_documents"),
     path("datasets/<slug:slug>/preview/", datasets.preview, name="dataset_preview"),
     path("datasets/<slug:slug>/export/", datasets.export, name="dataset_take"),
     path("datasets/<slug:slug>/export/<str:form>/", datasets.export, name="dataset_export"),

@@ -81,6 +81,20 @@ class FreezeForm(forms.Form):
         return Query(**said)
 
 
+class DocumentsForm(forms.Form):
+    """A file of plain documents."""
+
+    file = forms.FileField(
+        label="File of documents",
+        help_text="JSON lines, each with a “text”; or one plain text, .txt or .md.",
+        error_messages={"required": "Choose a file.", "empty": "The file is empty."},
+        widget=forms.ClearableFileInput({"accept": ".jsonl,.txt,.md"}),
+    )
+
+    def __init__(self, *given: Any):
+        super().__init__(*given, label_suffix="")
+
+
 class TakeOutForm(forms.Form):
     """A format, a kind of file and how; of a dataset, or of all that the project has now."""
 
@@ -146,4 +160,4 @@ def summed(counts: Mapping[str, int]) -> str:
     )
 
 
-__all__ = ["FILES", "FreezeForm", "TakeOutForm", "summed"]
+__all__ = ["FILES", "DocumentsForm", "FreezeForm", "TakeOutForm", "summed"]

@@ -93,14 +93,23 @@ def freeze_demonstrations(project: Project, by: User | None = None, origins: Seq
 def freeze_documents(project: Project, lines: Iterable[dict[str, Any]], by: User | None = None) -> Dataset:
     """Plain documents to read, each once, as a dataset of their own: they belong to no prompt. Raises
     NothingToFreeze."""
-    kind = Dataset.Kind.DOCUMENTS
-    once = {line["text"]: line for line in lines}
-    with _part() as part:
-        ordered = sorted(once.values(), key=place)
-        manifest, sha = _written(project, kind, ordered, part)
-        if not manifest["lines"]:
+    kind, found = Dataset.Kind.DOCUMENTS, dict[str, tuple[int, int]]()  # by their hash, where they lie
+    with _for_the_moment() as kept, _part() as part:
+        for line in lines:
+            if (of := data.prompt_digest(line["text"])) not in found:
+                raw = data.dumps(line).encode()
+                found[of] = kept.tell(), len(raw)
+                kept.write(raw)
+        if not found:
             raise NothingToFreeze("There is no document in it.")
+        manifest, sha = _written(project, kind, _in_order(kept, found), part)
         return _kept(project, kind, part, sha, manifest, {}, by)
+
+
+def _in_order(file: IO[bytes], found: dict[str, tuple[int, int]]) -> Iterator[dict[str, Any]]:
+    for _, (start, size) in sorted(found.items()):
+        file.seek(start)
+        yield data.parse(file.read(size)) or {}
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from labeler.models.demonstrations import Origin
 from labeler.models.people import User
 from labeler.models.projects import Project
 
+CHARACTERS = 3.5  # of a token, as a rule
+
 
 class Dataset(models.Model):
     class Kind(models.TextChoices):
@@ -37,6 +39,13 @@ class Dataset(models.Model):
         """Of demonstrations: how many lines of each origin."""
         found = self.manifest.get("origins", {})
         return {each.value: found[each.value] for each in Origin if each.value in found}
+
+    def examples(self, longest: int) -> int:
+        """How many a run has of it: its lines; of documents about as many pieces of so many tokens."""
+        characters = self.lines * self.manifest.get("lengths", {}).get("mean", 0)
+        if self.kind != self.Kind.DOCUMENTS or characters <= longest * CHARACTERS:
+            return self.lines
+        return max(self.lines, round(characters / (longest * CHARACTERS) + self.lines / 2))
 
     @property
     def by_people(self) -> int:

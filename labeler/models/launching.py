@@ -102,7 +102,7 @@ class Launching(models.QuerySet["Run"]):
         include = defaults.get("simulated", False) if simulated is None else simulated
         if isinstance(made, config.SftConfig):
             dataset = self._to_learn(project, made.stage, dataset)
-        lines = lines_of(project, kind, dataset, include, origins) if "dataset" in needed else 0
+        lines = lines_of(project, made, dataset, include, origins) if "dataset" in needed else 0
         foreseen = Look(project, made, start, reward_model, lines, asked).preview()
         if foreseen.blocks:
             raise foreseen.blocks[0]
@@ -202,7 +202,7 @@ class Launching(models.QuerySet["Run"]):
         if dataset is None and reads:
             dataset = project.datasets.filter(kind=Dataset.Kind.DOCUMENTS).first()
             if dataset is None:
-                raise Refused("dataset", "There is nothing to read: bring documents on the stages page.")
+                raise Refused("dataset", "There is nothing to read: bring in documents on the page of datasets.")
         if dataset and (dataset.kind == Dataset.Kind.DOCUMENTS) != reads:
             asked = "reads documents" if reads else "learns from demonstrations"
             raise Refused("dataset", f"The stage “{stage}” {asked}; {dataset} holds {dataset.kind}.")
@@ -222,12 +222,16 @@ class Launching(models.QuerySet["Run"]):
 
 
 def lines_of(
-    project: Project, kind: str, dataset: Dataset | None, simulated: bool, origins: Sequence[str] = ()
+    project: Project,
+    made: config.Config,
+    dataset: Dataset | None,
+    simulated: bool,
+    origins: Sequence[str] = (),
 ) -> int:
     """How many a run learns from, or is measured on: of a dataset that may not be frozen yet."""
     if dataset:
-        return dataset.lines
-    if kind == "sft":
+        return dataset.examples(getattr(made, "max_tokens", 1))
+    if made.kind == "sft":
         return project.demonstrations.all().counted(*origins).count()
     found = Ranking.objects.filter(quintet__project=project).counted()
     return (found if simulated else found.by_people()).count()

@@ -172,7 +172,7 @@ def why_suggested(run: Run) -> str:
         return said
     if found := crop(run):
         return f"It is the last one before step {found['step']}, where a crop is suggested."
-    if run.kind == Run.Kind.REWARD and run.result:
+    if run.kind in (Run.Kind.REWARD, Run.Kind.SFT) and run.result:
         return "It is the last one: only with the setting “Patience” does a run look for the best one."
     return "It is the last one." if run.result else ""
 
@@ -186,8 +186,9 @@ def arithmetic(run: Run) -> Arithmetic | None:
 @register.filter
 def supply(dataset: Dataset) -> str:
     """What a frozen dataset holds: people and programs are never counted together."""
-    noun = "demonstration" if dataset.kind == Dataset.Kind.DEMONSTRATIONS else "ranking"
-    people = f"{count(dataset.by_people, noun)} by people"
+    if dataset.kind == Dataset.Kind.DOCUMENTS:
+        return count(dataset.lines, dataset.noun)
+    people = f"{count(dataset.by_people, dataset.noun)} by people"
     if dataset.harvested:
         people += f", {dataset.harvested:,} confirmed of a harvest"
     return f"{people}, {dataset.simulated:,} simulated" if dataset.simulated else people

@@ -13,17 +13,20 @@ from django.http import FileResponse, Http404, HttpRequest, HttpResponse, Stream
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from labeler.access import admin_required
 from labeler.datasets import NothingToFreeze, Query
 from labeler.datasets import freeze as frozen
 from labeler.datasets.compare import difference
+from labeler.datasets.documents import bring_in
 from labeler.datasets.exports import FILES, Export
-from labeler.datasets.forms import FreezeForm, TakeOutForm, summed
+from labeler.datasets.forms import DocumentsForm, FreezeForm, TakeOutForm, summed
 from labeler.datasets.frozen import Source, opened
 from labeler.datasets.query import nothing_in
+from labeler.intake.uploads import LARGEST, TOO_LARGE
 from labeler.models import Dataset, Project
+from labeler.templatetags.words import count
 from rlhf import data
 
 A_LOOK = 3  # rows of a preview
@@ -57,6 +60,26 @@ def freeze(request: HttpRequest, slug: str) -> HttpResponse:
     except NothingToFreeze as nothing:
         form.add_error(None, str(nothing))
     return _page(request, project, form, status=422)
+
+
+@admin_required
+@require_POST
+def documents(request: HttpRequest, slug: str) -> HttpResponse:
+    """A file of plain documents becomes a dataset."""
+    project, form = _project(request, slug), DocumentsForm(request.POST, request.FILES)
+    if getattr(request, TOO_LARGE, False):
+        form.add_error("file", f"It is larger than {LARGEST // 1024**3} GB: split it.")
+    elif form.is_valid():
+        file = form.cleaned_data["file"]
+        try:
+            made, copies = bring_in(project, file.name, file, request.user)
+        except NothingToFreeze as refused:
+            form.add_error("file", str(refused))
+        else:
+            left_out = f", {count(copies, 'copy,copies')} of others left out" if copies else ""
+            messages.success(request, f"{count(made.lines, 'document')}{left_out}.")
+            return redirect("dataset", slug, made.pk)
+    return _page(request, project, status=422, documents=form)
 
 
 @admin_required
@@ -170,7 +193,11 @@ def _chosen(project: Project, number: str | None) -> Dataset | None:
 
 
 def _page(
-    request: HttpRequest, project: Project, form: FreezeForm | None = None, status: int = 200
+    request: HttpRequest,
+    project: Project,
+    form: FreezeForm | None = None,
+    status: int = 200,
+    documents: DocumentsForm | None = None,
 ) -> HttpResponse:
     form, people = form or FreezeForm(project), Query().counts(project)
     simulated = Query(simulated=True).rows(project).filter(simulated=True).count()
@@ -180,6 +207,7 @@ def _page(
         "project": project,
         "counts": people | {"simulated": simulated, "lines": people["lines"] - people["harvested"]},
         "take_out": take_out,
+        "documents": documents or DocumentsForm(),
         "datasets": project.datasets.prefetch_related("runs").select_related("created_by"),
         **_counted(project, form, people),
     }

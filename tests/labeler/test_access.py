@@ -49,7 +49,7 @@ ADMINS = {
     *("steps", "step", "step_send"),
     *("checkpoints", "checkpoint", "checkpoint_order", "evaluation", "evaluation_file"),
     *("datasets", "dataset_export", "dataset", "dataset_file"),
-    *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
+    *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against", "dataset_documents"),
     *("dataset_freeze", "dataset_preview", "dataset_take", "dataset_against"),
     *("imports", "import", "import_errors", "import_undo", "import_delete"),
     *("round_go", "round_whole", "round_simulate"),
