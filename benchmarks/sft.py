@@ -214,7 +214,7 @@ def quintet(trial: Trial, clocks: Counted) -> None:
         clocks.read += sum(each.tokens for each in texts)
         return losses(packing, texts)
 
-    Packing.losses = counting  # type: ignore[method-assign]
+    Packing.losses = counting  # type: ignore[method-assign, assignment]
     folder = Path(trial.folder)
     directory = Path(tempfile.mkdtemp(dir=folder)) / "run"
     settings = {
