@@ -79,7 +79,9 @@ def measure(names: tuple[str, ...]) -> tuple[Figures, Rows]:
 def beside_each_other(row: Row) -> dict[str, dict[str, float]]:
     """Every trial on one model and one kind of demonstrations, in turns; the medians of their steps."""
     precisions = (False, True) if row.fp32 else (True,)
-    ours = {"quintet auto": {}} | ({"quintet fp32": {"precision": "fp32"}} if row.fp32 else {})
+    ours: dict[str, dict[str, Any]] = {"quintet auto": {}} | (
+        {"quintet fp32": {"precision": "fp32"}} if row.fp32 else {}
+    )
     theirs = {
         f"trl {'bf16' if half else 'fp32'} {way}": options | {"bf16": half, "steps": row.steps}
         for half in precisions
