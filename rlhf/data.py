@@ -294,20 +294,6 @@ def prompt_text(prompt: Prompt) -> str:
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
-def asked(line: dict[str, Any]) -> Prompt:
-    """What a line of a dataset is an answer to; of a document, which is none, its text."""
-    if "text" in line and "completion" not in line:
-        return line["text"]
-    return line["prompt"] if "prompt" in line else line["messages"][:-1]
-
-
-def answered(line: dict[str, Any]) -> str:
-    """What is learnt of a demonstration's line, or of a document's: of a conversation its last turn."""
-    if "messages" in line:
-        return line["messages"][-1]["content"]
-    return line["completion"] if "completion" in line else line["text"]
-
-
 def dense(ranks: Iterable[float]) -> tuple[int, ...]:
     """The same order in the numbers 1, 2, 3 … without gaps; equal ranks stay equal."""
     given = list(ranks)

@@ -48,6 +48,11 @@ class Dataset(models.Model):
         return max(self.lines, round(characters / (longest * CHARACTERS) + self.lines / 2))
 
     @property
+    def noun(self) -> str:
+        """Of one line."""
+        return self.kind.removesuffix("s")
+
+    @property
     def by_people(self) -> int:
         return self.lines - self.simulated - self.harvested
 

@@ -202,7 +202,9 @@ class Launching(models.QuerySet["Run"]):
         if dataset is None and reads:
             dataset = project.datasets.filter(kind=Dataset.Kind.DOCUMENTS).first()
             if dataset is None:
-                raise Refused("dataset", "There is nothing to read: bring in documents on the page of datasets.")
+                raise Refused(
+                    "dataset", "There is nothing to read: bring in documents on the page of datasets."
+                )
         if dataset and (dataset.kind == Dataset.Kind.DOCUMENTS) != reads:
             asked = "reads documents" if reads else "learns from demonstrations"
             raise Refused("dataset", f"The stage “{stage}” {asked}; {dataset} holds {dataset.kind}.")

@@ -107,7 +107,7 @@ def dataset(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
 def against(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Two datasets side by side."""
     found = _found(request, slug, pk)
-    other = _chosen(found.project, request.GET.get("other"))
+    other = _chosen(found.project, request.GET.get("other"), documents=True)
     if other is None or other.kind != found.kind:
         return redirect("dataset", slug, pk)
     try:
@@ -185,11 +185,11 @@ def _found(request: HttpRequest, slug: str, pk: int) -> Dataset:
     return get_object_or_404(mine.select_related("project", "created_by").prefetch_related("runs"), pk=pk)
 
 
-def _chosen(project: Project, number: str | None) -> Dataset | None:
+def _chosen(project: Project, number: str | None, documents: bool = False) -> Dataset | None:
     if not number:
         return None
-    with_forms = project.datasets.exclude(kind=Dataset.Kind.DOCUMENTS)
-    return get_object_or_404(with_forms, pk=int(number) if number.isdecimal() and len(number) < 10 else 0)
+    offered = project.datasets.all() if documents else project.datasets.exclude(kind=Dataset.Kind.DOCUMENTS)
+    return get_object_or_404(offered, pk=int(number) if number.isdecimal() and len(number) < 10 else 0)
 
 
 def _page(
