@@ -25,8 +25,13 @@ _CHOICE = re.compile(rf"[)}}\s]{{0,4}}(?:\bor\b|;){_MONEY}")
 _LIST = re.compile(rf"[)}}\s]{{0,4}}(?:\b(?:or|and)\b|[;,&/]){_MONEY}")
 _HEADING = re.compile(r"[A-Za-z]{2}")
 _MONEY_CODES = re.compile(r"\b(?:USD|EUR|GBP|INR|CAD|AUD|CHF|Rs|US|is|approx|about)\b")
-_SPACED = re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d.,]\d)(?! ?/)")
+_SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d.,]\d)(?! ?/)")
+_LONG = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3}){2,}(?![\d.,]\d)(?! ?/)")
+_VARIABLE = re.compile(r"\s?[xyz](?![A-Za-z])")
+_NOT = re.compile(r"\bnot\s{1,3}[-$€£({]{0,3}$")
+SHORT = 40  # characters of an answer that is taken for a number alone
 LAST = "the last number"
+_NO_NUMBER = "The last digits of the answer are no number that could be compared."
 
 
 @dataclass(frozen=True)
@@ -123,11 +128,17 @@ def _read(text: str, words: str, only_marked: bool) -> _Found:
             return found
     if only_marked:
         return _Found(None, "", "Nothing is marked as the answer.")
-    for place in reversed(numeral.places(numeral.plain(text))):
-        quantity = numeral.quantity(place)
-        if quantity.value is not None:
-            return _Found(quantity, LAST)
+    text = numeral.plain(text)
+    text = (_SPACED if len(text) < SHORT else _LONG).sub(_joined, text)
+    for place in reversed(numeral.places(text)):
+        if not _NOT.search(text, max(0, place.start() - 12), place.start()):
+            quantity = numeral.quantity(place)
+            return _Found(quantity, LAST, _NO_NUMBER if quantity.value is None else "")
     return _Found(None, "", "No number is in the answer.")
+
+
+def _joined(found: re.Match[str]) -> str:
+    return found[0].replace(" ", "\u2009")
 
 
 def _marked(text: str, how: str) -> _Found | None:
@@ -135,7 +146,7 @@ def _marked(text: str, how: str) -> _Found | None:
     text = numeral.plain(text)
     if how == WORDS and (end := _SENTENCE.search(text)):
         text = text[: end.start()]
-    text = _SPACED.sub(lambda found: found[1].replace(" ", "\u2009"), text)
+    text = _SPACED.sub(_joined, text)
     found = numeral.places(text)[:100]
     if not found:
         return _Found(None, how, f"{how} holds no number.") if how == BOX and text.strip() else None
@@ -151,6 +162,8 @@ def _marked(text: str, how: str) -> _Found | None:
     rest = text[quantity.end :]
     if quantity.value is None:
         return _Found(None, how, f"{how} holds digits that are no number.")
+    if how == BOX and _VARIABLE.match(rest):
+        return _Found(None, how, f"{how} holds an expression.")
     if _CALCULATION.match(rest):
         return _Found(None, how, f"{how} holds a calculation that is not worked out.")
     if (_CHOICE if how == WORDS else _LIST).match(rest):

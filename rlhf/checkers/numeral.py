@@ -51,6 +51,8 @@ _SIGN = re.compile(
     r"(?:(?P<dash>[-–])|(?i:(?P<word>minus|negative)\s))(?P<gap>\s?)"
     r"(?:(?:US|CA|A|R|HK)?[$€£¥₹₽]|USD|EUR|GBP|INR|Rs\.?)?\s?[({\[]?\s?$"
 )
+_ROOT = re.compile(r"√\s?(?:\[\d{1,3}\])?\s?[{(]?\s?-?$")
+_FACTOR = re.compile(r"\s?[)}]?\s?[*×·]?\s?[√π]")
 _DIGIT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _PLAIN = [
     (re.compile(r"<<[^<>\n]*+>>"), ""),  # GSM8K's calculator notes
@@ -65,6 +67,8 @@ _PLAIN = [
     (re.compile(r"\\div(?![A-Za-z])"), "÷"),
     (re.compile(r"\\pm(?![A-Za-z])"), "±"),
     (re.compile(r"\\(?:approx|simeq)(?![A-Za-z])"), "≈"),
+    (re.compile(r"\\sqrt(?![A-Za-z])"), "√"),
+    (re.compile(r"\\pi(?![A-Za-z])"), "π"),
     (re.compile(r"\\(?!frac(?![A-Za-z]))[A-Za-z]++"), " "),
 ]
 _SAME = str.maketrans("−－﹣‐‑＄％，．", "-----$%,.")
@@ -100,13 +104,16 @@ def quantities(text: str, bare: bool = False) -> Iterator[Quantity]:
 
 
 def quantity(found: re.Match[str], bare: bool = False) -> Quantity:
-    """What a place says. `bare`: a dash at the very beginning is a sign, and not the mark of a list."""
-    value = _value(found)
+    """What a place says; of a root or of a multiple of π nothing, for those are no numbers of digits.
+    `bare`: a dash at the very beginning is a sign, and not the mark of a list."""
+    text, start, end = found.string, found.start(), found.end()
+    irrational = _FACTOR.match(text, end) or _ROOT.search(text, max(0, start - 12), start)
+    value = None if irrational else _value(found)
     if value is not None and found["scale"]:
         value *= 10 ** SCALES[found["scale"].lower().removesuffix("s")]
-    if value is not None and _negative(found.string, found.start(), bare):
+    if value is not None and _negative(text, start, bare):
         value = -value
-    return Quantity(value, found.start(), found.end(), bool(found["percent"]))
+    return Quantity(value, start, end, bool(found["percent"]))
 
 
 def said(value: Fraction) -> str:
