@@ -19,9 +19,10 @@ from labeler.models import Checkpoint, Faceoff, Ranking, Rollout, Run
 from labeler.strengths import WITHIN, Stage, Strengths, fit, stages
 from labeler.templatetags.words import count
 
-# Looking often finds luck: asking ends early only at 99.7 of 100, which leaves the last look its 95.
+# Looking often finds luck: while people rank, asking ends and anything is called sure only at 99.7 of 100,
+# which leaves the last look its 95.
 SURELY = 3.0
-LEVEL = 0.95
+LEVEL, LEVEL_ON_THE_WAY = 0.95, 0.997
 A_LOOK = 10  # of the wanted rankings, from one look to the next; and rankings before the first
 NEAR = 5  # steps whose mean reward is the reward at the last of them
 RISES = 0.02  # in reward: less is what a step's mean moves by itself
@@ -52,6 +53,7 @@ class Preferences:
     """Of people, or of simulated labelers."""
 
     simulated: bool
+    going: bool = False  # people still rank
     rankings: int = 0
     labelers: int = 0
     prompts: int = 0
@@ -83,9 +85,8 @@ class Preferences:
                 return f"{whose.capitalize()} like the starting model best, surely: there is nothing to ship."
             return f"{whose.capitalize()} like {best.name} best, surely."
         others = listed([row.name for row in self.level])
-        said = (
-            f"{whose.capitalize()} rank {best.name} highest, but the evidence cannot tell it from {others}."
-        )
+        said = f"{whose} rank {best.name} highest, but the evidence cannot tell it from {others}."
+        said = f"So far {said}" if self.going else said[0].upper() + said[1:]
         if best.is_start or any(row.is_start for row in self.level):
             said += " That shipping anything would be better than what there is, is not shown."
         return said
@@ -112,10 +113,10 @@ def of(faceoff: Faceoff) -> dict[str, Preferences]:
     rankings = Ranking.objects.counted().filter(quintet__faceoff=faceoff)
     read = rankings.values_list("simulated", "quintet", "quintet__prompt", "labeler", "ranks")
     rewards = {each.pk: reward(each, faceoff) for each in checkpoints}
-    found = {}
+    found, going = {}, faceoff.state == "asking"
     for name, simulated in (("people", False), ("simulated", True)):
         mine = [row[1:] for row in read if row[0] == simulated]
-        found[name] = _preferences(checkpoints, simulated, mine, players)
+        found[name] = _preferences(checkpoints, simulated, mine, players, going and not simulated)
         for row in found[name].rows:
             row.reward = rewards[row.checkpoint.pk]
     return found
@@ -126,8 +127,9 @@ def _preferences(
     simulated: bool,
     rankings: Iterable[tuple[int, int, int, list[int]]],
     players: Mapping[int, Mapping[int, int]],
+    going: bool = False,
 ) -> Preferences:
-    found, labelers = Preferences(simulated), set()
+    found, labelers = Preferences(simulated, going), set()
     prompts: dict[int, Counter[Stage]] = defaultdict(Counter)
     for quintet, prompt, labeler, ranks in rankings:
         whose = [players[quintet][slot] for slot in range(len(ranks))]
@@ -152,7 +154,7 @@ def _preferences(
                 low=chance(low),
                 high=chance(high),
                 against_best=chance(strengths.at[number] - strengths.at[best]),
-                level=number == best or strengths.sure(best, number) <= WITHIN,
+                level=number == best or strengths.sure(best, number) <= (SURELY if going else WITHIN),
                 is_best=number == best,
             )
         )
@@ -219,7 +221,8 @@ def _alarm(run: Run, line: list[int], said: Preferences) -> str:
     rewards = {number: at_step(run, rows[number].checkpoint.step or 0 if number else 0) for number in line}
     pairs, falls = list(combinations(line, 2)), []
     # Of many pairs some one looks like a fall by luck: each has to be the surer of it.
-    surely = NormalDist().inv_cdf(1 - (1 - LEVEL) / 2 / len(pairs))
+    level = LEVEL_ON_THE_WAY if said.going else LEVEL
+    surely = NormalDist().inv_cdf(1 - (1 - level) / 2 / len(pairs))
     for before, after in pairs:
         then, now = rewards[before], rewards[after]
         rises = then is not None and now is not None and now - then > RISES

@@ -1,9 +1,11 @@
 """What the rankings of a face-off are taken to say: by hand where that can be done, and played through."""
 
 import random
+from collections.abc import Iterator
 from math import exp, log, sqrt
 
 import pytest
+from django.utils import timezone
 
 from labeler import preferences
 from labeler.models import Checkpoint, Faceoff, Membership, Place, Quintet, Ranking, Round, Run, User
@@ -55,6 +57,17 @@ def test_fifty_five_of_a_hundred_cannot_be_told_from_a_coin(project, checkpoints
     assert people.best.checkpoint == checkpoints[1] and [each.is_start for each in people.level] == [True]
     assert "cannot tell it from the starting model" in people.verdict
     assert people.verdict.endswith("would be better than what there is, is not shown.")
+
+
+def test_while_people_still_rank_less_is_called_sure(project, checkpoints, labeler):
+    faceoff = in_twos(project, checkpoints, 60, 40, labeler)
+    Place.objects.create(quintet=faceoff.quintets.first(), project=project)
+    Faceoff.objects.filter(pk=faceoff.pk).update(composed_at=timezone.now())
+    people = preferences.of(Faceoff.objects.told().get(pk=faceoff.pk))["people"]
+    assert people.rows[1].low > 0.5 and [each.is_start for each in people.level] == [True]
+    assert people.verdict.startswith(
+        f"So far people rank step 10 of run {checkpoints[1].run_id} highest, but"
+    )
 
 
 def test_where_people_like_the_start_best_there_is_nothing_to_ship(project, checkpoints, labeler):
@@ -216,9 +229,20 @@ def drawn(taste: list[float], seed: int, wanted: int) -> tuple[list[Checkpoint],
 
 def played(taste: list[float], seed: int, wanted: int = 60) -> bool:
     """Whether a face-off between checkpoints so liked stops early, looked at every tenth ranking."""
+    return any(each.parted for each in looks(taste, seed, wanted, going=True))
+
+
+def looks(taste: list[float], seed: int, wanted: int, going: bool) -> Iterator[preferences.Preferences]:
     checkpoints, rankings, players = drawn(taste, seed, wanted)
-    looks = (rankings[:many] for many in range(preferences.A_LOOK, wanted, preferences.A_LOOK))
-    return any(preferences._preferences(checkpoints, False, some, players).parted for some in looks)
+    for many in range(preferences.A_LOOK, wanted, preferences.A_LOOK):
+        yield preferences._preferences(checkpoints, False, rankings[:many], players, going)
+
+
+@pytest.mark.parametrize("going, most, least", [(True, 2, 0), (False, 20, 6)])
+def test_whoever_looks_again_and_again_is_hardly_ever_told_of_a_favourite_among_equals(going, most, least):
+    """Of 60 face-offs, five looks each; and how often, were each look taken for the last one."""
+    told = sum(any(not each.level for each in looks([0.0, 0.0], seed, 60, going)) for seed in range(60))
+    assert least <= told <= most
 
 
 def test_among_equals_hardly_any_alarm_sounds_by_luck(monkeypatch):
