@@ -20,6 +20,7 @@ from rlhf import data
 
 ROOM = 64_000_000  # bytes of one answer's parts, at which it ends
 A_FEW = 8  # answers that the reward model reads at once
+DOWNLOADED = 20  # runs in whose folders a start from the Hub is looked for
 A_CHUNK = 32  # quintets that the reward model reads before it looks whether somebody else waits
 
 warm = Warm()
@@ -281,7 +282,9 @@ def _folder(pk: int | None, run: Run | None = None) -> Path:
     checkpoint = Checkpoint.objects.filter(pk=pk or 0).first()
     if checkpoint is None:
         raise Unanswerable("The checkpoint is no longer known.", "Choose another.")
-    folder = checkpoint.folder or (run.directory / "inputs" / "policy" if run else None)
+    began = [run] if run else checkpoint.started_runs.order_by("-pk")[:DOWNLOADED]
+    there = (each.directory / "inputs" / "policy" for each in began)
+    folder = checkpoint.folder or next((each for each in there if each.is_dir()), None)
     if folder is None or not folder.is_dir():
         raise Unanswerable(
             f"The files of “{checkpoint}” are not on this machine.", "Choose another checkpoint."

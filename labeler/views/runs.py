@@ -290,7 +290,9 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
     if run.checker:
         look = f"{reverse('checkers', args=[run.project.slug])}#verdicts"
         more.insert(0, {"words": "Look at what the checker said", "url": look})
-    return [compare, *more, sample, further]
+    tried = {"project": run.project.slug, "checkpoint": best.pk, "beside": run.start_id or ""}
+    play = {"words": "Try it in the playground", "url": f"{reverse('playground')}?{urlencode(tried)}"}
+    return [compare, *more, play, sample, further]
 
 
 def _shown(run: Run) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """The playground's pages: what may be asked and by whom, what is shown of an answer while it comes and when
-it is there, and what becomes of it. The worker's side is in test_playing.py."""
+it is there. What becomes of it is in test_playground_kept.py, the worker's side in test_playing.py."""
 
 import re
 from datetime import timedelta
@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from labeler.models import AuditEntry, Demonstration, Membership, Place, Project, Quintet, Request, Run
+from labeler.models import Membership, Project, Request, Run
 from tests.labeler import played
 
 pytestmark = pytest.mark.django_db
@@ -46,11 +46,6 @@ def ask(client, *, status: int = 302, **sent) -> Request | str:
     answer = client.post(reverse("playground"), said | sent)
     assert answer.status_code == status, answer.content.decode()[:2000]
     return Request.objects.latest("pk") if status == 302 else " ".join(answer.content.decode().split())
-
-
-def send(client, request: Request, **sent) -> str:
-    answer = client.post(reverse("play_send", args=[request.pk]), sent, follow=True)
-    return " ".join(re.findall(r'class="message[^>]*>([^<]*)', answer.content.decode())).strip()
 
 
 # Asking
@@ -379,61 +374,20 @@ def test_what_one_asked_today_is_listed_and_nobody_elses(as_admin, answered, pro
     assert "Asked today" not in as_admin.get(reverse("playground")).content.decode()
 
 
-# What becomes of it
-
-
-def test_five_are_sent_to_the_labelers_with_their_prompt_and_taken_back(as_admin, answered, project, start):
-    said = send(as_admin, answered, rollout=["0-0", "0-2"])
-    quintet = Quintet.objects.get()
-    assert said == f"They wait for the labelers now, as quintet {quintet.pk}."
-    assert quintet.prompt.content == "Joke?" and quintet.run is None
-    assert [each.text[-3:] for each in quintet.rollouts.all()] == ["(0)", "(2)"]
-    assert {each.checkpoint for each in quintet.rollouts.all()} == {start}
-    assert Place.objects.filter(quintet=quintet).count() == project.overlap
-    assert "They were sent before" in send(as_admin, answered, rollout=["0-2", "0-0"])
-    assert f"quintet {quintet.pk}</a>" in opened(as_admin, answered)
-    assert "is taken back" in send(as_admin, answered, quintet=quintet.pk)
-    assert not Quintet.objects.exists()
-    actions = AuditEntry.objects.values_list("action", flat=True)
-    assert sorted(actions) == ["send to the labelers", "take back"]
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (["0-0"], "Choose 2 to 5 rollouts of one prompt; 1 were chosen."),
-        (["0-1", "0-2"], "All of these say the same"),
-        (["0-0", "0-3"], "One of these says nothing"),
-        (["7-7", "9-9"], "0 were chosen"),
-    ],
-)
-def test_what_cannot_be_ranked_is_not_sent(as_admin, project, admin, start, names, words):
-    asked = played.answer(played.asked(project, admin, start, count=4), ["One.", "Same.", "Same.", " "])
-    assert words in send(as_admin, asked, rollout=names)
-    assert not Quintet.objects.exists() and not project.prompts.exists()
-
-
-def test_a_quintet_from_elsewhere_is_not_taken_back_here(as_admin, answered, compose):
-    [other] = compose(1)
-    answer = as_admin.post(reverse("play_send", args=[answered.pk]), {"quintet": other.pk})
-    assert answer.status_code == 404 and Quintet.objects.filter(pk=other.pk).exists()
-
-
-def test_one_is_saved_as_a_demonstration_once_and_withdrawn(as_admin, answered, project, admin):
-    known = project.prompts.create(content="Joke?")
-    assert "It is kept as demonstration" in send(as_admin, answered, demonstrate="0-1")
-    send(as_admin, answered, demonstrate="0-1")
-    made = Demonstration.objects.get()
-    assert (made.prompt, made.author, made.origin) == (known, admin, "picked")
-    assert made.completion == "Why did the pelican\nhonk? (1)"
-    assert made.came_from == {"request": answered.pk, "rollout": "0-1"}
-    assert f"demonstration {made.pk}" in opened(as_admin, answered)
-    assert "is withdrawn" in send(as_admin, answered, withdraw=made.pk)
-    assert not Demonstration.objects.counted().exists()
-    assert "Save as demonstration" in opened(as_admin, answered)
-
-
-def test_nothing_is_no_demonstration(as_admin, asked):
-    played.answer(asked, [" ", "a", "b"])
-    assert "Write an answer first" in send(as_admin, asked, demonstrate="0-0")
-    assert not Demonstration.objects.exists()
+def test_checkpoints_runs_and_projects_lead_here(as_admin, project, start):
+    Project.objects.filter(pk=project.pk).update(start=start)
+    run = project.runs.create(kind="policy", state="finished", start=start)
+    made = played.policy(project, "Step 9", run=run, step=9)
+    shared = played.policy(None, "Everybody's")
+    here = f"{reverse('playground')}?project={project.slug}"
+    leads = {
+        reverse("checkpoint", args=[made.pk]): f"{here}&amp;checkpoint={made.pk}",
+        reverse("checkpoint", args=[shared.pk]): f"{reverse('playground')}?checkpoint={shared.pk}",
+        reverse("run", args=[run.pk]): f"{here}&amp;checkpoint={made.pk}&amp;beside={start.pk}",
+        reverse("project", args=[project.slug]): here,
+        f"{reverse('checkpoints')}?project={project.slug}": here,
+    }
+    for page, address in leads.items():
+        assert f'href="{address}"' in as_admin.get(page).content.decode(), page
+        form = as_admin.get(address.replace("&amp;", "&"))
+        assert form.status_code == 200 and b"<textarea" in form.content

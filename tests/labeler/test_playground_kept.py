@@ -1,0 +1,93 @@
+"""What becomes of an answer of the playground: a quintet for the labelers, a demonstration, and neither any
+more."""
+
+import re
+
+import pytest
+from django.urls import reverse
+
+from labeler.models import AuditEntry, Demonstration, Place, Quintet, Request
+from tests.labeler import played
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def start(project):
+    return played.policy(project)
+
+
+@pytest.fixture
+def asked(project, admin, start) -> Request:
+    return played.asked(project, admin, start)
+
+
+@pytest.fixture
+def answered(asked) -> Request:
+    return played.answer(asked)
+
+
+def opened(client, request: Request) -> str:
+    return client.get(reverse("play", args=[request.pk])).content.decode()
+
+
+def send(client, request: Request, **sent) -> str:
+    answer = client.post(reverse("play_send", args=[request.pk]), sent, follow=True)
+    return " ".join(re.findall(r'class="message[^>]*>([^<]*)', answer.content.decode())).strip()
+
+
+def test_five_are_sent_to_the_labelers_with_their_prompt_and_taken_back(as_admin, answered, project, start):
+    said = send(as_admin, answered, rollout=["0-0", "0-2"])
+    quintet = Quintet.objects.get()
+    assert said == f"They wait for the labelers now, as quintet {quintet.pk}."
+    assert quintet.prompt.content == "Joke?" and quintet.run is None
+    assert [each.text[-3:] for each in quintet.rollouts.all()] == ["(0)", "(2)"]
+    assert {each.checkpoint for each in quintet.rollouts.all()} == {start}
+    assert Place.objects.filter(quintet=quintet).count() == project.overlap
+    assert "They were sent before" in send(as_admin, answered, rollout=["0-2", "0-0"])
+    assert f"quintet {quintet.pk}</a>" in opened(as_admin, answered)
+    assert "is taken back" in send(as_admin, answered, quintet=quintet.pk)
+    assert not Quintet.objects.exists()
+    actions = AuditEntry.objects.values_list("action", flat=True)
+    assert sorted(actions) == ["send to the labelers", "take back"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["0-0"], "Choose 2 to 5 rollouts of one prompt; 1 were chosen."),
+        (["0-1", "0-2"], "All of these say the same"),
+        (["0-0", "0-3"], "One of these says nothing"),
+        (["7-7", "9-9"], "0 were chosen"),
+    ],
+)
+def test_what_cannot_be_ranked_is_not_sent(as_admin, project, admin, start, names, words):
+    said = played.answer(played.asked(project, admin, start, count=4), ["One.", "Same.", "Same.", " "])
+    assert words in send(as_admin, said, rollout=names)
+    assert not Quintet.objects.exists() and not project.prompts.exists()
+
+
+def test_a_quintet_from_elsewhere_is_not_taken_back_here(as_admin, answered, compose):
+    [other] = compose(1)
+    answer = as_admin.post(reverse("play_send", args=[answered.pk]), {"quintet": other.pk})
+    assert answer.status_code == 404 and Quintet.objects.filter(pk=other.pk).exists()
+
+
+def test_one_is_saved_as_a_demonstration_once_and_withdrawn(as_admin, answered, project, admin):
+    known = project.prompts.create(content="Joke?")
+    assert "It is kept as demonstration" in send(as_admin, answered, demonstrate="0-1")
+    send(as_admin, answered, demonstrate="0-1")
+    made = Demonstration.objects.get()
+    assert (made.prompt, made.author, made.origin) == (known, admin, "picked")
+    assert made.completion == "Why did the pelican\nhonk? (1)"
+    assert made.came_from == {"request": answered.pk, "rollout": "0-1"}
+    assert f"demonstration {made.pk}" in opened(as_admin, answered)
+    assert "is withdrawn" in send(as_admin, answered, withdraw=made.pk)
+    assert not Demonstration.objects.counted().exists()
+    assert "Save as demonstration" in opened(as_admin, answered)
+
+
+def test_nothing_is_no_demonstration(as_admin, asked):
+    played.answer(asked, [" ", "a", "b"])
+    assert "Write an answer first" in send(as_admin, asked, demonstrate="0-0")
+    assert not Demonstration.objects.exists()
