@@ -94,16 +94,16 @@ def shown(text: str) -> str:
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """The text outside of all thinking, and that within."""
+    """The text outside of all thinking, and that within. What ends without a beginning is thinking as well:
+    the prompt had begun it."""
     outside, inside, at = [], [], 0
-    begins, ends = text.find(OPEN), text.find(CLOSE)
-    if ends >= 0 and not 0 <= begins < ends:  # the prompt had opened it already
-        inside.append(text[:ends])
-        at = ends + len(CLOSE)
-    while (begins := text.find(OPEN, at)) >= 0:
-        outside.append(text[at:begins])
+    while True:
+        begins = text.find(OPEN, at)
+        thought, closed, rest = text[at : begins if begins >= 0 else len(text)].rpartition(CLOSE)
+        inside += [thought.replace(CLOSE, "\n")] if closed else []
+        outside.append(rest)
+        if begins < 0:
+            return "".join(outside), "\n\n".join(inside)
         ends = text.find(CLOSE, begins)
+        inside.append(text[begins + len(OPEN) : ends if ends >= 0 else len(text)])
         at = len(text) if ends < 0 else ends + len(CLOSE)
-        inside.append(text[begins + len(OPEN) : len(text) if ends < 0 else ends])
-    outside.append(text[at:])
-    return "".join(outside), "\n\n".join(inside)

@@ -87,6 +87,8 @@ def test_what_no_checker_can_be_is_refused_in_words(name: str, given: dict, word
         ("<think>a</think>b<think>c</think>d", "bd", "a\n\nc"),
         ("a</think>b", "b", "a"),
         ("<think>a", "", "a"),
+        ("a</think>b</think>c", "c", "a\nb"),
+        ("<think>a<think>b</think>c</think>d", "d", "a<think>b\n\nc"),
         ("b<think>a", "b", "a"),
         ("<think></think>b", "b", ""),
         ("<think>a<think>b</think>c", "c", "a<think>b"),
