@@ -22,8 +22,8 @@ def measure() -> tuple[Figures, Rows]:
         admin = Visitor(quintet.url).sign_in()
         seconds = {"start": quintet.seconds}
         began = time.perf_counter()
-        _, seconds["reward"] = _run(admin, "reward", simulated="on")
-        policy, seconds["policy"] = _run(admin, "policy")
+        _, seconds["reward"] = carried_out(admin, "reward", simulated="on")
+        policy, seconds["policy"] = carried_out(admin, "policy")
         seconds["compare"], answers = _compare(admin, policy)
         seconds["loop"] = time.perf_counter() - began
         steps = len(json.loads(admin.get(f"{policy}steps/").body)["steps"])
@@ -39,14 +39,14 @@ def measure() -> tuple[Figures, Rows]:
     return figures, [(words, f"{seconds[name]:.1f} s") for name, words in names.items()]
 
 
-def _run(admin: Visitor, kind: str, **values: str) -> tuple[str, float]:
+def carried_out(admin: Visitor, kind: str, **values: str) -> tuple[str, float]:
     """Launch from the page, with what it is filled in with; wait for its end. Address and seconds."""
     address = f"/runs/new/{PROJECT}/{kind}/"
     began = time.perf_counter()
     launched = admin.post(address, admin.get(address).form("start") | values)
     if launched.status != 302:
         raise Unexpected(f"The {kind} run was refused, with status {launched.status}.")
-    page = _wait(admin, launched.location, lambda page: "<progress" not in _head(page))
+    page = waited(admin, launched.location, lambda page: "<progress" not in _head(page))
     if "chip done" not in _head(page):
         raise Unexpected(f"The {kind} run did not finish: {_words(page)}")
     return launched.location, time.perf_counter() - began
@@ -56,14 +56,14 @@ def _compare(admin: Visitor, run: str) -> tuple[float, int]:
     address = f"{run}compare/"
     began = time.perf_counter()
     admin.post(address, admin.get(address).form("after"))
-    page = _wait(admin, address, lambda page: "every 1s" not in page.body)
+    page = waited(admin, address, lambda page: "every 1s" not in page.body)
     answers = page.body.count('class="pair"')
     if not answers:
         raise Unexpected("The comparison was not answered.")
     return time.perf_counter() - began, answers
 
 
-def _wait(admin: Visitor, address: str, over: Callable[[Page], bool]) -> Page:
+def waited(admin: Visitor, address: str, over: Callable[[Page], bool]) -> Page:
     until = time.monotonic() + AT_MOST
     while not over(page := admin.get(address)):
         if time.monotonic() > until:
