@@ -178,7 +178,8 @@ def _new(given: argparse.Namespace) -> int:
             if source:
                 _take(made, name, Path(source), part / places[name])
         if checker:
-            text = data.dumps({"name": given.checker} | options)
+            said = checkers.as_dict(checker)
+            text = data.dumps({"name": given.checker} | {name: said[name] for name in options})
             (part / checkers.FILE).write_text(text + "\n", encoding="utf-8")
         if given.judge:
             _take(made, "judge", Path(given.judge), part / checkers.JUDGE)

@@ -6,9 +6,11 @@ right. Units are not compared, and times or ratios like 3:30 are no numbers.
 """
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import islice
 from typing import ClassVar
 
 from rlhf.checkers import numeral
@@ -29,6 +31,7 @@ _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d.,]\d)(?! ?/)")
 _LONG = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3}){2,}(?![\d.,]\d)(?! ?/)")
 _VARIABLE = re.compile(r"\s?[xyz](?![A-Za-z])")
 _NOT = re.compile(r"\bnot\s{1,3}[-$€£({]{0,3}$")
+LOOKED_AT = 100  # numbers, at the end of an answer or at the beginning of what is marked
 SHORT = 40  # characters of an answer that is taken for a number alone
 LAST = "the last number"
 _NO_NUMBER = "The last digits of the answer are no number that could be compared."
@@ -130,7 +133,7 @@ def _read(text: str, words: str, only_marked: bool) -> _Found:
         return _Found(None, "", "Nothing is marked as the answer.")
     text = numeral.plain(text)
     text = (_SPACED if len(text) < SHORT else _LONG).sub(_joined, text)
-    for place in reversed(numeral.places(text)):
+    for place in reversed(deque(numeral.places(text), maxlen=LOOKED_AT)):
         if not _NOT.search(text, max(0, place.start() - 12), place.start()):
             quantity = numeral.quantity(place)
             return _Found(quantity, LAST, _NO_NUMBER if quantity.value is None else "")
@@ -147,7 +150,7 @@ def _marked(text: str, how: str) -> _Found | None:
     if how == WORDS and (end := _SENTENCE.search(text)):
         text = text[: end.start()]
     text = _SPACED.sub(_joined, text)
-    found = numeral.places(text)[:100]
+    found = list(islice(numeral.places(text), LOOKED_AT))
     if not found:
         return _Found(None, how, f"{how} holds no number.") if how == BOX and text.strip() else None
     if how == HASHES and _HEADING.search(_MONEY_CODES.sub("", text[: found[0].start()])):

@@ -92,14 +92,14 @@ def plain(text: str) -> str:
     return text
 
 
-def places(text: str) -> list[re.Match[str]]:
+def places(text: str) -> Iterator[re.Match[str]]:
     """Where the numbers of a plain text are; `quantity` tells what each one is."""
-    return list(_QUANTITY.finditer(text))
+    return _QUANTITY.finditer(text)
 
 
 def quantities(text: str, bare: bool = False) -> Iterator[Quantity]:
     """The numbers of a plain text, from left to right."""
-    for found in _QUANTITY.finditer(text):
+    for found in places(text):
         yield quantity(found, bare)
 
 

@@ -139,6 +139,7 @@ def test_a_run_against_a_checker_holds_its_options_and_its_judge(say, policy_fol
     assert say("new", "policy", tmp_path / "rule", *given, *options)[0] == 0
     made = config.read(tmp_path / "rule")
     assert (made.checker, made.reward, made.steps) == ("number", "", 5000)
+    assert json.loads((tmp_path / "rule/checker.json").read_text()) == {"name": "number", "tolerance": 0.5}
     assert checkers.as_dict(checkers.read(tmp_path / "rule", made.checker))["tolerance"] == 0.5
     assert (
         say("new", "policy", tmp_path / "model", *given, "--checker", "judge", "--judge", policy_folder)[0]
