@@ -74,6 +74,8 @@ class Course:
         if stage.run is None and self.project.start:
             stage.checkpoint, stage.stands_in = self.project.start, True
             stage.said.append(f"{self.project.start} has read elsewhere: the project starts from it")
+        bring = f"{reverse('datasets', args=[self.project.slug])}#reading"
+        stage.links.append(("Bring in others" if self.documents else "Bring in documents", bring))
         if self.documents:
             stage.said.append(f"{count(self.documents.lines, 'document')} to read")
         stage.launch, stage.words = self._form("sft", stage=config.READING), "Read"
@@ -176,7 +178,7 @@ def curves(run: Run) -> list[dict[str, Any]]:
     else:
         named = [("accuracy", "accuracy"), ("held_out_accuracy", "held-out accuracy"), ("reward", "reward")]
     steps = list(run.steps.order_by("step").values_list("step", "metrics"))
-    found = []
+    found: list[tuple[str, str, list[tuple[int, float]]]] = []
     for key, label in named:
         points = [
             (step, metrics[key]) for step, metrics in steps if isinstance(metrics.get(key), int | float)
@@ -186,11 +188,12 @@ def curves(run: Run) -> list[dict[str, Any]]:
     if not found:
         return []
     values = [value for _, _, points in found for _, value in points]
-    low, high, last = min(values), max(values), max(points[-1][0] for _, _, points in found)
+    low, high = min(values), max(values)
+    first, last = (end(point[0] for _, _, points in found for point in points) for end in (min, max))
     form = "percent" if "accuracy" in found[0][0] else "loss"
 
     def place(step: int, value: float) -> str:
-        x = EDGE + (WIDTH - 2 * EDGE) * step / max(last, 1)
+        x = EDGE + (WIDTH - 2 * EDGE) * (step - first) / max(last - first, 1)
         y = EDGE + (HEIGHT - 2 * EDGE) * (1 - (value - low) / (high - low or 1))
         return f"{x:.1f},{y:.1f}"
 

@@ -6,12 +6,12 @@ who are excluded are nobody here. Left out: drawing it (gap_pictures.py)."""
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from statistics import median
 from typing import Any
 
-import numpy as np
 from django.db import transaction
 from django.db.models import Exists, OuterRef
 
@@ -20,7 +20,7 @@ from labeler.models.quintets import MOST
 from labeler.templatetags.words import count, duration, figure
 
 FEWEST = 5  # on fewer there is no interval
-NEWEST = 5000  # times that are looked at
+NEWEST = 1000  # times that are looked at: more would take a page's time and tell no more
 REDRAWN = 400
 MIDDLE = (0.025, 0.975)
 A_PERSON = "a person"  # what a line of a ranking says wrote such an answer
@@ -39,6 +39,20 @@ class Figure:
     interval: Interval = None
     people: int = 0
     each: list[float] = field(default_factory=list)
+
+    @property
+    def time(self) -> str:
+        """Of a figure of times."""
+        return spent(self.value)
+
+    @property
+    def between(self) -> str:
+        return " – ".join(map(spent, self.interval)) if self.interval else "–"
+
+
+def spent(seconds: float | None) -> str:
+    """Short times to the tenth: two of them that round to the same second may differ all the same."""
+    return f"{seconds:.1f} s" if seconds is not None and seconds < 10 else duration(seconds)
 
 
 @dataclass
@@ -77,8 +91,7 @@ class Gap:
         ]
         if lacking or self.times is None:
             return f"Too little to speak of time: {' and '.join(lacking)}; {FEWEST} of each are the least."
-        write, rank = duration(self.writing.value), duration(self.ranking.value)
-        told = f"Writing one answer takes {write}, ranking five {rank}"
+        told = f"Writing one answer takes {self.writing.time}, ranking five {self.ranking.time}"
         if self.times >= 1:
             told += f": {self.times:.1f} times as long."
         else:
@@ -170,33 +183,34 @@ def _alike(rows: Sequence[tuple[int, list[int]]], mine: set[int]) -> tuple[int, 
     return alike, both
 
 
-def medians(times: Sequence[tuple[Any, float]]) -> Figure:
+def medians(times: Sequence[tuple[Any, float | None]]) -> Figure:
     """The median of these times, each with whose it is, and its interval from redrawing them."""
-    values = np.array([seconds for _, seconds in times], dtype=float)
-    if not len(values):
+    values = [seconds for _, seconds in times if seconds is not None]
+    if not values:
         return Figure(None, 0)
-    drawn = np.random.default_rng(0).choice(values, (REDRAWN, len(values))) if len(values) >= FEWEST else None
-    interval = _middle(np.median(drawn, axis=1)) if drawn is not None else None
     people = len({whose for whose, _ in times})
-    return Figure(float(np.median(values)), len(values), interval, people, values[:SHOWN].tolist())
+    return Figure(median(values), len(values), _redrawn(values, median), people, values[:SHOWN])
 
 
 def shares(parts: Sequence[tuple[int, int]]) -> Figure:
     """The share that these parts of wholes come to, each a quintet's; quintets are redrawn, not pairs."""
-    counts = np.array(parts, dtype=float).reshape(-1, 2)
-    if not counts[:, 1].sum():
+    if not any(whole for _, whole in parts):
         return Figure(None, 0)
-    value, interval = float(counts[:, 0].sum() / counts[:, 1].sum()), None
-    if len(counts) >= FEWEST:
-        which = np.random.default_rng(0).integers(len(counts), size=(REDRAWN, len(counts)))
-        sums = counts[which].sum(axis=1)
-        interval = _middle(sums[:, 0] / sums[:, 1])
-    return Figure(value, len(counts), interval)
+
+    def share(some: Sequence[tuple[int, int]]) -> float:
+        return sum(part for part, _ in some) / sum(whole for _, whole in some)
+
+    return Figure(share(parts), len(parts), _redrawn(parts, share))
 
 
-def _middle(drawn: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(drawn, MIDDLE)
-    return float(low), float(high)
+def _redrawn(values: Sequence[Any], measure: Callable[[Sequence[Any]], float]) -> Interval:
+    """Between which values of the measure 95 of 100 redrawings lie. Without numpy, which no page loads."""
+    if len(values) < FEWEST:
+        return None
+    chances = random.Random(0)
+    drawn = sorted(measure(chances.choices(values, k=len(values))) for _ in range(REDRAWN))
+    low, high = (drawn[min(int(share * REDRAWN), REDRAWN - 1)] for share in MIDDLE)
+    return low, high
 
 
 # Written answers among rollouts

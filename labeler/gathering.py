@@ -117,8 +117,8 @@ def _chosen(
     told = {"good": 0, "known": 0, "homeless": 0, "beyond": 0}
     known: dict[int, set[str]] = defaultdict(set)
     there = Demonstration.objects.filter(project=project).values_list("prompt", "completion")
-    for prompt, completion in there.iterator(chunk_size=A_BATCH):
-        known[prompt].add(completion.strip())
+    for pk, completion in there.iterator(chunk_size=A_BATCH):
+        known[pk].add(completion.strip())
     rows: list[tuple[int, str, dict]] = []
     taken: dict[int, int] = defaultdict(int)
     for each in found:
@@ -126,7 +126,8 @@ def _chosen(
         if told["good"] % 10_000 == 0:
             request.tell(f"looked at {told['good']:,} good rollouts")
         by_text = next((numbers[mark] for mark in each.digests if mark in numbers), None)
-        prompt = each.number if each.number in own else by_text
+        named = each.number if each.number in own else None
+        prompt = named or by_text
         text = each.text.strip()
         if prompt is None:
             told["homeless"] += 1

@@ -154,7 +154,7 @@ class InputsForm(forms.Form):
         """Those that are ticked; none of them where all are, or there is nothing to choose."""
         if "origins" not in self.fields:
             return []
-        chosen, offered = self["origins"].value() or [], dict(self.fields["origins"].choices)
+        chosen, offered = self["origins"].value() or [], list(self.demonstrations.by_origin())
         return [] if set(chosen) >= set(offered) else [name for name in offered if name in chosen]
 
     @property

@@ -92,7 +92,6 @@ urlpatterns = [
     path("runs/<int:pk>/front/", runs.front, name="run_front"),
     path("runs/<int:pk>/compare/", runs.compare, name="run_compare"),
     path("stages/<slug:slug>/", stages.stages, name="stages"),
-    path("stages/<slug:slug>/documents/", stages.documents, name="stage_documents"),
     path("stages/<slug:slug>/ask/", stages.ask_all, name="stages_ask"),
     path("steps/<int:pk>/", steps.steps, name="steps"),
     path("steps/<int:pk>/<int:number>/", steps.step, name="step"),

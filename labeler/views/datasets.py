@@ -26,6 +26,7 @@ from labeler.datasets.frozen import Source, opened
 from labeler.datasets.query import nothing_in
 from labeler.intake.uploads import LARGEST, TOO_LARGE
 from labeler.models import Dataset, Project
+from labeler.models.demonstrations import told
 from labeler.templatetags.words import count
 from rlhf import data
 
@@ -211,6 +212,8 @@ def _page(
         "datasets": project.datasets.prefetch_related("runs").select_related("created_by"),
         **_counted(project, form, people),
     }
+    by_origin = project.demonstrations.all().counted().by_origin()
+    context["demonstrated"] = told(by_origin) if by_origin else ""
     if any(context["counts"].values()) or project.demonstrations.exists():
         context |= _previewed(take_out)
     return render(request, "datasets/datasets.html", context, status=status)

@@ -60,7 +60,7 @@ ADMINS = {
     *("checkers_say", "prompt_answer"),
     *("demonstrations_all", "demonstrations_gather", "demonstrations_mix", "demonstration"),
     *("playground", "play", "play_stop", "play_send", "play_text"),
-    *("demonstration_remove", "stages", "stage_documents", "stages_ask"),
+    *("demonstration_remove", "stages", "stages_ask"),
 }
 STAFF = {"project_new", "person_active", "run_front"}
 # What they name, where it is not the thing of the address's first segment.

@@ -1,15 +1,13 @@
-"""Reading, worked solutions, practice: what each stage has come to and lacks, documents on their way in, and
-the same prompt answered by all three."""
+"""Reading, worked solutions, practice: what each stage has come to and lacks, and the same prompt answered
+by all three."""
 
 from collections.abc import Callable
 
 import pytest
-from django.conf import settings
-from django.core.files.uploadedfile import SimpleUploadedFile
 
 from labeler.course import Course, curves
+from labeler.datasets import freeze_documents
 from labeler.models import Checkpoint, Project, Request, Run
-from rlhf import data
 
 pytestmark = pytest.mark.django_db
 HERE = "/stages/pelican-jokes/"
@@ -45,10 +43,6 @@ def taught(started) -> Callable[..., Checkpoint]:
 
 def stages(project) -> dict:
     return {each.name: each for each in Course(project).stages}
-
-
-def upload(as_admin, content: bytes, name: str = "a.jsonl"):
-    return as_admin.post(f"{HERE}documents/", {"file": SimpleUploadedFile(name, content)}, follow=True)
 
 
 def test_a_bare_project_is_told_what_every_stage_lacks(project, as_admin):
@@ -108,6 +102,14 @@ def test_a_checked_project_needs_answers_and_no_reward_model(started, as_admin):
     assert stages(started)["practice"].lacking == ""
 
 
+def test_what_can_be_read_is_told_and_where_to_bring_more(started):
+    reading = stages(started)["reading"]
+    assert (reading.lacking, [words for words, _ in reading.links]) == ("Documents", ["Bring in documents"])
+    freeze_documents(started, [{"text": "Once."}, {"text": "Twice."}])
+    reading = stages(started)["reading"]
+    assert (reading.lacking, "2 documents to read" in reading.said) == ("", True)
+
+
 def test_curves_begin_at_the_left_and_are_told_in_words(started, taught, as_admin):
     taught("sft", stage="answers")
     ((curve,),) = [curves(Run.objects.get(kind="sft"))]
@@ -115,41 +117,6 @@ def test_curves_begin_at_the_left_and_are_told_in_words(started, taught, as_admi
     assert curve["line"].split()[-1] == "256.0,60.0", "the last step, at the bottom"
     taught("policy")
     assert "accuracy from 40 % to 60 %" in as_admin.get(HERE).content.decode()
-
-
-@pytest.mark.parametrize(
-    "name, content",
-    [
-        ("a.jsonl", b'{"text": "Once."}\n\n{"text": "Twice."}\n{"text": "Once."}\n'),
-        ("a.txt", "\ufeffOnce.\r\n\r\n\r\nTwice.\n\nOnce.".encode()),
-    ],
-)
-def test_documents_are_kept_once_each_as_a_dataset_that_a_run_can_read(project, as_admin, name, content):
-    assert "2 documents to read are kept" in upload(as_admin, content, name).content.decode()
-    dataset = project.datasets.get()
-    assert (dataset.kind, dataset.lines) == ("documents", 2)
-    read = [data.document(line).text for _, line in data.read_lines(settings.HOME / dataset.path)]
-    assert sorted(read) == ["Once.", "Twice."]
-    page = as_admin.get(f"/datasets/pelican-jokes/{dataset.pk}/")
-    assert page.status_code == 200 and b"Once." in page.content
-    assert as_admin.get(f"/datasets/pelican-jokes/preview/?dataset={dataset.pk}").status_code == 404
-
-
-@pytest.mark.parametrize(
-    "name, content, words",
-    [
-        ("a.jsonl", b'{"text": "Once."}\n{"prompt": "x"}\n', "Line 2"),
-        ("a.jsonl", b"no", "Line 1"),
-        ("a.jsonl", b'{"messages": []}', "it is a demonstration"),
-        ("a.txt", b"\xff\xfe", "not UTF-8"),
-        ("a.txt", b" \n\n ", "no document in it"),
-    ],
-)
-def test_what_is_no_document_is_refused_in_words_and_nothing_kept(project, as_admin, name, content, words):
-    page = upload(as_admin, content, name)
-    assert page.status_code in (200, 422)
-    assert words in page.content.decode()
-    assert not project.datasets.exists()
 
 
 def test_the_same_prompt_is_asked_of_every_stage_with_the_same_chances(started, taught, as_admin):
