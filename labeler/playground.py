@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.functional import cached_property
+from django.utils.text import capfirst
 
 from labeler import sending
 from labeler.models import Checkpoint, Demonstration, Origin, Project, Prompt, Quintet, Request, Run, User
@@ -316,9 +317,9 @@ def waits_for(request: Request) -> str:
     if not request.is_live:
         return ""
     if request.state == Request.State.WORKING:
-        return f"{(request.phase or 'the worker begins').capitalize()}."
+        return f"{capfirst(request.phase or 'the worker begins')}."
     if request.phase:
-        return f"{request.phase.capitalize()}; your answer comes after that."
+        return f"{capfirst(request.phase)}; your answer comes after that."
     before = Request.objects.claimable().exclude(kind=Request.Kind.ORDER).filter(pk__lt=request.pk).count()
     working = Request.objects.being_answered().exclude(pk=request.pk).exists()
     if before or working:

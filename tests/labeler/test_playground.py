@@ -177,8 +177,8 @@ def test_it_says_what_it_waits_for(as_admin, asked, project, start):
     assert "The worker answers one after the other: 1 question is before yours." in opened(as_admin, second)
     Request.objects.put_off(asked.pk, "waiting for run 12 to finish")
     assert "Waiting for run 12 to finish; your answer comes after that." in opened(as_admin, asked)
-    Request.objects.claim(asked.pk).tell("Start is being loaded")
-    assert "Start is being loaded." in opened(as_admin, asked)
+    Request.objects.claim(asked.pk).tell("Qwen Instruct is being loaded")
+    assert "Qwen Instruct is being loaded." in opened(as_admin, asked)
 
 
 def test_a_run_that_computes_beside_it_is_named(as_admin, asked, project):
