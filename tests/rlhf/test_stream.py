@@ -110,6 +110,24 @@ def test_portions_change_nothing(policy, portion, monkeypatch):
     assert sums["written"] == 7
 
 
+def test_a_portion_is_forgotten_when_it_is_told(policy, monkeypatch):
+    """So that ten thousand take no more memory than the first few."""
+    monkeypatch.setattr(stream, "PORTION", 3)
+    held, real = [], stream.Teller
+
+    class Watched(real):
+        def end(self, cut_by_hand):
+            held.append((len(self.drafts) + len(self.ended), len(self.numbers)))
+            super().end(cut_by_hand)
+            held.append((len(self.drafts) + len(self.ended), len(self.numbers)))
+
+    monkeypatch.setattr(stream, "Teller", Watched)
+    parts, _ = told(policy, "rollouts", count=20)
+    assert len(held) == 14 and max(rollouts for rollouts, _ in held) <= 3
+    assert all(rollouts == 0 for rollouts, _ in held[1::2])
+    assert max(len(part.get("rollouts", [])) for part in parts) <= 3
+
+
 def test_those_that_are_there_are_not_written_again(policy):
     expected = whole(told(policy, "rollouts", count=5)[0])
     rest = whole(told(policy, "rollouts", count=5, have=[0, 3])[0])
