@@ -5,7 +5,8 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import expect
 
-from labeler.models import Verdict
+from labeler import answers, checking
+from labeler.models import Request, Verdict
 from tests.browser import axe
 from tests.labeler.checked import practised, sums  # noqa: F401 - fixtures
 
@@ -30,6 +31,18 @@ def test_answers_are_tried_line_by_line_and_judged_in_place(opened):
     expect(told.nth(0)).to_contain_text("✓ Correct")
     expect(told.nth(1)).to_contain_text("✗ Incorrect")
     expect(opened.get_by_label("Right answer")).to_have_value("1,234")
+
+
+def test_what_the_worker_is_asked_comes_into_its_place(opened, monkeypatch):
+    monkeypatch.setattr(checking, "QUICK", ())
+    opened.get_by_label("Right answer").fill("5")
+    opened.get_by_label("Answer", exact=True).fill("It is 5.")
+    opened.get_by_role("button", name="Check", exact=True).click()
+    expect(opened.locator("#told")).to_contain_text("Waiting for the worker")
+    asked = Request.objects.claim(Request.objects.get(kind="check").pk)
+    asked.answer_with(answers.answer(asked))
+    expect(opened.locator("#told")).to_contain_text("✓ Correct")
+    expect(opened.get_by_label("Right answer")).to_have_value("5")
 
 
 def test_a_verdict_is_overruled_and_taken_back_by_a_click(opened):
