@@ -91,7 +91,7 @@ class Said:
     finished: bool = False
     stopped: bool = False
     log_prob: float | None = None
-    tokens: list[Token] = field(default_factory=list)
+    tokens: list[Mapping[str, Any]] = field(default_factory=list)  # as they were told
     reward: float | None = None
     score: float | None = None
     verdict: Mapping[str, Any] | None = None
@@ -116,18 +116,18 @@ class Said:
         """Characters that the page does not show."""
         return max(0, len(self.text) - READ)
 
-    @property
+    @cached_property
     def chips(self) -> list[Token]:
-        return self.tokens[:CHIPS]
+        return [Token.of(each) for each in self.tokens[:CHIPS]]
 
     @property
     def mean_entropy(self) -> float | None:
-        known = [each.entropy for each in self.tokens if each.entropy is not None]
+        known = [each["entropy"] for each in self.tokens if "entropy" in each]
         return sum(known) / len(known) if known else None
 
     def hear(self, told: Mapping[str, Any]) -> None:
         self.text += told.get("more", "")
-        self.tokens += [Token.of(each) for each in told.get("tokens", [])]
+        self.tokens += told.get("tokens", [])
         self.length = len(self.tokens)
         if "text" in told:
             self.text, self.length, self.ended = told["text"], told["length"], True
@@ -309,7 +309,7 @@ def lately(user: User) -> QuerySet[Request]:
     """What this person has asked in this sitting: as long ago as answers are kept."""
     since = timezone.now() - STALE
     found = Request.objects.filter(kind=Request.Kind.PLAY, created_by=user, created_at__gt=since)
-    return found.select_related("project")[:LATELY]
+    return found.filter(project__in=Project.objects.run_by(user)).select_related("project")[:LATELY]
 
 
 def waits_for(request: Request) -> str:
@@ -333,6 +333,7 @@ def waits_for(request: Request) -> str:
     return "Waiting for the worker."
 
 
-def trains_beside() -> Run | None:
-    """A run that takes a part of the machine meanwhile."""
-    return Run.objects.filter(state=Run.State.RUNNING).order_by("pk").first()
+def computes_beside(user: User) -> tuple[bool, Run | None]:
+    """Whether a run takes a part of the machine meanwhile, and which, where this person may know that."""
+    running = Run.objects.filter(state=Run.State.RUNNING).order_by("pk")
+    return running.exists(), running.filter(project__in=Project.objects.run_by(user)).first()

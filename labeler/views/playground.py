@@ -99,7 +99,7 @@ def _shown(request: HttpRequest, sitting: Sitting) -> dict[str, Any]:
         "chips": chips,
         "fit": fit,
         "waits": play.waits_for(sitting.request),
-        "beside": play.trains_beside() if sitting.request.is_live else None,
+        "beside": play.computes_beside(request.user) if sitting.request.is_live else None,
         "address": handed_on(sitting.asked),
     }
 
@@ -125,7 +125,12 @@ def _news(request: HttpRequest, sitting: Sitting, after: int) -> HttpResponse:
         if each.get("more")
     ]
     sitting.last = max([after, *(number for number, _ in bodies)])
-    context = {"sitting": sitting, "asked": sitting.request, "more": more, "beside": play.trains_beside()}
+    context = {
+        "sitting": sitting,
+        "asked": sitting.request,
+        "more": more,
+        "beside": play.computes_beside(request.user),
+    }
     context |= {"waits": play.waits_for(sitting.request), "had": request.GET.get("had", "")}
     return render(request, f"{PAGE}#news", context)
 

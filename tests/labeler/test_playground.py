@@ -181,11 +181,16 @@ def test_it_says_what_it_waits_for(as_admin, asked, project, start):
     assert "Qwen Instruct is being loaded." in opened(as_admin, asked)
 
 
-def test_a_run_that_computes_beside_it_is_named(as_admin, asked, project):
+def test_a_run_that_computes_beside_it_is_named_to_whom_it_concerns(
+    as_admin, asked, project, elsewhere, stranger
+):
     run = Run.objects.create(
         project=project, kind="policy", state="running", step=3, total=90, leased_until=timezone.now()
     )
     assert f"Policy run {run.pk}</a> computes beside it, step 3 of 90" in opened(as_admin, asked)
+    theirs = played.asked(Project.objects.get(slug="other"), stranger, played.policy(None, "Everybody's"))
+    said = opened(elsewhere, theirs)
+    assert "A run of another project computes beside it: words" in said and f"run {run.pk}" not in said
 
 
 def test_a_stopped_question_says_so(as_admin, asked):
