@@ -100,14 +100,10 @@ def _practice(given: dict) -> list[dict[str, Any]]:
             series("held_out_accuracy", "held out, greedy", "good", "percent", measured=True),
             series("held_out_sampled", "held out, sampled", "cool", "percent", measured=True),
             lines=[
-                {"of": "held_out_accuracy", "share": 1, "label": "the supervised start, greedy"},
-                {
-                    "of": "imitation_accuracy",
-                    "share": 1,
-                    "label": "all worked solutions imitated, greedy",
-                    "end": True,
-                },
+                {"of": "held_out_accuracy", "share": 1, "label": "supervised start"},
+                {"of": "imitation_accuracy", "share": 1, "end": True, "label": "all solutions imitated"},
             ],
+            about="Dashed: what imitation alone reaches on the held-out prompts, greedy.",
             crop=True,
             large=True,
         ),

@@ -93,13 +93,13 @@
       charts.forEach((chart) => chart.point());
       if (!opener) return;
       const there = step ?? own.rows.at(-1)?.step;
-      opener.hidden = there === undefined;
+      opener.hidden = !there; // step 0 is the start, which learnt from nothing
       opener.href = `${spec.open}${there}/`;
       opener.textContent = `Read the rollouts of step ${there}`;
     },
 
     open(step) {
-      if (spec.open && step !== null) location.assign(`${spec.open}${step}/`);
+      if (spec.open && step) location.assign(`${spec.open}${step}/`);
     },
   };
   const charts = [...page.querySelectorAll("figure.chart")].map((each, n) => new Chart(each, spec.charts[n], view));

@@ -19,6 +19,15 @@ class CheckpointQuerySet(models.QuerySet["Checkpoint"]):
         found = self.filter(project=project, kind=Checkpoint.Kind.REWARD)
         return found.order_by("-run_id", "-suggested", "-pk").first()
 
+    def imitation_of(self, project: Project, start: "Checkpoint") -> "Checkpoint | None":
+        """What supervised finetuning on answers has come to here: the newest checkpoint of it that is not the
+        start itself. A policy that practises is held against it."""
+        of_run = models.Q(run__kind="sft") & ~models.Q(run__config__stage="reading")
+        imitated = of_run | models.Q(run=None, lineage__config__kind="sft")
+        found = self.filter(imitated, project=project, kind=Checkpoint.Kind.POLICY).exclude(pk=start.pk)
+        newest = models.F("run_id").desc(nulls_last=True)
+        return found.exclude(location__startswith="hub:").order_by(newest, "-suggested", "-pk").first()
+
 
 class Checkpoint(models.Model):
     class Kind(models.TextChoices):

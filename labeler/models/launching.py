@@ -75,6 +75,8 @@ class Launching(models.QuerySet["Run"]):
         if "policy" in needed:
             start = self._usable("start", start or project.start, Checkpoint.Kind.POLICY, project)
             wanted["policy"] = start.location if start.is_hub else needed["policy"]
+        if checked and start and not against:
+            against = Checkpoint.objects.imitation_of(project, start)
         judge_model = self._judge_model(project) if checked else None
         if "reward" in needed and (reward_model or not wanted.get("checker")):
             judge = reward_model or Checkpoint.objects.judge_of(project)

@@ -29,7 +29,7 @@ PAGE = "steps/step.html"
 
 def _step(request: HttpRequest, pk: int, number: int) -> tuple[Run, Step]:
     run = get_object_or_404(seen_by(request).filter(kind=Run.Kind.POLICY), pk=pk)
-    return run, get_object_or_404(run.steps, step=min(number, 2**31 - 1))
+    return run, get_object_or_404(run.steps.exclude(step=0), step=min(number, 2**31 - 1))
 
 
 @admin_required
@@ -37,7 +37,8 @@ def _step(request: HttpRequest, pk: int, number: int) -> tuple[Run, Step]:
 def steps(request: HttpRequest, pk: int) -> HttpResponse:
     """To the step that is asked for, or the nearest one before it; the newest where none is."""
     run = get_object_or_404(seen_by(request).filter(kind=Run.Kind.POLICY), pk=pk)
-    asked, made = request.GET.get("step", ""), run.steps.order_by("-step")
+    asked = request.GET.get("step", "")
+    made = run.steps.exclude(step=0).order_by("-step")  # 0 is what was measured of the start
     found = made.first()
     if asked.isdecimal() and len(asked) < 10:
         found = made.filter(step__lte=int(asked)).first() or made.last()
@@ -53,7 +54,7 @@ def step(request: HttpRequest, pk: int, number: int) -> HttpResponse:
         "project": run.project,
         "run": run,
         "step": row,
-        "before": run.steps.filter(step__lt=number).order_by("-step").first(),
+        "before": run.steps.filter(step__lt=number, step__gt=0).order_by("-step").first(),
         "after": run.steps.filter(step__gt=number).order_by("step").first(),
         "orders": {name: words for name, (words, _) in rollouts.ORDERS.items()},
         "kept": urlencode({name: request.GET[name] for name in KEPT if request.GET.get(name)}),
