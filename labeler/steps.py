@@ -24,6 +24,7 @@ from labeler.models import Project, Prompt, Quintet, Run, Step, User
 from labeler.models.prompts import digest
 from labeler.models.runs import storable
 from labeler.sending import SendRefused
+from rlhf.checkers import answer_of, thinking_of
 
 FILE = "rollouts.jsonl.zst"
 LARGEST = 16_000_000  # bytes of one step, compressed, that a page takes
@@ -83,12 +84,23 @@ class Written:
     checked: str = ""  # why, in words
     read: str = ""  # what it read out of the answer
     probability: float | None = None  # that it is correct, where a judge says so
+    picked: bool = False  # of its prompt's, the one that the update pushed most
+    log_prob: tuple[float, float] | None = None  # of that one, before the update and after
     tokens: list[Token] = field(default_factory=list)
     sent: "Quintet | None" = None
 
     @property
     def name(self) -> str:
         return f"{self.group}-{self.index}"
+
+    @property
+    def thinking(self) -> str:
+        return thinking_of(self.text)
+
+    @property
+    def answer(self) -> str:
+        """Without its thinking."""
+        return answer_of(self.text)
 
     @property
     def each(self) -> float:
@@ -114,6 +126,8 @@ class Written:
             checked=storable(line.get("checked") or ""),
             read=storable(line.get("read") or ""),
             probability=line.get("probability"),
+            picked=bool(line.get("picked")),
+            log_prob=tuple(line["log_prob"]) if line.get("log_prob") else None,
         )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # What of rlhf loads no torch by being imported.
-TORCH_FREE = {"rlhf", "rlhf.config", "rlhf.data", "rlhf.checkers"}
+TORCH_FREE = {"rlhf", "rlhf.config", "rlhf.data", "rlhf.checkers", "rlhf.difficulty"}
 
 
 PROGRAMS = {ROOT / "labeler/demo/build.py", ROOT / "labeler/demo/build_practice.py"}

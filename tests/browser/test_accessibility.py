@@ -80,6 +80,7 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
         "evaluation": _compared(project, judge),
         "run": run,
         "step": run,
+        "practice": run,
         "checkpoint": judge,
         "dataset": project.datasets.first(),
         "import": brought,
@@ -264,10 +265,13 @@ def stepped(run: Run) -> dict:
     said = {"reward": 0.5, "score": 0.6, "parts": {"model": 0.7, "kl": -0.2}, "advantage": 0.1}
     said |= {"kl": [0.0, 2.5, -0.7], "tokens": [1, 2, 3], "pieces": ["Honk", "\n honk", ""]}
     said |= {"step": 1, "group": 0, "prompt": "Joke?"}
+    said |= {"checked": "It says 5.", "read": "5"}
     lines = [
         said | {"index": index, "rollout": f"Honk {index}.", "trained": True, "finished": index == 0}
         for index in range(2)
     ]
+    lines[0] |= {"correct": True, "picked": True, "log_prob": [-3.0, -2.5]}
+    lines[1] |= {"correct": False}
     run.directory.mkdir(parents=True, exist_ok=True)
     place = LineFile(run.directory / "rollouts.jsonl.zst").append(lines)
     return {"reward": 0.5, "kl": 0.1, "seconds": 1, "rollouts": place}

@@ -59,6 +59,7 @@ ADMINS = {
     *("checkers", "checkers_settings", "checkers_references", "checkers_try", "checkers_tried"),
     *("checkers_say", "prompt_answer"),
     *("demonstrations_all", "demonstrations_gather", "demonstrations_mix", "demonstration"),
+    *("practice", "practice_step"),
     *("playground", "play", "play_stop", "play_send", "play_text"),
     *("demonstration_remove", "stages", "stages_ask"),
 }
@@ -125,6 +126,7 @@ def numbers(project, compose, admin, labeler) -> dict:
         "number": 1,
         "runs": run.pk,
         "steps": run.pk,
+        "practice": run.pk,
         "checkpoints": tiny.pk,
         "checkpoint_order": judge.pk,
         "evaluations": measured.pk,

@@ -1,0 +1,83 @@
+"""A step of practice as the trainer tells it: three prompts with fifteen rollouts each, one of them picked."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rlhf.run import RunDirectory
+
+if TYPE_CHECKING:
+    from labeler.models import Project, Run
+
+PROBLEMS = {
+    "Emily buys 3 apples at $2 each and 2 oranges at $1 each. How much does she pay?": "8",
+    "What is 17 + 25?": "42",
+    "What is 9 * 9?": "81",
+}
+# How many of each prompt's rollouts are correct.
+CORRECT = (6, 15, 0)
+MANY = 15
+
+
+def line(step: int, group: int, index: int, prompts: list, correct: int, **more) -> dict:
+    prompt = prompts[group]
+    right, length = index < correct, 3 + (index * 7) % 31
+    read = prompt.answer if right else str(100 + index)
+    why = f"{read} is {prompt.answer}." if right else f"{read} is not {prompt.answer}."
+    mixed = 0 < correct < MANY
+    told = {
+        "step": step,
+        "group": group,
+        "index": index,
+        "prompt": prompt.content,
+        "id": str(prompt.pk),
+        "rollout": f"<think>Let me see, {index}.</think>The answer is {read}.",
+        "tokens": list(range(length)),
+        "pieces": ["."] * length,
+        "reward": float(right),
+        "parts": {"checker": float(right)},
+        "advantage": round(right - correct / MANY, 3),
+        "kl": [0.0] * length,
+        "trained": mixed,
+        "finished": index != 4,
+        "correct": right,
+        "checked": why,
+        "read": read,
+    }
+    if mixed and index == 0:
+        told |= {"picked": True, "log_prob": [-14.2, -13.9]}
+    return told | more
+
+
+def write(run: Run, steps, correct=CORRECT, **more) -> None:
+    """Some steps, as the follower has brought them into rows."""
+    kept, prompts = RunDirectory(run.directory), list(run.project.prompts.order_by("pk"))
+    for step in steps:
+        found = [
+            line(step, group, index, prompts, right, **more)
+            for group, right in enumerate(correct)
+            for index in range(MANY)
+        ]
+        kept.rollouts(found)
+        kept.step(step, accuracy=sum(correct) / len(correct) / MANY, solved=2 / 3, mixed=1 / 3, length=17.5)
+    run.steps.all().delete()
+    for raw in (run.directory / "steps.jsonl").read_text().splitlines():
+        told = json.loads(raw)
+        run.steps.create(step=told.pop("step"), metrics=told)
+
+
+@pytest.fixture
+def drilled(project: Project, home) -> Run:
+    """Two steps of it, in a project whose answers are checked."""
+    project.judge, project.checker = "checker", {"name": "number"}
+    project.save()
+    for problem, answer in PROBLEMS.items():
+        project.prompts.create(content=problem, answer=answer)
+    given = {"checker": {"name": "number"}, "config": {"checker": "number", "reward": ""}}
+    run = project.runs.create(kind="policy", state="finished", step=2, total=2, **given)
+    run.directory.mkdir(parents=True, exist_ok=True)
+    write(run, (1, 2))
+    return run
