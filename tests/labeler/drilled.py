@@ -1,4 +1,4 @@
-"""A step of practice as the trainer tells it: three prompts with fifteen rollouts each, one of them picked."""
+"""Steps of practice as a trainer tells them: three prompts, fifteen rollouts each, one of them picked."""
 
 from __future__ import annotations
 
