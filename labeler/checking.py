@@ -100,8 +100,8 @@ class References:
         """In a sentence; empty where there is nothing to be said against them."""
         if not self.troubled:
             return ""
-        do = "does" if self.troubled == 1 else "do"
-        said = f"{self.troubled:,} of {count(self.answered, 'reference')} {do} not pass their own checker"
+        do = "does not pass its" if self.troubled == 1 else "do not pass their"
+        said = f"{self.troubled:,} of {count(self.answered, 'reference')} {do} own checker"
         return f"{said}, {self.unreadable:,} of them cannot be read" if self.unreadable else said
 
     @property

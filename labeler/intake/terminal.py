@@ -12,6 +12,7 @@ from typing import IO
 
 from django.db import IntegrityError
 
+from labeler import checking
 from labeler.intake.files import Unreadable
 from labeler.intake.work import SHOWN, Outcome, Progress, by_hand
 from labeler.management import BaseCommand, CommandError
@@ -67,6 +68,12 @@ class ImportCommand(BaseCommand):
         self.stdout.write(f"{outcome.added:,} {found.noun} {would}; {known}.")
         if outcome.left_out:
             self.stdout.write(f"{outcome.left_out:,} lines rank fewer than two and say nothing: left out.")
+        if found.project.is_checked and not found.dry_run:
+            fare = checking.references(found.project)
+            for words in filter(None, (fare.left_out, fare.words)):
+                self.stdout.write(f"{words}.")
+            if fare.waiting:
+                self.stdout.write(f"{fare.waiting:,} references wait for the worker to try them.")
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def test_references_that_fail_are_told_after_the_import(as_admin, sums):  # noqa
     pair = {"prompt": "How much?", "answer": "18", "solution": "It is 19."}
     found = bring(as_admin, sums, lines(pair, {"prompt": "No answer?"}), "pairs.jsonl")
     shown = page(as_admin, "import", sums.slug, found.pk)
-    assert "1 of 3 references does not pass their own checker" in shown
+    assert "1 of 3 references does not pass its own checker" in shown
     assert "1 prompt without an answer is left out of practice" in shown
 
 
@@ -182,6 +182,17 @@ def test_prompts_without_an_answer_are_counted_and_found(as_admin, sums):  # noq
     assert "no answer: left out of practice" in shown
     listed = as_admin.get(f"/prompts/{sums.slug}/", {"show": "unanswered"}).context["page"].object_list
     assert [each.content for each in listed] == ["No answer?"]
+
+
+def test_the_command_line_tells_how_the_references_fare(tmp_path, sums, capsys):  # noqa: F811
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines({"prompt": "How much?", "answer": "18", "solution": "19"}, {"prompt": "?"}))
+    call_command("import_prompts", path, "--project", sums.slug)
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:] == [
+        "1 prompt without an answer is left out of practice.",
+        "1 of 3 references does not pass its own checker.",
+    ]
 
 
 def test_the_command_line_makes_and_fills_projects(tmp_path, capsys):
