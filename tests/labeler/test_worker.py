@@ -130,6 +130,16 @@ def test_a_reward_model_and_a_policy_are_trained_and_compared(project, rankings,
     for item in asked.answer["items"]:
         assert all(0 <= item[side]["score"] <= 1 and item[side]["text"] for side in ("before", "after"))
 
+    # The same child writes thousands for whoever reads along, until it is told to stop.
+    question = {"checkpoint": policy.start_id, "prompts": ["Joke?"], "count": 10_000, "stream": "rollouts"}
+    many = Request.objects.ask(project, "sample", question | {"max_new_tokens": 200}, None)
+    worker.wait_until(lambda: many.parts.filter(number__gt=1).exists(), 60)
+    many.stop()
+    worker.wait_until(lambda: Request.objects.filter(pk=many.pk, finished_at__isnull=False).exists(), 60)
+    many.refresh_from_db()
+    assert many.state == "answered" and many.answer["stopped"] is True, many.reason
+    assert 0 < many.answer["written"] == len(set(many.parts.written())) < 10_000
+
 
 def test_a_run_survives_the_death_of_its_trainer_and_of_its_worker(project, rankings, worker):
     run = launch(project, "reward", {"checkpoint_every": 20} | LONG)
