@@ -7,6 +7,7 @@ from django.urls import reverse
 from labeler import answers, checking, verdicts
 from labeler.models import AuditEntry, Checkpoint, Project, Prompt, Request, Verdict
 from labeler.verdicts import Share
+from rlhf import config
 from tests.labeler.checked import practised, sums  # noqa: F401 - fixtures
 from tests.labeler.runs import HTMX, page, read
 
@@ -21,6 +22,11 @@ def say(client, run, name: str, **said) -> str:
 def change(client, project, name: str, **options):
     address = reverse("checkers_settings", args=[project.slug])
     return client.post(f"{address}?name={name}", options)
+
+
+def posted(options) -> dict:
+    """What a browser would send of a form that nobody has changed."""
+    return {each.name: each.default for each in options if each.default is not False}
 
 
 # What judges
@@ -40,8 +46,7 @@ def test_a_project_that_people_judge_is_told_how_to_have_a_checker(as_admin, pro
 
 def test_options_are_changed_by_a_form_made_of_them_and_the_change_is_audited(as_admin, sums):  # noqa: F811
     assert 'name="relative"' in page(as_admin, "checkers_settings", sums.slug)
-    others = {each.name: each.default for each in checking.checkers.options("number")}
-    given = {name: value for name, value in others.items() if value is not False} | {"relative": "0.25"}
+    given = posted(checking.checkers.options("number")) | {"relative": "0.25"}
     assert change(as_admin, sums, "number", **given).status_code == 302
     sums.refresh_from_db()
     assert sums.checker == {"name": "number", "relative": 0.25}
@@ -58,10 +63,26 @@ def test_an_option_that_cannot_be_is_refused_at_its_field_and_comes_back_as_type
     assert sums.checker == {"name": "number"}
 
 
+@pytest.mark.parametrize("name", config.CHECKERS)
+def test_every_checker_has_a_form_of_its_options_and_can_be_chosen(as_admin, sums, name):  # noqa: F811
+    judge = Checkpoint.objects.create(name="Judge", location="judge")
+    shown = page(as_admin, "checkers_settings", sums.slug, data={"name": name})
+    options = checking.checkers.options(name)
+    assert all(each.label in shown for each in options)
+    assert change(as_admin, sums, name, judge_model=judge.pk, **posted(options)).status_code == 302
+    sums.refresh_from_db()
+    assert sums.checker == {"name": name} and bool(sums.judge_model) == (name == "judge")
+    assert f"Checker: {name}" in page(as_admin, "checkers", sums.slug)
+
+
+@pytest.mark.parametrize("name, option, words", [("regex", "pattern", "("), ("judge", "template", "Right?")])
+def test_an_option_that_means_nothing_is_refused(as_admin, sums, name, option, words):  # noqa: F811
+    answer = change(as_admin, sums, name, **posted(checking.checkers.options(name)) | {option: words})
+    assert answer.status_code == 422 and answer.context["form"].errors[option]
+
+
 def test_a_checker_of_another_kind_is_chosen_and_with_it_the_project_becomes_checked(as_admin, project):
-    option = {each.name: each.default for each in checking.checkers.options("number")}
-    given = {name: value for name, value in option.items() if value is not False}
-    change(as_admin, project, "number", **given)
+    change(as_admin, project, "number", **posted(checking.checkers.options("number")))
     project.refresh_from_db()
     assert project.is_checked and project.checker["name"] == "number"
 
