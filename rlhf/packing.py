@@ -19,7 +19,8 @@ from rlhf.batch import SharedRows
 from rlhf.sample import keeps_logits
 from rlhf.texts import Text
 
-ROUNDING = 1e-4  # by which two ways to compute the same loss may differ in fp32, relative to the largest
+ROUNDING = 1e-4  # by which two ways to compute the same loss may differ in fp32
+UNMOVED = 1e-6  # and one way, where only what must not be seen has changed; both relative to the largest
 
 Way = Callable[[Sequence[Text]], Tensor]
 
@@ -51,19 +52,23 @@ class Packing:
 
     @torch.no_grad()
     def settle(self, texts: Sequence[Text]) -> None:
-        """Try to pack a short, a middling and a long one, and keep the first way that changes no loss."""
+        """Try to pack a long, a middling and a short one, and keep the first way that changes no loss, and in
+        which what the first says changes none of the others'."""
         order = sorted(texts, key=lambda each: each.tokens)
-        tried = [order[0], order[len(order) // 2], order[-1]]
+        tried = [order[-1], order[len(order) // 2], order[0]]
+        others = [self._another(tried[0]), *tried[1:]]
         expected = torch.cat([self._padded([each]) for each in tried])
+        most, behind = 1 + expected.abs().max(), len(tried[0].learnt)
         kind = self.model.config._attn_implementation
         for layout, way in self._ways():
             try:
-                found = way(tried)
+                found, moved = way(tried), way(others)
             except batch.UNABLE as error:
                 if memory.ran_out(error):
                     raise
                 continue
-            if bool((found - expected).abs().max() <= ROUNDING * (1 + expected.abs().max())):
+            same = (found - expected).abs().max() <= ROUNDING * most
+            if bool(same and (found - moved)[behind:].abs().max() <= UNMOVED * most):
                 self.layout, self._way = layout, way
                 return
         if self.model.config._attn_implementation != kind:
@@ -87,6 +92,11 @@ class Packing:
             self.model.set_attn_implementation(kind)
         for form in forms:
             yield "texts packed in one row by a mask", partial(self._packed, mask=form, dense=True)
+
+    def _another(self, text: Text) -> Text:
+        """One of other tokens in the same places."""
+        words = self.model.config.get_text_config().vocab_size
+        return Text([(token + 1) % words for token in text.ids], text.learnt)
 
     def _packed(self, texts: Sequence[Text], mask: batch.Form, dense: bool) -> Tensor:
         row = _row(texts)

@@ -33,6 +33,14 @@ def test_what_is_being_answered_is_told_to_stop(asked):
     assert asked.state == "working"
 
 
+def test_thousands_of_rollouts_let_pass_whoever_waits_for_something_short(asked, project):
+    assert not Request.objects.read_along()
+    Request.objects.ask(project, "order", {"checkpoint": 1}, None)
+    assert not Request.objects.read_along()
+    Request.objects.ask(project, "play", {"checkpoints": [1], "names": ["start"]}, None)
+    assert Request.objects.read_along()
+
+
 def test_an_answer_cannot_be_stopped_any_more(asked):
     claimed = Request.objects.claim(asked.pk)
     claimed.answer_with({"written": 3})

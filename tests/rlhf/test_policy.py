@@ -74,16 +74,6 @@ def test_a_model_that_cannot_share_a_row_is_found_out_by_trying(kind):
     assert tried._settled and tried._way is None
 
 
-def leak(model, share):
-    """A state that runs along the row, as in state-space layers: tokens hear a little of all before them."""
-
-    def hook(layer, given, hidden):
-        past = hidden.cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
-        return hidden + share * past
-
-    return model.model.embed_tokens.register_forward_hook(hook)
-
-
 @pytest.mark.parametrize("share", [1e-1, 1e-3])
 def test_a_leak_below_what_rounding_may_come_to_is_found_out_all_the_same(share):
     """A thousandth changes log-probabilities by less than the two ways may differ by rounding."""
@@ -92,7 +82,7 @@ def test_a_leak_below_what_rounding_may_come_to_is_found_out_all_the_same(share)
     sound, leaking = Reader(model), Reader(model)
     sound.settle(examples)
     assert sound._way is not None
-    leak(model, share)
+    tiny.leak(model, share)
     leaking.settle(examples)
     assert leaking._way is None
     apart = (sound._way(examples).log_probs - leaking._padded(examples).log_probs).abs().max()

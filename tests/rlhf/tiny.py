@@ -71,6 +71,16 @@ def model(kind: str = "llama", seed: int = 0, **changes):
     return made.eval()
 
 
+def leak(model, share):
+    """A state that runs along the row, as in state-space layers: tokens hear a little of all before them."""
+
+    def hook(layer, given, hidden):
+        past = hidden.cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
+        return hidden + share * past
+
+    return model.model.embed_tokens.register_forward_hook(hook)
+
+
 @torch.no_grad()
 def says(model, ids):
     """Log-probabilities of every token after each of these, [tokens, vocabulary], by a plain pass."""
