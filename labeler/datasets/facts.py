@@ -91,6 +91,7 @@ class Facts:
             self._length(answered(line))
             if "text" not in line:
                 self.by["origins"][str(line.get("origin", "written"))] += 1
+                self.counts["simulated"] += line.get("simulated") is True
         self._kinds(line, offset)
 
     def _ranking(self, line: dict[str, Any]) -> None:

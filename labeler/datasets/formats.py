@@ -140,7 +140,8 @@ def sft(lines: Rows, options: Options) -> Iterator[Row]:
             prompt, completion = line["messages"][:-1], line["messages"][-1]["content"]
         else:
             prompt, completion = line["prompt"], line["completion"]
-        yield {"prompt": prompt, "completion": completion, "simulated": False}
+        simulated = line.get("simulated") is True  # it won by what simulated labelers said
+        yield {"prompt": prompt, "completion": completion, "simulated": simulated}
 
 
 def _best(lines: Rows) -> Iterator[Row]:

@@ -124,7 +124,9 @@ def demonstration_lines(rows: DemonstrationQuerySet) -> Iterator[dict[str, Any]]
 
 def _demonstration_line(row: Demonstration) -> dict[str, Any]:
     """Where it is from is told where nobody just wrote it."""
-    told = {} if row.origin == Origin.WRITTEN else {"origin": row.origin}
+    told: dict[str, Any] = {} if row.origin == Origin.WRITTEN else {"origin": row.origin}
+    if row.came_from.get("simulated"):
+        told["simulated"] = True
     return data.as_line(
         data.Demonstration(
             row.prompt.content, row.completion, dict(sorted((row.extra | told).items())), whole=row.whole

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.contrib.auth.signals import user_logged_out
 from django.core import signing
 from django.db import connection, models, transaction
 from django.db.models import Count, Exists, OuterRef, Q
 from django.db.models.functions import Coalesce, Length
+from django.dispatch import receiver
 from django.utils import timezone
 
 from labeler.models.people import User
@@ -375,6 +377,13 @@ class Sheet(models.Model):
         Sheet.objects.filter(pk=self.pk).update(skipped="", opened_at=timezone.now())
         self.refresh_from_db()
         return self.renew()
+
+
+@receiver(user_logged_out)
+def release_sheets(sender, user, **kwargs) -> None:
+    """Who leaves is at no prompt any more; what they wrote so far waits for them."""
+    if user is not None:
+        Sheet.objects.open().filter(writer=user).update(leased_until=None)
 
 
 TOO_LONG = f"An answer is at most {LONGEST:,} characters long."

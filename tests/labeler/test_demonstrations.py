@@ -77,6 +77,14 @@ def test_a_lease_that_ran_out_goes_to_others_and_the_answer_is_kept_all_the_same
     assert Demonstration.objects.get().author == labeler
 
 
+def test_signing_out_gives_the_prompt_to_others_and_keeps_the_draft(as_labeler, as_other, prompts, labeler):
+    held = ticket(as_labeler.get(HERE))
+    as_labeler.post(f"{HERE}draft/", {"ticket": held, "completion": "So far."})
+    as_labeler.post("/account/sign-out/")
+    assert as_other.get(HERE).context["prompt"] == prompts[0]
+    assert Sheet.objects.get(writer=labeler).draft["completion"] == "So far."
+
+
 def test_prompts_with_the_fewest_answers_come_first_and_nobody_answers_one_twice(
     as_labeler, as_other, prompts
 ):

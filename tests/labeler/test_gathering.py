@@ -64,6 +64,10 @@ def test_simulated_winners_stay_out_unless_asked_for(project, as_admin, new_rank
     assert answered(asked)["new"] == 1
     answered(pressed(as_admin, do="take", of=asked.pk))
     assert Demonstration.objects.get().came_from["simulated"] is True
+    dataset = freeze_demonstrations(project)
+    assert (dataset.simulated, dataset.by_people) == (1, 0), "it is marked wherever it is counted"
+    with opened(dataset) as source:
+        assert [line["simulated"] for line in source.lines()] == [True]
 
 
 def test_what_is_marked_as_nonsense_is_no_winner(project, as_admin, new_ranking):
