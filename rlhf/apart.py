@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 ALIKE, NEAR = 0.85, 8  # of a bunch's longest, its shortest: a share, or so many tokens fewer
+FEW, SEVERAL = 16, 64  # tokens, whose multiples bunches are as long as: of few shapes, up to 256 and above
 
 Causal = Callable[[Tensor, Tensor, Tensor], Tensor]  # [texts, heads, tokens, width] each
 
@@ -39,14 +40,19 @@ def texts(lengths: Sequence[int], device: torch.device) -> Texts:
             own.append(length)
         else:
             bunches.append([length])
+    sizes = tuple((len(each), _rounded(max(each))) for each in bunches)
     places, start = [], 0
-    for each in bunches:
+    for each, (_, longest) in zip(bunches, sizes, strict=True):
         for number, length in enumerate(each):
-            first = start + number * max(each)
+            first = start + number * longest
             places.append(torch.arange(first, first + length))
-        start += len(each) * max(each)
-    sizes = tuple((len(each), max(each)) for each in bunches)
+        start += len(each) * longest
     return Texts(sizes, torch.cat(places).to(device) if start > sum(lengths) else None)
+
+
+def _rounded(length: int) -> int:
+    step = FEW if length <= 256 else SEVERAL
+    return -(-length // step) * step
 
 
 def each_alone(of: Texts, query: Tensor, key: Tensor, value: Tensor, causal: Causal) -> Tensor:
