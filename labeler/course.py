@@ -106,6 +106,8 @@ class Course:
         what = f"It tries many answers, {who} says which are good, and it does more of what was."
         stage = self._stage(Stage("practice", "Practice", what), PRACTICE)
         stage.launch, stage.words = self._form("policy", before), "Practise"
+        if stage.run and stage.run.config.get("checker"):
+            stage.links.append(("The practice grid", reverse("practice", args=[stage.run.pk])))
         if project.is_checked:
             answered = project.prompts.answered().count()
             stage.said.append(

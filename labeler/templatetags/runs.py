@@ -10,6 +10,7 @@ from django.utils import timezone
 from labeler import charts
 from labeler.arithmetic import Arithmetic
 from labeler.models import Dataset, Run
+from labeler.models.demonstrations import told
 from labeler.templatetags.words import about, count, duration
 
 register = template.Library()
@@ -188,6 +189,9 @@ def supply(dataset: Dataset) -> str:
     """What a frozen dataset holds: people and programs are never counted together."""
     if dataset.kind == Dataset.Kind.DOCUMENTS:
         return count(dataset.lines, dataset.noun)
+    if dataset.origins:
+        simulated = f", {dataset.simulated:,} by simulated rankings" if dataset.simulated else ""
+        return f"{count(dataset.lines, dataset.noun)}: {told(dataset.origins)}{simulated}"
     people = f"{count(dataset.by_people, dataset.noun)} by people"
     if dataset.harvested:
         people += f", {dataset.harvested:,} confirmed of a harvest"

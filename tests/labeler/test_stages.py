@@ -77,6 +77,7 @@ def test_each_stage_has_its_newest_checkpoint_and_launches_from_the_one_before(s
     assert found["practice"].launch.endswith(f"/policy/?start={newest.pk}")
     assert "stage=reading" in found["reading"].launch
     assert any("number checker" in words for words in found["practice"].said)
+    assert ("The practice grid", f"/practice/{practised.run_id}/") in found["practice"].links
 
 
 def test_a_face_off_s_runs_and_other_projects_are_no_stage(started, taught):
