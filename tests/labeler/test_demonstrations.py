@@ -2,8 +2,10 @@
 who sees which."""
 
 from datetime import timedelta
+from threading import Thread
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -277,3 +279,23 @@ def test_what_reads_is_given_documents_and_what_answers_demonstrations(prompts, 
         Run.objects.launch(project, "sft", {}, None, dataset=documents)
     with pytest.raises(Refused, match="reads documents"):
         Run.objects.launch(project, "sft", reading, None, dataset=freeze_demonstrations(project))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_who_ask_at_the_same_moment_are_given_prompts_of_their_own(project):
+    for number in range(8):
+        project.prompts.create(content=f"Prompt {number}")
+    writers = [User.objects.create_user(f"writer {number}") for number in range(8)]
+    given: list[int] = []
+
+    def ask(writer: User) -> None:
+        sheet = Sheet.objects.next_for(writer, project)
+        given.append(sheet.prompt_id if sheet else 0)
+        connection.close()
+
+    threads = [Thread(target=ask, args=[writer]) for writer in writers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(given)) == 8 and 0 not in given
