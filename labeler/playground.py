@@ -257,6 +257,7 @@ class Sitting:
     def send(self, names: Sequence[str], by: User) -> tuple[Quintet, bool]:
         """The picked ones as a quintet in the ordinary queue. A prompt that is new to the project joins it.
         Raises SendRefused."""
+        self._take_turn()
         picked = self.picked(names)
         sending.refuse_unrankable(picked)
         about = {"request": self.request.pk, "rollouts": sorted(one.name for one in picked)}
@@ -271,6 +272,7 @@ class Sitting:
     @transaction.atomic
     def demonstrate(self, name: str, by: User) -> Demonstration:
         """Keep one as a demonstration; once. Raises AnswerRefused."""
+        self._take_turn()
         one = next(iter(self.picked([name])), None)
         text = checked(one.text if one else "")
         came_from = {"request": self.request.pk, "rollout": name}
@@ -284,6 +286,10 @@ class Sitting:
         said = {"demonstration": made.pk, **came_from}
         self.request.project.audit.write(by, self.request.project, "keep as demonstration", words, **said)
         return made
+
+    def _take_turn(self) -> None:
+        """Who press at once take turns, so that the second finds what the first has made."""
+        Project.objects.select_for_update(no_key=True).get(pk=self.request.project_id)
 
     def _row(self) -> Prompt:
         if self.row is None:

@@ -67,6 +67,10 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
     def written_by(self, writer: User) -> "DemonstrationQuerySet":
         return self.filter(author=writer, origin__in=BY_HAND)
 
+    def left_to(self, writer: User) -> "DemonstrationQuerySet":
+        """Without those that somebody else has withdrawn: whoever wrote one does not undo that."""
+        return self.filter(Q(withdrawn_at=None) | Q(withdrawn_by=writer))
+
     def search(self, words: str) -> "DemonstrationQuerySet":
         """Those in whose text or prompt all of the words stand."""
         found = self.annotate(asked=models.functions.Cast("prompt__content", models.TextField()))
@@ -88,11 +92,15 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
         came_from: dict[str, Any] | None = None,
         focus_seconds: float | None = None,
     ) -> "Demonstration":
-        """Keep what was written on a sheet, once for its key: the same form with another text is an edit.
-        `source`: the rollout that it began as. However late it comes, it is kept."""
+        """Keep what was written on a sheet, once for its key: the same form with another text is an edit, and
+        after it was taken back a change of mind. `source`: the rollout that it began as. However late it
+        comes, it is kept."""
         text, sheet = checked(completion), ticket.sheet
         Sheet.objects.take_turn(sheet.project)
         if found := self.filter(key=ticket.key).first():
+            if found.withdrawn_by == sheet.writer and not sheet.done:
+                found.put_back(sheet.writer)
+                sheet.close()
             return found if found.completion == text else found.rewrite(text, focus_seconds)
         made = self.create(
             project=sheet.project,
@@ -107,7 +115,7 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
             seconds=(timezone.now() - ticket.opened_at).total_seconds(),
             guidelines=sheet.project.newest_guidelines,
         )
-        Sheet.objects.filter(pk=sheet.pk).update(done=True, draft=None, leased_until=None, skipped="")
+        sheet.close()
         return made
 
 
@@ -357,6 +365,10 @@ class Sheet(models.Model):
         return signing.dumps(
             [self.pk, self.writer_id, str(self.key), self.opened_at.timestamp()], salt=self.SALT
         )
+
+    def close(self) -> None:
+        """What was written on it is sent."""
+        Sheet.objects.filter(pk=self.pk).update(done=True, draft=None, leased_until=None, skipped="")
 
     def keep_draft(self, draft: dict[str, str] | None) -> None:
         """Keep what is written so far; nothing clears it. Raises AnswerRefused."""

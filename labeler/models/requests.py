@@ -47,7 +47,7 @@ class RequestQuerySet(models.QuerySet["Request"]):
 
     def read_along(self) -> bool:
         """Whether somebody waits for an answer that is short beside thousands of rollouts."""
-        waiting = self.claimable().exclude(kind=Request.Kind.ORDER)
+        waiting = self.claimable().exclude(kind__in=[Request.Kind.ORDER, Request.Kind.REFERENCES])
         many = Q(question__contains={"stream": "rollouts"})  # true or false also where there is no such key
         return waiting.filter(~many, state=Request.State.WAITING).exists()
 
@@ -121,8 +121,7 @@ class RequestQuerySet(models.QuerySet["Request"]):
     def ask_to_check_references(self, project: Project, by: User | None = None) -> "Request":
         """Have every reference that waits for it held against its own solution; the question that is there
         already, where one is."""
-        asked = self.filter(project=project, kind=Request.Kind.REFERENCES, state__in=Request.LIVE).first()
-        return asked or self.ask(project, Request.Kind.REFERENCES, {}, by)
+        return self._ask_once(project, Request.Kind.REFERENCES, {}, by)
 
     def keep_ordered(self, project: Project) -> "Request | None":
         """The same by the newest reward model, in a project that wants it; after something new has come."""

@@ -131,7 +131,8 @@ def unskip(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
 def undo(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Take back what one has sent, and have it before one again."""
     project = project_of(request, slug)
-    found = get_object_or_404(mine_in(request, project).select_related("project", "prompt"), pk=pk)
+    mine = mine_in(request, project).left_to(request.user).select_related("project", "prompt")
+    found = get_object_or_404(mine, pk=pk)
     sheet = found.take_back(request.user).within(project)
     if not request.htmx:
         return redirect("demonstrations", slug=slug)
@@ -185,10 +186,9 @@ def edit(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
 @labeler_required
 @require_POST
 def withdraw(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
-    """One's own, out of every later dataset; or (`back`) in again."""
+    """One's own, out of every later dataset; or (`back`) in again, unless somebody else has withdrawn it."""
     project = project_of(request, slug)
-    found = get_object_or_404(mine_in(request, project), pk=pk)
-    turned(request, found)
+    turned(request, get_object_or_404(mine_in(request, project).left_to(request.user), pk=pk))
     return redirect("demonstrations_mine", slug=slug)
 
 

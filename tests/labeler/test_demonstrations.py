@@ -205,6 +205,32 @@ def test_what_is_withdrawn_is_in_no_later_dataset_and_can_be_put_back(as_labeler
     assert "Withdrawn" in as_admin.get(f"{HERE}{first.pk}/").content.decode()
 
 
+def test_what_an_admin_has_withdrawn_its_writer_does_not_put_back(as_labeler, as_admin, prompts, project):
+    made = write(as_labeler, "Not like this.")
+    as_admin.post(f"{HERE}{made.pk}/remove/")
+    for address in (f"{HERE}mine/{made.pk}/withdraw/", f"{HERE}mine/{made.pk}/undo/"):
+        assert as_labeler.post(address, {"back": "1"}).status_code == 404
+    said = as_labeler.get(f"{HERE}mine/").content.decode()
+    assert "An admin has withdrawn it." in said and "Put back" not in said
+    assert not project.demonstrations.all().counted()
+    as_admin.post(f"{HERE}{made.pk}/remove/", {"back": "1"})
+    as_labeler.post(f"{HERE}mine/{made.pk}/withdraw/")
+    assert "Put back" in as_labeler.get(f"{HERE}mine/").content.decode()
+
+
+def test_the_same_form_sent_again_after_it_was_taken_back_counts(as_labeler, prompts, project):
+    sent = {"ticket": ticket(as_labeler.get(HERE)), "completion": "Too soon."}
+    as_labeler.post(f"{HERE}send/", sent)
+    made = Demonstration.objects.get()
+    as_labeler.post(f"{HERE}mine/{made.pk}/undo/")
+    as_labeler.post(f"{HERE}send/", sent | {"completion": "On second thoughts."})
+    assert [each.completion for each in project.demonstrations.all().counted()] == ["On second thoughts."]
+    assert as_labeler.get(HERE).context["prompt"] == prompts[1]
+    as_labeler.post(f"{HERE}mine/{made.pk}/withdraw/")
+    as_labeler.post(f"{HERE}send/", sent)
+    assert not project.demonstrations.all().counted(), "what is withdrawn on purpose stays so"
+
+
 def test_a_labeler_sees_their_own_answers_alone(as_labeler, as_other, prompts):
     made = write(as_labeler, "For nobody else's eyes.")
     assert b"eyes" in as_labeler.get(f"{HERE}mine/").content

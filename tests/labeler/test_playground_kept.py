@@ -4,10 +4,13 @@ more."""
 import re
 
 import pytest
+from django.db import transaction
 from django.urls import reverse
 
 from labeler.models import AuditEntry, Demonstration, Place, Quintet, Request
+from labeler.playground import Sitting
 from tests.labeler import played
+from tests.labeler.scripted import meanwhile
 
 pytestmark = pytest.mark.django_db
 
@@ -85,6 +88,17 @@ def test_one_is_saved_as_a_demonstration_once_and_withdrawn(as_admin, answered, 
     assert "is withdrawn" in send(as_admin, answered, withdraw=made.pk)
     assert not Demonstration.objects.counted().exists()
     assert "Save as demonstration" in opened(as_admin, answered)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_presses_at_once_make_one_demonstration_and_one_prompt(admin, answered, project):
+    with transaction.atomic():
+        first = Sitting(answered).read().demonstrate("0-1", admin)
+        second: list[Demonstration] = []
+        thread = meanwhile(lambda: second.append(Sitting(answered).read().demonstrate("0-1", admin)))
+        thread.join(0.5)
+    thread.join()
+    assert second == [first] and Demonstration.objects.count() == project.prompts.count() == 1
 
 
 def test_nothing_is_no_demonstration(as_admin, asked):

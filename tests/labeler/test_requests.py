@@ -3,10 +3,12 @@
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
 from labeler.models import Part, Request
 from labeler.models.requests import STALE
+from tests.labeler.scripted import meanwhile
 
 pytestmark = pytest.mark.django_db
 
@@ -36,9 +38,20 @@ def test_what_is_being_answered_is_told_to_stop(asked):
 def test_thousands_of_rollouts_let_pass_whoever_waits_for_something_short(asked, project):
     assert not Request.objects.read_along()
     Request.objects.ask(project, "order", {"checkpoint": 1}, None)
+    Request.objects.ask(project, "references", {}, None)
     assert not Request.objects.read_along()
     Request.objects.ask(project, "play", {"checkpoints": [1], "names": ["start"]}, None)
     assert Request.objects.read_along()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_references_are_asked_for_once_by_two_at_once(asked, project):
+    with transaction.atomic():
+        first, second = Request.objects.ask_to_check_references(project), []
+        thread = meanwhile(lambda: second.append(Request.objects.ask_to_check_references(project)))
+        thread.join(0.5)
+    thread.join()
+    assert second == [first]
 
 
 def test_an_answer_cannot_be_stopped_any_more(asked):
