@@ -210,7 +210,7 @@ def _gradients(
         told.apart = max(told.apart, (reading.log_probs.detach() - sampled).abs().max().item())
         return reading.log_probs, sampled
 
-    size = processes.portion(at_once, sum(taught))
+    size = processes.portion(at_once, max(1, sum(taught)))  # nothing may be learnt from
     for some, numbers in processes.share(list(policy.portions(lived.examples, size, taught))):
         log_probs, sampled = read(some, numbers)  # [tokens]
         owners = torch.tensor(numbers).repeat_interleave(torch.tensor([lengths[each] for each in numbers]))
