@@ -13,12 +13,14 @@ from django.db import transaction
 
 from labeler import gathering, harvest, judging, simulated
 from labeler.celery import is_stopping
+from labeler.checking import Judging
 from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request, Run
 from labeler.uncertainty import disagreement, uncertainty
 from labeler.warm import Interrupted, Unanswerable, Warm, runs_here
 from rlhf import data
 
 ROOM = 64_000_000  # bytes of one answer's parts, at which it ends
+PAGES_OWN = ("checkpoint", "name", "prompt", "reference")  # of a question: what the child is not told
 A_FEW = 8  # answers that the reward model reads at once
 DOWNLOADED = 20  # runs in whose folders a start from the Hub is looked for
 A_CHUNK = 32  # quintets that the reward model reads before it looks whether somebody else waits
@@ -71,17 +73,47 @@ def _compare(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
 
 def _sample(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     request.tell("the model answers")
-    options = {name: value for name, value in asked.items() if name != "checkpoint"}
+    options = {name: value for name, value in asked.items() if name not in PAGES_OWN}
     folder = _folder(asked["checkpoint"])
     if not asked.get("stream"):
         return {"rollouts": warm.ask("sample", checkpoint=str(folder), **options)["rollouts"]}
     if asked["stream"] == "tokens":
         request.parts.all().delete()  # an answer that is read word by word begins anew
     told: dict[str, Any] = {}
+    checked = asked.get("reference")
+    rule = judging.of(request) if checked and request.project.checked_by_rule else None
     for told in streamed(request, folder, options):
+        if "prompt" in asked and told.get("rollouts"):
+            told = _as_tiles(told, asked, rule)
         if "written" not in told and not request.keep(told):
             raise Interrupted
+    if checked and not rule:
+        _judge_parts(request, asked)
     return told
+
+
+def _as_tiles(told: dict[str, Any], asked: dict[str, Any], judge: Judging | None) -> dict[str, Any]:
+    """A part with what the checker says of each of its rollouts, and with these as tiles: number, length and
+    verdict, which is all that a page reads of thousands."""
+    text, rollouts = data.prompt_text(asked["prompts"][0]), told["rollouts"]
+    items = [{"prompt": text, "answer": each["text"], "reference": asked["reference"]} for each in rollouts]
+    for each, said in zip(rollouts, judge(items) if judge else [], strict=bool(judge)):
+        each |= {"correct": said["correct"], "checked": said["reason"], "read": said["read"]}
+    return told | {"tiles": [[each["number"], each["length"], each.get("correct")] for each in rollouts]}
+
+
+def _judge_parts(request: Request, asked: dict[str, Any]) -> None:
+    """A judge is a model, which the warm child asks when it has written all: part by part, until it is
+    enough."""
+    judge, read = judging.of(request), 0
+    for pk in list(request.parts.filter(body__has_key="tiles").values_list("pk", flat=True)):
+        if request.is_to_stop():
+            break
+        part = request.parts.get(pk=pk)
+        part.body = _as_tiles(part.body, asked, judge)
+        part.save(update_fields=["body"])
+        read += len(part.body["rollouts"])
+        request.tell(f"the judge has read {read:,} answers")
 
 
 def streamed(request: Request, folder: Path, options: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -81,6 +81,7 @@ class References:
     failing: int
     unreadable: int
     waiting: int
+    aside: int = 0
 
     @property
     def unanswered(self) -> int:
@@ -93,7 +94,7 @@ class References:
     @property
     def practised(self) -> int:
         """Prompts that a run can be asked."""
-        return self.answered - self.unreadable
+        return self.answered - self.unreadable - self.aside
 
     @property
     def words(self) -> str:
@@ -112,18 +113,24 @@ class References:
             said.append(f"{count(self.unanswered, 'prompt')} without an answer")
         if self.unreadable:
             said.append(f"{self.unreadable:,} whose answer the checker cannot read")
-        many = self.unanswered + self.unreadable
-        return f"{' and '.join(said)} {'is' if many == 1 else 'are'} left out of practice" if said else ""
+        if self.aside:
+            said.append(f"{self.aside:,} set aside by hand")
+        many = self.unanswered + self.unreadable + self.aside
+        *others, last = said or [""]
+        words = f"{', '.join(others)} and {last}" if others else last
+        return f"{words} {'is' if many == 1 else 'are'} left out of practice" if many else ""
 
 
 def references(project: Project) -> References:
     digest = project.checker_digest
     tried = Q(reference_by=digest) & ~Q(answer="")
+    unreadable = tried & Q(reference="unreadable")
     states = {"passing": "passes", "failing": "fails", "unreadable": "unreadable"}
     found = project.prompts.order_by().aggregate(
         prompts=Count("pk"),
         answered=Count("pk", filter=~Q(answer="")),
         waiting=Count("pk", filter=~Q(answer="") & ~Q(reference_by=digest)),
+        aside=Count("pk", filter=~Q(answer="") & ~unreadable & ~Q(set_aside_at=None)),
         **{name: Count("pk", filter=tried & Q(reference=state)) for name, state in states.items()},
     )
     return References(**found)

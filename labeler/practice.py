@@ -1,16 +1,24 @@
-"""The practice grid: prompts with their rollouts as tiles, of one step of a policy run. What the checker
-says is a tile's colour and sign, its length is the tile's size, and what the update pushed most stands out.
+"""The practice grid: prompts with their rollouts as tiles, of a step of a policy run or sampled now. What
+the checker says is a tile's colour and sign, its length is its size, and what was pushed most stands out.
 
 How a step's rollouts are read is said in labeler/steps.py; how they are listed token by token, there too."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import ceil
 
-from labeler import steps
-from labeler.models import Prompt, Run, Step
-from labeler.verdicts import Share
+from django.db.models import QuerySet
+from django.utils import timezone
 
+from labeler import steps
+from labeler.models import Prompt, Request, Run, Step
+from labeler.models.requests import STALE
+from labeler.verdicts import Share
+from rlhf.checkers import answer_of, thinking_of
+from rlhf.difficulty import pass_at
+
+LOOKS = (1, 2, 5, 15, 100, 1000)  # of which k pass@k is said
+LATELY = 10
 SIZES = 5
 MOST_PROMPTS = 24  # on a page, and
 MOST_TILES = 3_000  # of whichever there are fewer
@@ -114,3 +122,100 @@ def at_once(groups: Iterable[Asked]) -> int:
     """How many prompts fit on a page."""
     most = max((len(each.tiles) for each in groups), default=1)
     return max(1, min(MOST_PROMPTS, MOST_TILES // most))
+
+
+# Sampled now
+
+
+@dataclass
+class Sample:
+    """A rollout that was sampled for the page, whole."""
+
+    number: int
+    text: str
+    length: int
+    finished: bool
+    log_prob: float
+    correct: bool | None = None
+    checked: str = ""
+    read: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.number)
+
+    @property
+    def thinking(self) -> str:
+        return thinking_of(self.text)
+
+    @property
+    def answer(self) -> str:
+        return answer_of(self.text)
+
+
+class Sampled:
+    """Rollouts of one prompt as they come. Of those that are there only number, length and verdict are read,
+    of one that is opened all of it: ten thousand texts are never in memory together."""
+
+    def __init__(self, request: Request):
+        self.request, self.asked = request, request.question
+        parts = request.parts.order_by("number").values_list("number", "body__tiles")
+        found = [(number, tiles) for number, tiles in parts if tiles]
+        self.last = found[-1][0] if found else 0
+        self.known = [(part, *each) for part, tiles in found for each in tiles]
+        longest = max((length for _, _, length, _ in self.known), default=1)
+        best = self._best()
+        self.placed = [
+            (part, Tile(str(number), number, correct, length, size_of(length, longest), number == best))
+            for part, number, length, correct in self.known
+        ]
+
+    def _best(self) -> int | None:
+        """What would be picked, once all are there: the shortest of the correct ones."""
+        right = [(length, number) for _, number, length, correct in self.known if correct]
+        return min(right)[1] if right and not self.request.is_live else None
+
+    @property
+    def tiles(self) -> list[Tile]:
+        """In the order of their numbers when all are there, before that as they came."""
+        tiles = [tile for _, tile in self.placed]
+        return tiles if self.request.is_live else sorted(tiles, key=lambda tile: tile.number)
+
+    def since(self, part: int) -> list[Tile]:
+        return [tile for number, tile in self.placed if number > part]
+
+    @property
+    def written(self) -> int:
+        return len(self.known)
+
+    @property
+    def correct(self) -> Share:
+        said = [correct for *_, correct in self.known if correct is not None]
+        return Share(sum(said), len(said))
+
+    @property
+    def passes(self) -> list[tuple[int, float]]:
+        """pass@k for some k that there are enough rollouts for."""
+        share = self.correct
+        found = ((k, pass_at(k, share.of, share.right)) for k in LOOKS)
+        return [(k, value) for k, value in found if value is not None]
+
+    @property
+    def picked(self) -> Sample | None:
+        found = next((tile for _, tile in self.placed if tile.picked), None)
+        return self.one(found.number) if found else None
+
+    def one(self, number: int) -> Sample | None:
+        """The part that holds it, and of that this one."""
+        part = self.request.parts.filter(body__contains={"rollouts": [{"number": number}]}).first()
+        rollouts = part.body["rollouts"] if part else []
+        names = {each.name for each in fields(Sample)}
+        found = ({name: value for name, value in each.items() if name in names} for each in rollouts)
+        return next((Sample(**each) for each in found if each["number"] == number), None)
+
+
+def lately(prompt: Prompt) -> QuerySet[Request]:
+    """What was sampled of a prompt, as long as it is kept."""
+    since = timezone.now() - STALE
+    of = Request.objects.filter(kind=Request.Kind.SAMPLE, project=prompt.project, created_at__gt=since)
+    return of.filter(question__prompt=prompt.pk)[:LATELY]

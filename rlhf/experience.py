@@ -8,6 +8,7 @@ process takes a share of the prompts; afterwards all know all. What is learnt is
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -68,6 +69,16 @@ class Experience:
         said = iter(self.verdicts)
         rows = [[next(said).checked for _ in group.rollouts] for group in self.groups]
         return [guard.mean([each.correct for each in row if each]) for row in rows if all(row)]
+
+    @property
+    def practised(self) -> list[list[Any]]:
+        """Of each prompt that has an id: it, how many rollouts were checked, and how many are correct."""
+        said, found = iter(self.verdicts), []
+        for group in self.groups:
+            row = [each.checked.correct for each in islice(said, len(group.rollouts)) if each.checked]
+            if group.line.id is not None and row:
+                found.append([str(group.line.id), len(row), sum(row)])
+        return found
 
     def picked(self, lesson: Lesson) -> list[int]:
         """Of each prompt that is learnt from, the rollout that is pushed most: a correct one, of these

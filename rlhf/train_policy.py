@@ -142,7 +142,8 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
 
         # 7. Tell: every rollout, the numbers, and every so often the fixed prompts, to read along.
         run.rollouts(lived.lines(step, lesson, beta, tokenizer, pushed))
-        run.step(step, **metrics, crop=list(signs.signs) if signs else None)
+        told = {"practised": lived.practised} if config.checker else {}
+        run.step(step, **metrics, **told, crop=list(signs.signs) if signs else None)
         if signs:
             run.log(f"step {step}: a crop is suggested. {' '.join(signs.rules)}")
         if reward.model and reward.model.by_text and step == 1:

@@ -159,7 +159,10 @@ class Launching(models.QuerySet["Run"]):
         can_be = set(project.prompts.practised(project.checker_digest).values_list("pk", flat=True))
         kept = [each for each in asked if each.pk in can_be]
         if not kept:
-            raise Refused("prompts", "No prompt has an answer that the checker can read: add answers first.")
+            words = "No prompt has an answer that the checker can read: add answers first."
+            if any(each.set_aside_at for each in asked):
+                words = "No prompt is left to practise: bring back what was set aside, or add others."
+            raise Refused("prompts", words)
         return kept
 
     def _twin(self, project: Project, fingerprint: str) -> "Run | None":

@@ -4,8 +4,10 @@ import hashlib
 import json
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 from django.db import models, transaction
+from django.db.models.functions import Now
 
 from labeler.models.people import User
 from labeler.models.projects import Project
@@ -51,9 +53,27 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
         return self.answered().filter(reference_by=digest, reference__in=troubled)
 
     def practised(self, digest: str) -> "PromptQuerySet":
-        """Those that a run against this checker can be asked: with an answer that it can read."""
+        """Those that a run against this checker is asked: with an answer that it can read, and not set
+        aside."""
         unreadable = models.Q(reference_by=digest, reference=Prompt.Reference.UNREADABLE)
-        return self.answered().exclude(unreadable)
+        return self.answered().exclude(unreadable).filter(set_aside_at=None)
+
+    @transaction.atomic
+    def put_aside(self, project: Project, by: User, why: str) -> int:
+        """Leave these out of practice from now on; how many that is. Runs that are under way keep theirs."""
+        return self._moved(project, by, self.filter(set_aside_at=None), Now(), f"set aside, {why}")
+
+    @transaction.atomic
+    def bring_back(self, project: Project, by: User) -> int:
+        return self._moved(project, by, self.exclude(set_aside_at=None), None, "brought back to practice")
+
+    def _moved(self, project: Project, by: User, some: "PromptQuerySet", to: Any, words: str) -> int:
+        numbers = list(some.filter(project=project).order_by("pk").values_list("pk", flat=True))
+        Prompt.objects.filter(pk__in=numbers).update(set_aside_at=to)
+        if numbers:
+            said = f"{len(numbers):,} prompt{'' if len(numbers) == 1 else 's'} {words}."
+            project.audit.write(by, project, "practice changed", said[:500], prompts=numbers[:1000])
+        return len(numbers)
 
     def with_use(self) -> "PromptQuerySet":
         """With `quintet_count` and `demonstration_count`: a prompt that is in use cannot be deleted."""
@@ -84,6 +104,9 @@ class Prompt(models.Model):
     extra = models.JSONField(default=dict, blank=True, help_text="Keys that an import brought along.")
     brought_by = models.ForeignKey("Import", models.SET_NULL, null=True, blank=True, related_name="prompts")
     created_at = models.DateTimeField(auto_now_add=True)
+    set_aside_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Left out of practice by hand since then."
+    )
 
     objects = PromptQuerySet.as_manager()
 

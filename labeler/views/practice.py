@@ -6,18 +6,29 @@ What is on it is gathered in labeler/practice.py; rollouts token by token are th
 from typing import Any
 from urllib.parse import urlencode
 
+from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_safe
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from labeler import difficulty as hard
 from labeler import practice as grid
 from labeler.access import admin_required
-from labeler.models import Run, Step
+from labeler.models import Project, Prompt, Request, Run, Step
+from labeler.playground import waits_for
+from labeler.practice_forms import SampleForm
 from labeler.steps import NotThere
+from labeler.templatetags.words import count
 from labeler.views.runs import seen_by, whole
 
 PAGE = "practice/practice.html"
+READING = "practice/_reading.html"
+SAMPLED = "practice/prompt.html"
+MOST_K = 10_000
+A_PAGE = 50  # prompts of a list
+KEPT = ("run", "k", "kind", "order", "words", "page")
 
 
 @admin_required
@@ -44,7 +55,7 @@ def step(request: HttpRequest, pk: int, number: int) -> HttpResponse:
         context |= _shown(run, row, request.GET)
     except NotThere as missing:
         context["missing"] = str(missing)
-    return render(request, f"{PAGE}#reading" if request.htmx and "one" in request.GET else PAGE, context)
+    return render(request, READING if request.htmx and "one" in request.GET else PAGE, context)
 
 
 def _shown(run: Run, step: Step, given: Any) -> dict[str, Any]:
@@ -70,3 +81,125 @@ def _shown(run: Run, step: Step, given: Any) -> dict[str, Any]:
         "one": read,
         "of": of,
     }
+
+
+# How hard each prompt is
+
+
+def _project(request: HttpRequest, slug: str) -> Project:
+    return get_object_or_404(Project.objects.run_by(request.user), slug=slug)
+
+
+@admin_required
+@require_safe
+def difficulty(request: HttpRequest, slug: str) -> HttpResponse:
+    """The prompts as a run fared on them: pass@1 and pass@k over its steps."""
+    project, given = _project(request, slug), request.GET
+    runs = hard.runs(project)
+    run = next((each for each in runs if str(each.pk) == given.get("run")), runs[0] if runs else None)
+    context: dict[str, Any] = {"project": project, "runs": runs, "run": run}
+    if run:
+        context |= _listed(run, given)
+    part = "#list" if request.htmx else ""
+    return render(request, f"practice/difficulty.html{part}", context)
+
+
+def _listed(run: Run, given: Any) -> dict[str, Any]:
+    k = min(MOST_K, max(1, whole(given.get("k"), run.config.get("rollouts_per_prompt", 8))))
+    kind = given.get("kind") if given.get("kind") in hard.KINDS else ""
+    order = given.get("order") if given.get("order") in hard.ORDERS else "mixed"
+    words = given.get("words", "").strip()[:200]
+    rows = hard.of(run, k)
+    counts = hard.counts(rows)
+    kinds = [("", "all", counts[""]), *((name, said, counts[name]) for name, said in hard.KINDS.items())]
+    return {
+        "page": Paginator(hard.chosen(rows, kind, order, words), A_PAGE).get_page(given.get("page")),
+        "kinds": kinds,
+        "orders": hard.ORDERS,
+        "k": k,
+        "kind": kind,
+        "order": order,
+        "words": words,
+        "never": counts["never"],
+        "kept": {name: given[name] for name in KEPT if given.get(name)},
+        "asked_none": max(0, run.project.prompts.answered().count() - len(rows)),
+    }
+
+
+@admin_required
+@require_POST
+def aside(request: HttpRequest, slug: str) -> HttpResponse:
+    """A prompt, or all of a kind, out of practice by hand; or back."""
+    project, said = _project(request, slug), request.POST
+    numbers = [int(each) for each in said.getlist("prompt") if each.isdecimal() and len(each) < 18]
+    why = "one by one"
+    if (kind := said.get("all", "")) in ("never", "always"):
+        run = get_object_or_404(project.runs, pk=whole(said.get("run"), 0))
+        numbers = [one.prompt.pk for one in hard.of(run, 1) if one.kind == kind]
+        why = f"as {hard.KINDS[kind]} in {run}"
+    some = project.prompts.filter(pk__in=numbers)
+    if back := said.get("back"):
+        some = project.prompts.all() if back == "all" else project.prompts.filter(pk=whole(back, 0))
+        moved = some.bring_back(project, request.user)
+        messages.success(request, f"{count(moved, 'prompt')} practised again from the next run on.")
+    else:
+        moved = some.put_aside(project, request.user, why)
+        words = f"{count(moved, 'prompt')} set aside from the next run on, and listed as such."
+        messages.success(request, words)
+    kept = {name: said[name] for name in KEPT if said.get(name)}
+    return redirect(f"{reverse('practice_difficulty', args=[slug])}?{urlencode(kept)}")
+
+
+# Sampled now
+
+
+@admin_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def prompt(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
+    """One prompt, and rollouts of it to be sampled now."""
+    row = get_object_or_404(_project(request, slug).prompts.select_related("project__start"), pk=pk)
+    chosen = {"checkpoint": request.GET["checkpoint"]} if "checkpoint" in request.GET else {}
+    form = SampleForm(row, request.POST if request.method == "POST" else None, initial=chosen)
+    if request.method == "POST" and form.is_valid():
+        return redirect("practice_sampled", form.ask(request.user).pk)
+    context = {"project": row.project, "prompt": row, "form": form, "lately": grid.lately(row)}
+    return render(request, SAMPLED, context, status=422 if request.method == "POST" else 200)
+
+
+def _asked(request: HttpRequest, pk: int) -> Request:
+    mine = Request.objects.filter(kind=Request.Kind.SAMPLE, project__in=Project.objects.run_by(request.user))
+    return get_object_or_404(mine.filter(question__has_key="prompt").select_related("project__start"), pk=pk)
+
+
+@admin_required
+@require_safe
+def sampled(request: HttpRequest, pk: int) -> HttpResponse:
+    """The grid of what is being sampled; with `after` the tiles that came since, with `one` what it says."""
+    asked = _asked(request, pk)
+    row = get_object_or_404(Prompt, pk=asked.question["prompt"], project=asked.project)
+    found = grid.Sampled(asked)
+    context: dict[str, Any] = {"project": asked.project, "asked": asked, "sampled": found, "prompt": row}
+    context |= {"at": "?one=", "waits": waits_for(asked), "reference": asked.question["reference"]}
+    if request.GET.get("one"):
+        context["one"] = found.one(whole(request.GET["one"], -1))
+        if context["one"] is None:
+            raise Http404
+        if request.htmx:
+            return render(request, READING, context)
+    if request.htmx and asked.is_live:
+        context["news"] = found.since(whole(request.GET.get("after"), 0))
+        return render(request, f"{SAMPLED}#news", context)
+    if request.htmx:
+        return render(request, f"{SAMPLED}#renewed", context)
+    said = asked.question
+    initial = {"checkpoint": str(said["checkpoint"]), "count": said["count"], "seed": said["seed"]}
+    initial |= {"temperature": said["temperature"], "longest": said["max_new_tokens"]}
+    context |= {"form": SampleForm(row, initial=initial), "lately": grid.lately(row)}
+    return render(request, SAMPLED, context)
+
+
+@admin_required
+@require_POST
+def stop(request: HttpRequest, pk: int) -> HttpResponse:
+    _asked(request, pk).stop()
+    return redirect("practice_sampled", pk)

@@ -26,6 +26,8 @@ from rlhf import config
 
 A_PAGE = 40
 STEPS_AT_ONCE = 20_000
+# Of a step: where its rollouts are in the run's file, and how each of its prompts fared (difficulty.py).
+NO_CURVES = ("rollouts", "practised")
 OVERLAID = 4  # runs over the curves of one
 OFFERED = 30  # to be so, the newest
 CONTESTED = 3  # held-out rankings on a reward model run's own page; all of them have a page of their own
@@ -144,7 +146,8 @@ def steps(request: HttpRequest, pk: int) -> HttpResponse:
     after = whole(request.GET.get("after"), -1)
     rows = list(run.steps.filter(step__gt=after).values_list("step", "metrics")[:STEPS_AT_ONCE])
     for _, metrics in rows:
-        metrics.pop("rollouts", None)
+        for name in NO_CURVES:
+            metrics.pop(name, None)
     checkpoints = run.checkpoints.exclude(step=None).order_by("step").values("step", "suggested")
     return JsonResponse(
         {
@@ -165,8 +168,8 @@ def _csv(run: Run, others: list[Run]) -> HttpResponse:
         for step, metrics in each.steps.values_list("step", "metrics")
     ]
     first = ["run", "step", "seconds"] if others else ["step", "seconds"]
-    # The database keeps no order of keys. Where a step's rollouts are in the run's file is no number of it.
-    found = {name for row in rows for name in row} - {"run", "step", "seconds", "rollouts"}
+    # The database keeps no order of keys.
+    found = {name for row in rows for name in row} - {"run", "step", "seconds", *NO_CURVES}
     response = HttpResponse(content_type="text/csv; charset=utf-8")
     names = "-".join(str(each.pk) for each in [run, *others])
     response["Content-Disposition"] = f'attachment; filename="run-{names}-steps.csv"'

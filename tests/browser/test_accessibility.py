@@ -39,7 +39,7 @@ from labeler.urls import urlpatterns
 from rlhf import config
 from rlhf.run import LineFile
 from tests.browser import axe
-from tests.labeler import measured, played
+from tests.labeler import drilled, measured, played
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -80,6 +80,9 @@ def world(project, admin, labeler, stranger) -> dict[str, object]:
         "evaluation": _compared(project, judge),
         "run": run,
         "step": run,
+        "practice_prompt": Prompt.objects.filter(project=project).first(),
+        "practice_sampled": drilled.sampled(Prompt.objects.filter(project=project).first(), judge),
+        "practice_stop": judge,
         "practice": run,
         "checkpoint": judge,
         "dataset": project.datasets.first(),

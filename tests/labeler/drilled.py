@@ -10,7 +10,7 @@ import pytest
 from rlhf.run import RunDirectory
 
 if TYPE_CHECKING:
-    from labeler.models import Project, Run
+    from labeler.models import Checkpoint, Project, Prompt, Request, Run
 
 PROBLEMS = {
     "Emily buys 3 apples at $2 each and 2 oranges at $1 each. How much does she pay?": "8",
@@ -62,11 +62,33 @@ def write(run: Run, steps, correct=CORRECT, **more) -> None:
             for index in range(MANY)
         ]
         kept.rollouts(found)
-        kept.step(step, accuracy=sum(correct) / len(correct) / MANY, solved=2 / 3, mixed=1 / 3, length=17.5)
+        practised = [[str(prompt.pk), MANY, right] for prompt, right in zip(prompts, correct, strict=True)]
+        told = {"accuracy": sum(correct) / len(correct) / MANY, "solved": 2 / 3, "mixed": 1 / 3}
+        kept.step(step, practised=practised, length=17.5, **told)
     run.steps.all().delete()
     for raw in (run.directory / "steps.jsonl").read_text().splitlines():
         told = json.loads(raw)
         run.steps.create(step=told.pop("step"), metrics=told)
+
+
+def sampled(prompt: Prompt, checkpoint: Checkpoint, verdicts=(True, False, True), **more) -> Request:
+    """What was asked of a prompt, and what has come of it, each in a part of its own."""
+    question = {"checkpoint": checkpoint.pk, "name": checkpoint.name, "prompt": prompt.pk}
+    question |= {"prompts": [prompt.content], "reference": prompt.answer, "count": 15, "temperature": 1.0}
+    question |= {"max_new_tokens": 32, "seed": 0, "stream": "rollouts"}
+    told = {"state": "answered", "answer": {"written": len(verdicts), "stopped": False}}
+    request = prompt.project.requests.create(kind="sample", question=question, **told | more)
+    for number, correct in enumerate(verdicts):
+        add(request, number, correct)
+    return request
+
+
+def add(request: Request, number: int, correct: bool | None) -> None:
+    text = f"<think>Hm, {number}.</think>It is {number}."
+    said = {"number": number, "text": text, "length": 9 + number, "log_prob": -3.5, "finished": True}
+    said |= {"correct": correct, "checked": f"{number} was read.", "read": str(number)}
+    body = {"rollouts": [said], "tiles": [[number, 9 + number, correct]]}
+    request.parts.create(number=request.parts.count() + 1, body=body)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from labeler import datasets, review
 from labeler.models import Checkpoint, Evaluation, Import, Invitation, Membership, Probe, Project, Skip, User
-from tests.labeler import played
+from tests.labeler import drilled, played
 from tests.labeler.fixtures import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -59,7 +59,8 @@ ADMINS = {
     *("checkers", "checkers_settings", "checkers_references", "checkers_try", "checkers_tried"),
     *("checkers_say", "prompt_answer"),
     *("demonstrations_all", "demonstrations_gather", "demonstrations_mix", "demonstration"),
-    *("practice", "practice_step"),
+    *("practice", "practice_step", "practice_difficulty", "practice_aside", "practice_prompt"),
+    *("practice_sampled", "practice_stop"),
     *("playground", "play", "play_stop", "play_send", "play_text"),
     *("demonstration_remove", "stages", "stages_ask"),
 }
@@ -109,6 +110,7 @@ def numbers(project, compose, admin, labeler) -> dict:
     find = project.finds.create(harvest=look, prompt=quintet.prompt, text="the the", **found)
     question = {"items": [{"prompt": "", "answer": "5", "reference": "5"}]}
     tried = project.requests.create(kind="check", question=question)
+    sampled = drilled.sampled(quintet.prompt, tiny)
     return {
         "checkers_tried": tried.pk,
         "playground": played.answer(played.asked(project, admin, tiny)).pk,
@@ -127,6 +129,9 @@ def numbers(project, compose, admin, labeler) -> dict:
         "runs": run.pk,
         "steps": run.pk,
         "practice": run.pk,
+        "practice_prompt": quintet.prompt.pk,
+        "practice_sampled": sampled.pk,
+        "practice_stop": sampled.pk,
         "checkpoints": tiny.pk,
         "checkpoint_order": judge.pk,
         "evaluations": measured.pk,
