@@ -28,7 +28,8 @@ def take_out(found: Import) -> Mapping[str, int]:
     if solutions := _gone(found.demonstrations.all()):
         many["worked solutions"] = solutions
     unused = found.prompts.filter(~Exists(Quintet.objects.filter(prompt=OuterRef("pk"))), demonstrations=None)
-    unused = unused.filter(verdicts=None)
+    drafts = Sheet.objects.filter(prompt=OuterRef("pk"), draft__isnull=False)
+    unused = unused.filter(~Exists(drafts), verdicts=None)  # what somebody has begun to write stays
     _gone(Sheet.objects.filter(prompt__in=unused.values("pk")))
     many["prompts"] = _gone(Prompt.objects.filter(pk__in=unused.values("pk")))
     # Accounts that only this import made: nobody can sign in with them, and nothing is theirs any more.

@@ -7,6 +7,7 @@ points of numbers stay, so that “-5” is not “5” and “3.5” not “35�
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from rlhf.checkers.checker import CannotCheck, Checked, Checker, shown
@@ -41,7 +42,7 @@ class Exact(Checker):
 # fmt: on
 
     def compare(self, prompt: str, answer: str, reference: str) -> Checked:
-        wanted = [self.tidy(each) for each in self._alternatives(reference)]
+        wanted = _wanted(self, reference)
         if not any(wanted):
             raise CannotCheck(f"The reference “{shown(reference)}” holds nothing to compare with.")
         if not answer:
@@ -79,6 +80,12 @@ class Exact(Checker):
                     continue
                 return [text] if mark.how == BOX else [text, _SENTENCE.split(text, maxsplit=1)[0]]
         return [answer]
+
+
+@lru_cache(maxsize=64)
+def _wanted(checker: Exact, reference: str) -> list[str]:
+    """Each right answer, tidied: once for however many are held against it."""
+    return [checker.tidy(each) for each in checker._alternatives(reference)]
 
 
 def _plainer(letter: str, means: bool) -> str:

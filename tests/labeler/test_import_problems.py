@@ -138,6 +138,21 @@ def test_an_import_is_taken_out_with_its_solutions(as_admin, sums):  # noqa: F81
     assert "2 worked solutions" in sums.audit.get(action="import undone").words
 
 
+def test_what_somebody_has_begun_to_write_stays_with_its_prompt(as_admin, as_labeler, labeler, sums):  # noqa: F811
+    sums.memberships.get_or_create(user=labeler)
+    found = bring(as_admin, sums, lines(DUCKS, ROBE))
+    shown = as_labeler.get(
+        f"/demonstrations/{sums.slug}/", {"prompt": found.prompts.get(content="How many ducks?").pk}
+    )
+    said = {"ticket": shown.context["ticket"], "completion": "Sixteen a day."}
+    assert as_labeler.post(f"/demonstrations/{sums.slug}/draft/", said).status_code == 204
+    as_admin.post(f"/imports/{sums.slug}/{found.pk}/undo/")
+    carry_out(Import.objects.claim(found.pk), lambda: False)
+    found.refresh_from_db()
+    assert found.state == "undone" and not Demonstration.objects.exists()
+    assert as_labeler.get(f"/demonstrations/{sums.slug}/").context["completion"] == "Sixteen a day."
+
+
 def test_references_that_fail_are_told_after_the_import(as_admin, sums):  # noqa: F811
     pair = {"prompt": "How much?", "answer": "18", "solution": "It is 19."}
     found = bring(as_admin, sums, lines(pair, {"prompt": "No answer?"}), "pairs.jsonl")

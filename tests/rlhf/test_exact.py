@@ -3,6 +3,7 @@
 import pytest
 
 from rlhf.checkers import CannotCheck, make
+from rlhf.checkers.exact import Exact
 
 FORMS = [
     ("Paris", "paris", True),
@@ -60,3 +61,13 @@ def test_a_reference_of_nothing_is_no_reference():
 def test_a_verdict_names_both_texts():
     found = make("exact", {})("", "The answer is Rome.", "Paris")
     assert found.reason == "“Rome.” is not “Paris”."
+
+
+def test_a_reference_is_tidied_once_however_many_answers_are_held_against_it(monkeypatch):
+    """A page tries a hundred answers at once, and a reference may be long."""
+    tidied, tidy = [], Exact.tidy
+    monkeypatch.setattr(Exact, "tidy", lambda self, text: tidied.append(text) or tidy(self, text))
+    checker = make("exact", {})
+    said = [checker("", each, "A long reference").correct for each in ("a long reference", "b")]
+    assert said == [True, False]
+    assert tidied.count("A long reference") == 1
