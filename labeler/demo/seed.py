@@ -1,17 +1,20 @@
-"""The demo project's rows, from the files that are shipped beside this one. Loads no model: `build.py` did.
+"""The demo projects' rows, from the files that are shipped beside this one. Loads no model: `build.py` and
+`build_practice.py` did.
 
-Left out: when it is seeded (`manage.py prepare`), and what becomes of it, which is the users' affair."""
+Left out: when they are seeded (`manage.py prepare`), and what becomes of them, which is the users' affair."""
 
 import shutil
+from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
 
 from labeler import intake
-from labeler.demo import HERE
+from labeler.demo import HERE, practice
 from labeler.demo.recipe import RUN_DEFAULTS
-from labeler.models import Checkpoint, Project, Quintet, Round
+from labeler.models import Checkpoint, Demonstration, Project, Quintet, Round
 from labeler.models.checkpoints import link_or_copy, read_lineage
+from labeler.models.demonstrations import Origin
 from labeler.models.prompts import Prompt
 from rlhf import data
 
@@ -36,9 +39,16 @@ PRESETS = [
 
 @transaction.atomic
 def seed() -> Project | None:
-    """The demo project; None, and nothing is touched, where there is a project already."""
+    """The demo projects, of which the one to rank in is told; None, and nothing is touched, where there is a
+    project already."""
     if Project.objects.exists():
         return None
+    for each in practice.ALL:
+        _practising(each)
+    return _jokes()
+
+
+def _jokes() -> Project:
     project = Project.objects.create(
         name="Pelican jokes",
         slug=SLUG,
@@ -67,14 +77,50 @@ def seed() -> Project | None:
     return project
 
 
-def _checkpoint(project: Project) -> Checkpoint:
-    """The shipped model, put into the home so that a copy of the home is whole."""
-    location = f"checkpoints/{SLUG}"
+def _practising(demo: practice.Practice) -> None:
+    """A project whose answers are checked: its prompts with answers, and a worked solution of each."""
+    project = Project.objects.create(
+        name=demo.name,
+        slug=demo.slug,
+        judge=Project.Judge.CHECKER,
+        checker={"name": "number"},
+        run_defaults=demo.run_defaults,
+    )
+    project.revise_guidelines(demo.guidelines)
+    shipped = {
+        name: _checkpoint(project, f"{demo.name}, {words}", demo.folder(name), f"{demo.slug}-{name}")
+        for name, words in {"start": "the start", "imitation": "all solutions imitated"}.items()
+    }
+    project.start = shipped["start"]
+    project.save(update_fields=["start"])
+    problems = demo.problems()
+    Prompt.objects.add(project, [data.PromptLine(each.prompt, each.answer) for each in problems])
+    prompts = {prompt.content: prompt for prompt in project.prompts.all()}
+    Demonstration.objects.bulk_create(
+        Demonstration(
+            project=project,
+            prompt=prompts[each.prompt],
+            completion=each.worked,
+            solution=True,
+            origin=Origin.IMPORTED,
+        )
+        for each in problems
+    )
+
+
+def _checkpoint(
+    project: Project,
+    name: str = "Pelican jokes, the start",
+    shipped: Path = HERE / "checkpoint",
+    slug: str = SLUG,
+) -> Checkpoint:
+    """A shipped model, put into the home so that a copy of the home is whole."""
+    location = f"checkpoints/{slug}"
     folder = settings.HOME / location
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for file in (HERE / "checkpoint").iterdir():
+    for file in shipped.iterdir():
         link_or_copy(file, folder / file.name)
     return Checkpoint.objects.create(
-        project=project, name="Pelican jokes, the start", location=location, lineage=read_lineage(folder)
+        project=project, name=name, location=location, lineage=read_lineage(folder)
     )

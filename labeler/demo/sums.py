@@ -1,7 +1,7 @@
 """The sums of the demo that practises: two numbers of two digits, and what they come to.
 
-Every sum follows from the seed. The answer that is shown to be imitated is the bare number: there is nothing
-to work out on paper, only to get right. Knows neither torch nor the web.
+Every sum follows from the seed. What is shown to be imitated is the bare number, in three digits: there is
+nothing to work out on paper, only to get right. Knows neither torch nor the web.
 """
 
 import random
@@ -23,6 +23,11 @@ class Sum:
     @property
     def answer(self) -> str:
         return str(self.one + self.other)
+
+    @property
+    def worked(self) -> str:
+        """As it is shown to be imitated: always of three digits."""
+        return f"{self.one + self.other:03}"
 
 
 def sums(count: int = PROMPTS, seed: int = SEED) -> list[Sum]:

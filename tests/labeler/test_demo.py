@@ -195,8 +195,7 @@ def counts() -> dict[str, int]:
 
 def test_an_empty_database_is_seeded_once(db):
     call_command("seed_demo", verbosity=0)
-    project = Project.objects.get()
-    assert project.slug == "pelican-jokes"
+    project = Project.objects.get(slug="pelican-jokes")
     assert project.prompts.count() == 200
     assert project.prompts.first().text == jokes.prompts()[0]
     assert project.rounds.get().number == 1
@@ -225,7 +224,7 @@ def test_seeded_rankings_and_their_labelers_are_marked_as_simulated(db):
 
 def test_the_seeded_start_lies_in_the_home(db, settings):
     call_command("seed_demo", verbosity=0)
-    start = Project.objects.get().start
+    start = Project.objects.get(slug="pelican-jokes").start
     assert start.lineage["kind"] == "policy"
     assert (settings.HOME / start.location / "model.safetensors").is_file()
     assert not Path(start.location).is_absolute()
@@ -252,7 +251,7 @@ def test_the_demo_s_limits_crop_runs_that_fell_off_the_cliff_and_leave_those_tha
 
 def test_the_demo_s_defaults_and_presets_are_configs_that_may_run(db):
     call_command("seed_demo", verbosity=0)
-    project = Project.objects.get()
+    project = Project.objects.get(slug="pelican-jokes")
     for kind, values in project.run_defaults.items():
         known = {key: value for key, value in values.items() if key != "simulated"}
         config.make(kind, known)
