@@ -1,5 +1,5 @@
-"""The demo of sums practises by itself: from about two thirds right upwards, in a part of its steps. Over three
-seeds and all of its steps it is measured by `python -m benchmarks.practice`."""
+"""The demo of sums practises by itself: from about two thirds right upwards, in a part of its steps.
+Over three seeds, and all of its steps, `python -m benchmarks.practice` measures it."""
 
 import json
 import shutil
