@@ -82,16 +82,17 @@ def passed(run: Run) -> Iterator[Candidate]:
 
 
 def answer(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
-    """What is asked for on the page: counted, or taken in. Raises NotThere, Lost."""
+    """What is asked for on the page: counted, or taken in. Looking may take minutes, for which nobody who
+    writes an answer waits. Raises NotThere, Lost."""
     project, run = request.project, Run.objects.filter(pk=asked.get("run") or 0).first()
     found = passed(run) if run else won(project, bool(asked.get("simulated")))
-    with transaction.atomic():
-        if asked.get("take"):
+    rows, told = _chosen(project, found, asked.get("most") or MOST, request)
+    if asked.get("take"):
+        with transaction.atomic():
             Sheet.objects.take_turn(project)
             if not request.mine().select_for_update(no_key=True).exists():
                 raise Lost
-        rows, told = _chosen(project, found, asked.get("most") or MOST, request)
-        if asked.get("take"):
+            rows = _without_those_that_came(rows)
             origin = Origin.PASSED if run else Origin.WON
             about = {"project": project, "origin": origin, "run": run}
             for begin in range(0, len(rows), A_BATCH):
@@ -105,6 +106,13 @@ def answer(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
             project.audit.write(request.created_by, project, "gather", words, request=request.pk)
     examples = [text[:400] for _, text, _ in rows[:EXAMPLES]]
     return told | {"new": len(rows), "prompts": len({pk for pk, _, _ in rows}), "examples": examples}
+
+
+def _without_those_that_came(rows: list[tuple[int, str, dict]]) -> list[tuple[int, str, dict]]:
+    """Those that have not become demonstrations since they were looked for."""
+    there = Demonstration.objects.filter(prompt__in={pk for pk, _, _ in rows})
+    known = {(pk, text.strip()) for pk, text in there.values_list("prompt", "completion")}
+    return [each for each in rows if each[:2] not in known]
 
 
 def _chosen(

@@ -2,12 +2,14 @@
 from, and out again."""
 
 import pytest
+from django.db import transaction
 
 from labeler import answers, gathering
 from labeler.datasets import freeze_demonstrations
 from labeler.datasets.frozen import opened
-from labeler.models import Demonstration, Request, User
+from labeler.models import Demonstration, Request, Sheet, User
 from rlhf.run import LineFile
+from tests.labeler.scripted import meanwhile
 
 pytestmark = pytest.mark.django_db
 HERE = "/demonstrations/pelican-jokes/gather/"
@@ -54,6 +56,32 @@ def test_winners_are_counted_first_and_then_join_once(project, as_admin, new_ran
     again = answered(pressed(as_admin, do="count"))
     assert (again["new"], again["known"]) == (0, 3)
     assert "All of them are there already." in as_admin.get(HERE).content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_people_go_on_writing_while_rollouts_are_looked_for(project, as_admin, new_ranking, monkeypatch):
+    for number in range(2):
+        new_ranking((2, 1, 3, 4, 5), prompt=f"Joke {number}", texts=f"ab{number}de")
+    counted = pressed(as_admin, do="count")
+    answered(counted)
+    chosen, wrote = gathering._chosen, []
+
+    def somebody_writes():
+        with transaction.atomic():
+            Sheet.objects.take_turn(project)
+            prompt = project.prompts.get(content="Joke 1")
+            wrote.append(project.demonstrations.create(prompt=prompt, completion="b", origin="won"))
+
+    def meanwhile_chosen(*given):
+        found = chosen(*given)
+        thread = meanwhile(somebody_writes)
+        thread.join(5)
+        assert wrote, "somebody waits for their turn"
+        return found
+
+    monkeypatch.setattr(gathering, "_chosen", meanwhile_chosen)
+    assert answered(pressed(as_admin, do="take", of=counted.pk))["new"] == 1
+    assert project.demonstrations.count() == 2, "what came meanwhile is not there twice"
 
 
 def test_simulated_winners_stay_out_unless_asked_for(project, as_admin, new_ranking):
