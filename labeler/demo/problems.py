@@ -60,11 +60,12 @@ def problems(count: int = PROMPTS, seed: int = SEED) -> list[Problem]:
     """So many with numbers of their own: who has seen all but one of them has not seen that one."""
     few, any_digit = range(2, 7), range(2, 10)
     every = list(itertools.product(few, few, any_digit, any_digit))
-    chances = random.Random(f"problems {seed}")
-    return [
-        Problem(chances.choice(PEOPLE), *chances.sample(FRUIT, 2), *numbers)
-        for numbers in chances.sample(every, count)
-    ]
+    chances, found = random.Random(f"problems {seed}"), []
+    for some, more, price, dearer in chances.sample(every, count):
+        person = chances.choice(PEOPLE)
+        one, other = chances.sample(FRUIT, 2)
+        found.append(Problem(person, one, other, some, more, price, dearer))
+    return found
 
 
 def shown(problem: Problem, seed: int = SEED) -> str:
