@@ -17,7 +17,7 @@ from labeler.checking import Judging
 from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request, Run
 from labeler.uncertainty import disagreement, uncertainty
 from labeler.warm import Interrupted, Unanswerable, Warm, runs_here
-from rlhf import data
+from rlhf import checkers, data
 
 ROOM = 64_000_000  # bytes of one answer's parts, at which it ends
 PAGES_OWN = ("checkpoint", "name", "prompt", "reference")  # of a question: what the child is not told
@@ -94,11 +94,17 @@ def _sample(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
 
 def _as_tiles(told: dict[str, Any], asked: dict[str, Any], judge: Judging | None) -> dict[str, Any]:
     """A part with what the checker says of each of its rollouts, and with these as tiles: number, length and
-    verdict, which is all that a page reads of thousands."""
+    verdict, which is all that a page reads of thousands. As in training what was cut off is not correct; of
+    what somebody stopped nobody knows."""
     text, rollouts = data.prompt_text(asked["prompts"][0]), told["rollouts"]
-    items = [{"prompt": text, "answer": each["text"], "reference": asked["reference"]} for each in rollouts]
-    for each, said in zip(rollouts, judge(items) if judge else [], strict=bool(judge)):
+    ended = [each for each in rollouts if each["finished"]]
+    items = [{"prompt": text, "answer": each["text"], "reference": asked["reference"]} for each in ended]
+    for each, said in zip(ended, judge(items) if judge and items else [], strict=bool(judge)):
         each |= {"correct": said["correct"], "checked": said["reason"], "read": said["read"]}
+    for each in rollouts if judge else []:
+        if not each["finished"]:
+            correct = None if each.get("stopped") else False
+            each |= {"correct": correct, "checked": checkers.CUT_OFF, "read": ""}
     return told | {"tiles": [[each["number"], each["length"], each.get("correct")] for each in rollouts]}
 
 

@@ -19,13 +19,12 @@ from jinja2.exceptions import TemplateError
 
 from rlhf import checkpoint
 from rlhf.batch import Example, fit
-from rlhf.checkers import CannotCheck, Checked, Checker, Item
+from rlhf.checkers import CUT_OFF, CannotCheck, Checked, Checker, Item
 from rlhf.data import Prompt, PromptLine, prompt_text
 from rlhf.reward_model import RewardModel
 from rlhf.run import Failed
 from rlhf.sample import Rollout
 
-CUT_OFF = "It was cut off before it ended."
 PATIENCE = 1.0  # seconds in which a form must be found, or not
 
 

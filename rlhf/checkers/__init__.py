@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf import setting
+from rlhf.checkers.checker import CUT_OFF as CUT_OFF
 from rlhf.checkers.checker import CannotCheck as CannotCheck
 from rlhf.checkers.checker import Checked as Checked
 from rlhf.checkers.checker import Checker as Checker

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 OPEN, CLOSE = "<think>", "</think>"
+CUT_OFF = "It was cut off before it ended."  # what is said of it instead of a comparison: it is not correct
 SHOWN = 200  # characters of an answer that a verdict repeats
 
 

@@ -31,7 +31,8 @@ for line in sys.stdin:
     for number in range(asked["count"]):
         if number in asked["have"]: continue
         told = {"number": number, "text": f"It is {number % 10}.", "length": 3, "log_prob": -1.0}
-        told["finished"] = True
+        told["finished"] = number != 4 or asked["seed"] == 0
+        if asked["seed"] == 2: told["stopped"] = not told["finished"]
         say(id=asked["id"], part={"rollouts": [told], "so_far": 3})
     say(id=asked["id"], written=asked["count"], tokens=9, first=0.1, seconds=1.0, stopped=False)
 """
@@ -102,6 +103,18 @@ def test_the_worker_checks_each_as_it_comes(as_admin, prompt, warm):
     assert "2 of 15 correct" in text and "13 %, by 95 % confidence 4 % to 38 %" in text
     assert "<dt>pass@1</dt><dd>13 %" in text and "<dt>pass@15</dt><dd>100 %" in text
     assert "The yellow one would be picked for training" in text and text.count(">★</b>") == 1
+
+
+@pytest.mark.parametrize("name", ["number", "judge"])
+def test_what_was_cut_off_is_not_correct_and_of_what_was_stopped_nobody_knows(as_admin, prompt, warm, name):
+    """As in training: the number that half an answer happens to end with is not what it comes to."""
+    prompt.project.checker, prompt.project.judge_model = {"name": name}, prompt.project.start
+    prompt.project.save()
+    for seed, words in ((1, "1 of 15 correct"), (2, "1 of 14 correct")):
+        request = ask(as_admin, prompt, seed=seed)
+        tasks.answer(request.pk)
+        assert words in page(as_admin, request)
+    assert "It was cut off before it ended." in page(as_admin, request, "?one=4")
 
 
 def test_a_judge_reads_them_when_all_are_written(as_admin, prompt, warm):
