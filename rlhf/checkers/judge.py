@@ -111,7 +111,7 @@ class Judge(Checker):
         beginning: what it comes to stands at the end."""
         from rlhf import checkpoint
 
-        room, text, whole = checkpoint.longest(model) or 1 << 20, item.answer, True
+        room, text, whole = checkpoint.longest(model) or 1 << 20, _plain(tokenizer, item.answer), True
         while True:
             asked = self._asked(item._replace(answer=text))
             ids = checkpoint.encode_prompt(tokenizer, asked if tokenizer.chat_template else asked + "\n")
@@ -137,6 +137,13 @@ class Judge(Checker):
         if not yes or not no:
             raise CannotCheck(f"To this model “{self.yes}” and “{self.no}” begin alike; choose other words.")
         return sorted(yes), sorted(no)
+
+
+def _plain(tokenizer: Any, answer: str) -> str:
+    """An answer in which the name of a special token is mere text: it ends no turn, and begins none."""
+    for name in filter(None, tokenizer.all_special_tokens):
+        answer = answer.replace(name, f"{name[:1]} {name[1:]}")
+    return answer
 
 
 def _chances(
