@@ -58,7 +58,8 @@ def made(plain, monkeypatch):
 def practising(path, answer, **settings):
     """A run directory of test_train_policy, against a checker instead."""
     config.write(path, config.make("policy", PLAIN | SETTINGS | settings))
-    asked = [{"prompt": each} | ({"answer": answer} if answer else {}) for each in ASKED]
+    given = {"answer": answer} if answer else {}
+    asked = [{"prompt": each, "id": f"p{number}"} | given for number, each in enumerate(ASKED)]
     (path / "prompts.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked))
     return path
 
@@ -96,6 +97,20 @@ def test_a_steps_numbers_are_those_of_all_its_rollouts_and_what_is_held_out_is_n
         learnt = sorted(range(4), key=lambda place: (abs(shares[place] - 0.5), place))[:2]
         for place, group in enumerate(groups):
             assert any(each["trained"] for each in group) == (place in learnt and 0 < shares[place] < 1)
+
+
+def test_a_step_tells_how_each_of_its_prompts_fared(made):
+    path = made(steps=2)
+    execute(path)
+    kept = lines(path, "rollouts.jsonl.zst")
+    for step in lines(path)[1:]:
+        rows = [each for each in kept if each["step"] == step["step"]]
+        fared = {}
+        for each in rows:
+            written, right = fared.get(each["id"], (0, 0))
+            fared[each["id"]] = (written + 1, right + each["correct"])
+        assert step["practised"] == [[number, *both] for number, both in fared.items()]
+        assert len(fared) == 4 and all(number.startswith("p") for number in fared)
 
 
 def test_held_out_accuracy_is_that_of_a_plain_loop_over_the_checkpoint(made):
