@@ -17,7 +17,7 @@ from labeler.verdicts import Share
 from rlhf.checkers import answer_of, thinking_of
 from rlhf.difficulty import pass_at
 
-LOOKS = (1, 2, 5, 15, 100, 1000)  # of which k pass@k is said
+LOOKS = (1, 2, 5, 15, 100)  # of which k pass@k is said
 LATELY = 10
 SIZES = 5
 MOST_PROMPTS = 24  # on a page, and
@@ -90,13 +90,13 @@ class Asked:
         return next((one for one in self.rollouts if one.picked), None)
 
     @property
-    def is_level(self) -> bool:
-        """All earned the same, so that nothing was learnt from it."""
+    def is_passed_over(self) -> bool:
+        """Nothing was learnt from it: all earned the same, or other prompts had more to teach."""
         return not any(one.trained for one in self.rollouts)
 
 
 def asked(run: Run, step: Step) -> list[Asked]:
-    """All prompts of a step. Raises steps.NotThere."""
+    """All prompts of a step, those first that it learnt from. Raises steps.NotThere."""
     written = steps.written(run, step)
     if not written:
         raise steps.NotThere("No rollout of this step was kept.")
@@ -108,7 +108,8 @@ def asked(run: Run, step: Step) -> list[Asked]:
     numbers = {int(one.prompt_id) for one in written if one.prompt_id.isdecimal() and len(one.prompt_id) < 18}
     known = {str(pk): row for pk, row in run.project.prompts.in_bulk(numbers).items()}
     longest = max(one.length for one in written)
-    return [Asked(group, _tiles(group, longest), known.get(group[0].prompt_id)) for group in groups.values()]
+    found = [Asked(group, _tiles(group, longest), known.get(group[0].prompt_id)) for group in groups.values()]
+    return sorted(found, key=lambda each: each.is_passed_over)
 
 
 def _tiles(group: Sequence[steps.Written], longest: int) -> list[Tile]:

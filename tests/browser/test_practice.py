@@ -4,7 +4,9 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import expect
 
+from labeler.models import Checkpoint, Request
 from tests.browser import axe
+from tests.labeler import drilled as drills
 from tests.labeler.drilled import drilled  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -68,3 +70,49 @@ def test_without_javascript_a_tile_is_a_link(plain, opened, drilled):  # noqa: F
     page.locator('[data-name="1-4"]').click()
     expect(page.locator("#reading")).to_contain_text("✓ Correct")
     assert not axe.faults(opened)
+
+
+@pytest.fixture
+def sampling(drilled) -> Request:  # noqa: F811
+    """Two rollouts of a prompt have come, and more are on their way."""
+    project = drilled.project
+    start = Checkpoint.objects.create(project=project, name="Start", location="checkpoints/Start")
+    return drills.sampled(project.prompts.first(), start, (True, False), state="working")
+
+
+def test_tiles_stream_into_the_grid_while_one_is_read(opened, sampling):
+    opened.goto(reverse("practice_sampled", args=[sampling.pk]))
+    grid = opened.locator("#tiles .tile")
+    expect(grid).to_have_count(2)
+    grid.nth(1).click()
+    expect(opened.locator("#reading")).to_contain_text("1 was read.")
+    for number in range(2, 6):
+        drills.add(sampling, number, number % 2 == 0)
+    expect(grid).to_have_count(6)
+    expect(opened.locator("#sum")).to_contain_text("3 of 6 correct")
+    expect(opened.locator("#reading")).to_contain_text("1 was read.")
+    assert opened.locator('#tiles .tile[tabindex="0"]').count() == 1
+    opened.get_by_role("button", name="Stop").click()
+    opened.wait_for_load_state()
+    sampling.refresh_from_db()
+    assert sampling.stopping
+    Request.objects.filter(pk=sampling.pk).update(state="answered", answer={"stopped": True})
+    expect(opened.locator("#whole")).to_contain_text("Stopped after 6 of 15")
+    expect(opened.locator("#tiles .picked")).to_have_attribute("data-name", "0")
+    assert not axe.faults(opened)
+
+
+def test_a_prompt_is_set_aside_and_taken_back_on_a_phone(new_page, sign_in, admin, drilled):  # noqa: F811
+    page = new_page(**PHONE)
+    sign_in(page, admin)
+    page.goto(reverse("practice_difficulty", args=[drilled.project.slug]))
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    assert not axe.faults(page)
+    page.get_by_label("Search").fill("9 * 9")
+    expect(page.locator("#list tbody tr")).to_have_count(1)
+    page.get_by_role("button", name="Set aside What is 9 * 9?").press("Enter")
+    expect(page.locator(".message")).to_contain_text("1 prompt set aside")
+    page.get_by_label("Search").fill("")
+    page.get_by_label("Show").select_option("aside")
+    page.get_by_role("button", name="Take it back What is 9 * 9?").press("Enter")
+    expect(page.locator(".message")).to_contain_text("practised again")

@@ -33,8 +33,8 @@ def test_every_prompt_stands_with_its_tiles_and_the_share_that_is_correct(as_adm
         and mixed.count(">✗<") == 9
         and mixed.count('aria-hidden="true">★</b></a>') == 1
     )
-    assert "15 of 15 correct" in solved and "All are correct and all earned the same" in solved
-    assert "0 of 15 correct" in unsolved and "None is correct:" in unsolved
+    assert "15 of 15 correct" in solved and "All are correct and earned the same" in solved
+    assert "0 of 15 correct" in unsolved and "None is correct and all earned the same" in unsolved
 
 
 def test_a_tile_says_in_words_what_its_sign_and_its_size_say(as_admin, drilled):  # noqa: F811
@@ -115,6 +115,14 @@ def test_where_nobody_checked_or_the_file_is_gone_it_says_so(as_admin, drilled, 
     assert "No checker has judged these rollouts" in opened(as_admin, run, 2)
     (drilled.directory / "rollouts.jsonl.zst").unlink()
     assert "not here any more" in opened(as_admin, drilled)
+
+
+def test_prompts_that_were_learnt_from_come_first_and_the_others_say_why_not(as_admin, drilled):  # noqa: F811
+    drills.write(drilled, (3,), correct=(15, 4, 11), trained=False, picked=False, log_prob=None)
+    texts = sections(opened(as_admin, drilled, 3))
+    assert "other prompts were nearer to half and half" in texts[1] and "is correct and" not in texts[1]
+    drills.write(drilled, (4,), correct=(15, 4, 11))
+    assert ["17 + 25" in each for each in sections(opened(as_admin, drilled, 4))] == [True, False, False]
 
 
 def test_a_rollout_of_a_hundred_thousand_characters_is_cut_on_the_page(as_admin, drilled):  # noqa: F811
