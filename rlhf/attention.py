@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rlhf import apart, siblings
-from rlhf.batch import Example
+from rlhf.batch import Example, spare
 
 NAME = "quintet_in_two_parts"
 REFUSED = ("softcap", "position_bias", "s_aux", "cache")
@@ -61,8 +61,8 @@ def layout(
     Four dimensions, because transformers hands such a mask on to every layer as it is.
     """
     carrier: Any = torch.empty(1, 1, 1, 1, device=device)
-    carrier.window = window
-    carrier.groups = []
+    carrier.window, carrier.groups = window, []
+    carrier.spare = spare(sum(each.tokens for each in examples))
     carrier.parts = siblings.parts(examples, dtype, device, window)
     if carrier.parts is not None:
         return carrier
@@ -135,10 +135,12 @@ def in_two_parts(
     parts_of_row: siblings.Parts | None = getattr(attention_mask, "parts", None)
     if parts_of_row is not None:
         return siblings.in_three_parts(parts_of_row, query, key, value, scale), None
-    sizes = [group.tokens for group in groups]
+    left: int = getattr(attention_mask, "spare", 0)
+    sizes = [*(group.tokens for group in groups), left]
     queries, keys, values = (each.transpose(1, 2).split(sizes, 1) for each in (query, key, value))
-    parts = zip(groups, queries, keys, values, strict=True)
-    return torch.cat([_of_a_group(group, q, k, v, scale) for group, q, k, v in parts], 1), None
+    parts = zip(groups, queries, keys, values, strict=False)
+    found = [_of_a_group(group, q, k, v, scale) for group, q, k, v in parts]
+    return torch.cat([*found, found[0].new_zeros(1, left, *found[0].shape[2:])], 1), None
 
 
 def refuse(mask: Any, dropout: float, others: dict[str, Any]) -> None:

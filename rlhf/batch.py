@@ -16,6 +16,7 @@ from torch import Tensor
 
 # What a model raises that cannot take a form of rows which is tried on it.
 UNABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError)
+SHAPES = 64  # tokens, of which packed rows are multiples
 NOWHERE = -1  # the segment of padding; the prompt's is 0, rollout k's is k + 1
 
 
@@ -106,8 +107,14 @@ def shared_rows(examples: Sequence[Example], pad: int) -> SharedRows:
     return SharedRows(*map(torch.tensor, (ids, positions, segments, ends)))
 
 
+def spare(tokens: int) -> int:
+    """How many tokens a row is given beyond those, which nobody reads: oneDNN prepares its products for every
+    shape and keeps what it prepared, so that rows of ever new lengths would take ever more memory and time."""
+    return -tokens % SHAPES
+
+
 def packed_row(examples: Sequence[Example]) -> PackedRow:
-    """Every example in one row, as it would stand in a shared row of its own."""
+    """Every example in one row, as it would stand in a shared row of its own, and spare tokens at its end."""
     places = max(len(each.rollouts) for each in examples)
     ids: list[int] = []
     positions: list[int] = []
@@ -121,6 +128,8 @@ def packed_row(examples: Sequence[Example]) -> PackedRow:
             positions += range(len(each.prompt), len(each.prompt) + len(rollout))
             last.append(len(ids) - 1)
         ends.append(last + [0] * (places - len(last)))
+    more = [0] * spare(len(ids))
+    ids, positions = ids + more, positions + more
     return PackedRow(torch.tensor([ids]), torch.tensor([positions]), torch.tensor(ends))
 
 

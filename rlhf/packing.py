@@ -19,7 +19,6 @@ from rlhf.batch import SharedRows
 from rlhf.sample import keeps_logits
 from rlhf.texts import Text
 
-SHAPES = 64  # tokens, of which rows and what is learnt of them are multiples (`_spare` says why)
 ROUNDING = 1e-4  # by which two ways to compute the same loss may differ in fp32
 UNMOVED = 1e-6  # and one way, where only what must not be seen has changed; both relative to the largest
 
@@ -100,7 +99,8 @@ class Packing:
         return Text([(token + 1) % words for token in text.ids], text.learnt)
 
     def _packed(self, texts: Sequence[Text], mask: batch.Form, dense: bool) -> Tensor:
-        texts = [*texts, *_spare(sum(each.tokens for each in texts))]
+        more = batch.spare(sum(each.tokens for each in texts))
+        texts = [*texts, *([Text([0] * more, [])] if more else [])]
         row = _row(texts)
         row = SharedRows(*(each.to(self.model.device) for each in vars(row).values()))
         lengths, attended_in = [each.tokens for each in texts], precision.attended_in(self.model)
@@ -113,7 +113,7 @@ class Packing:
         starts = accumulate(lengths, initial=0)
         begun = zip(texts, starts, strict=False)
         places = [start + place for each, start in begun for place in each.learnt]
-        learnt = self._tensor(places + [places[-1]] * (-len(places) % SHAPES))
+        learnt = self._tensor(places + [places[-1]] * batch.spare(len(places)))
         keep = {"logits_to_keep": learnt - 1} if self.keeps_logits else {}
         logits = self.model(
             input_ids=row.ids, position_ids=row.positions, attention_mask=mask(of), use_cache=False, **keep
@@ -131,12 +131,6 @@ class Packing:
 
     def _tensor(self, numbers: list[Any]) -> Tensor:
         return torch.tensor(numbers, device=self.model.device)
-
-
-def _spare(tokens: int) -> list[Text]:
-    """Tokens, if any, of which nothing is learnt, that make so many a multiple: a library that prepares its
-    products for every shape, and keeps what it prepared, would else grow with every row."""
-    return [Text([0] * (-tokens % SHAPES), [])] if tokens % SHAPES else []
 
 
 def _row(texts: Sequence[Text]) -> SharedRows:

@@ -130,9 +130,9 @@ class Reader:
             position_ids=row.positions.to(device),
             attention_mask=mask,
             use_cache=False,
-            logits_to_keep=self._tensor(foretold),
+            logits_to_keep=self._tensor(foretold + foretold[-1:] * batch.spare(len(foretold))),
         )
-        return token_log_probs(output.logits[0], self._tensor(token), self.temperature)
+        return token_log_probs(output.logits[0, : len(token)], self._tensor(token), self.temperature)
 
     def _shared(self, examples: Sequence[Example], form: batch.Form) -> Reading:
         rows = batch.shared_rows(examples, 0)

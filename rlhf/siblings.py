@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rlhf.batch import Example
+from rlhf.batch import Example, spare
 
 PAYS = 1.0  # the most that the three parts may compute, as a share of the two parts
 AT_MOST = 2**21  # scores of a head that are held at once
@@ -60,6 +60,7 @@ def parts(
             at_rollout[number, place, :length] = torch.arange(start, start + length)
             back.append(torch.arange(length) + count * prompt + (number * places + place) * longest)
             start += length
+    back.append(torch.zeros(spare(start), dtype=torch.long))  # what is found there, nobody reads
     lowest, ends = torch.finfo(dtype).min, torch.tensor(ahead)
     order = torch.arange(max(prompt, longest))
     hidden = order[:, None] < order[None, :]

@@ -18,11 +18,12 @@ def test_a_shared_row_holds_the_prompt_once_and_restarts_positions():
     assert rows.ends.tolist() == [[4, 5, 0], [1, 2, 4]]
 
 
-def test_a_packed_row_holds_quintets_behind_each_other_without_padding():
-    row = batch.packed_row([ONE, TWO])
-    assert row.ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]]
-    assert row.positions.tolist() == [[0, 1, 2, 3, 4, 3, 0, 1, 1, 1, 2]]
+def test_a_packed_row_holds_quintets_behind_each_other_and_is_of_few_lengths():
+    row, spare = batch.packed_row([ONE, TWO]), [0] * (batch.SHAPES - 11)
+    assert row.ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, *spare]]
+    assert row.positions.tolist() == [[0, 1, 2, 3, 4, 3, 0, 1, 1, 1, 2, *spare]]
     assert row.ends.tolist() == [[4, 5, 0], [7, 8, 10]]
+    assert [batch.spare(each) for each in (1, 63, 64, 65)] == [63, 1, 0, 63]
 
 
 def test_padded_rows_repeat_the_prompt_for_every_rollout():

@@ -143,7 +143,7 @@ def test_rows_are_of_few_shapes_whatever_lies_in_them(monkeypatch):
         assert packed._packed(texts, batch.forms(model)[-1], True).tolist() == pytest.approx(
             expected.tolist(), abs=2e-5
         )
-        assert seen == [-(-length // packing.SHAPES) * packing.SHAPES]
+        assert seen == [-(-length // batch.SHAPES) * batch.SHAPES]
 
 
 def test_a_single_text_is_tried_beside_itself(monkeypatch):
