@@ -109,7 +109,7 @@ def shared_rows(examples: Sequence[Example], pad: int) -> SharedRows:
 
 def spare(tokens: int) -> int:
     """How many tokens a row is given beyond those, which nobody reads: oneDNN prepares its products for every
-    shape and keeps what it prepared, so that rows of ever new lengths would take ever more memory and time."""
+    shape and keeps what it prepared, so that rows of ever new lengths would take ever more memory."""
     return -tokens % SHAPES
 
 
