@@ -89,6 +89,12 @@ class Asked:
     def picked(self) -> steps.Written | None:
         return next((one for one in self.rollouts if one.picked), None)
 
+    def beside(self, one: steps.Written) -> steps.Written | None:
+        """What to lay beside it for people to rank: a sibling that says something else, best one of the other
+        verdict."""
+        others = [each for each in self.rollouts if each.text.strip() not in ("", one.text.strip())]
+        return min(others, key=lambda each: (each.correct == one.correct, each.index), default=None)
+
     @property
     def is_passed_over(self) -> bool:
         """Nothing was learnt from it: all earned the same, or other prompts had more to teach."""

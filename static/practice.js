@@ -33,12 +33,20 @@
 
   const tileOf = (target) => (target instanceof Element ? target.closest("[data-tiles] > a") : null);
 
+  // On a phone what is read lies over the end of the page: the tile that was pressed stays in sight above it.
+  function uncover(tile) {
+    const sheet = document.getElementById("reading").getBoundingClientRect(), box = tile.getBoundingClientRect();
+    const over = sheet.left < box.right && sheet.right > box.left && sheet.top < box.bottom + 8;
+    if (over && sheet.bottom > box.top) scrollBy({ top: box.bottom + 16 - sheet.top });
+  }
+
   async function read(tile) {
     document.querySelectorAll(".tile[aria-current]").forEach((each) => each.removeAttribute("aria-current"));
     tile.setAttribute("aria-current", "true");
     rove(tile);
     await htmx.ajax("GET", tile.getAttribute("href").replace(/#.*$/, ""), { target: "#reading", swap: "outerHTML" });
     history.replaceState(null, "", tile.href.replace(/#.*$/, ""));
+    uncover(tile);
   }
 
   document.addEventListener("click", (event) => {

@@ -80,6 +80,7 @@ def _shown(run: Run, step: Step, given: Any) -> dict[str, Any]:
         ],
         "one": read,
         "of": of,
+        "beside": of.beside(read) if of and read and read.text.strip() else None,
     }
 
 

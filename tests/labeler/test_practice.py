@@ -84,6 +84,21 @@ def test_a_tile_is_read_with_what_the_checker_read_out_of_it_and_why(as_admin, d
     assert whole.count('aria-current="true"><b aria-hidden="true">✗') == 1 and "107 is not 8." in whole
 
 
+def test_one_is_sent_to_the_labelers_beside_others_of_its_prompt(as_admin, drilled):  # noqa: F811
+    text = opened(as_admin, drilled, query="?one=0-7", headers={"HX-Request": "true"})
+    names = re.findall(r'name="rollout" value="([^"]+)"', text)
+    assert names == ["0-7", "0-0"] and "Send it to the labelers" in text
+    as_admin.post(reverse("step_send", args=[drilled.pk, 2]), {"rollout": names})
+    quintet = drilled.quintets.get()
+    assert quintet.extra["rollouts"] == ["0-0", "0-7"] and quintet.rollouts.count() == 5
+
+
+def test_what_was_pulled_down_after_all_is_explained(as_admin, drilled):  # noqa: F811
+    drills.write(drilled, (3,), picked=True, log_prob=[-2.7, -2.8])
+    text = opened(as_admin, drilled, 3, "?one=0-0", headers={"HX-Request": "true"})
+    assert "slightly less likely" in text and "pulled it down by more" in text
+
+
 def test_prompts_are_shown_by_how_they_went(as_admin, drilled):  # noqa: F811
     text = opened(as_admin, drilled, query="?show=unsolved")
     [only] = sections(text)
