@@ -53,6 +53,9 @@ def _start(standing: Standing) -> Step:
     if not standing.demonstrations:
         said = "There are no worked solutions: practice begins with the starting model as it is"
         return Step(title, "passed", said, "Import some", _url(standing, "imports"))
+    if standing.project.start.was_finetuned:
+        said = f"{standing.project.start} was finetuned before; there are {solved} here"
+        return Step(title, "passed", said, "Show them to it", _launch(standing, "sft"))
     state = "passed" if standing.policy else "open"
     said = f"{solved} to be shown to {standing.project.start} before it practises"
     return Step(title, state, said, "Show worked solutions", _launch(standing, "sft"))

@@ -292,7 +292,9 @@ const { Chart, known } = (() => {
       const at = Math.round(up) + 0.5;
       this.svg.append(svg("line", { class: "reference", x1: start, x2: end, y1: at, y2: at }));
       // A share of its start lies below where a curve begins; what is learnt leaves chance behind on its way right.
-      const place = line.share && !line.end ? { x: start + 4, y: at + 15 } : { x: end, y: at - 5, "text-anchor": "end" };
+      // Above the highest line there would be no room.
+      const beside = at < 16 ? at + 15 : at - 5;
+      const place = line.share && !line.end ? { x: start + 4, y: at + 15 } : { x: end, y: beside, "text-anchor": "end" };
       return svg("text", { class: "said", ...place }, line.label);
     }
 

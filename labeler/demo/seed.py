@@ -12,7 +12,7 @@ from django.db import transaction
 from labeler import intake
 from labeler.demo import HERE, practice
 from labeler.demo.recipe import RUN_DEFAULTS
-from labeler.models import Checkpoint, Demonstration, Project, Quintet, Round
+from labeler.models import Checkpoint, Demonstration, Project, Quintet, Request, Round
 from labeler.models.checkpoints import link_or_copy, read_lineage
 from labeler.models.demonstrations import Origin
 from labeler.models.prompts import Prompt
@@ -106,6 +106,7 @@ def _practising(demo: practice.Practice) -> None:
         )
         for each in problems
     )
+    Request.objects.ask_to_check_references(project)
 
 
 def _checkpoint(

@@ -69,6 +69,11 @@ class Checkpoint(models.Model):
         return self.location.startswith("hub:")
 
     @property
+    def was_finetuned(self) -> bool:
+        """Whether it comes from finetuning, here or elsewhere, as far as its folder says."""
+        return self.lineage.get("config", {}).get("kind") == "sft"
+
+    @property
     def folder(self) -> Path | None:
         """Where its files lie; None while they are still on the Hub."""
         return None if self.is_hub else settings.HOME / self.location

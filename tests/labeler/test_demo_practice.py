@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
+from labeler import loop
 from labeler.demo import practice, problems, sums
-from labeler.models import Checkpoint, Project, Run
+from labeler.models import Checkpoint, Project, Request, Run
 from rlhf import checkers, config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +91,15 @@ def test_what_a_demo_s_runs_are_launched_with_may_run_and_nothing_holds_the_poli
         config.make(kind, values | ({"checker": "number", "reward": ""} if kind == "policy" else {}))
     made = config.make("policy", demo.run_defaults["policy"] | {"checker": "number", "reward": ""})
     assert made.judged == "rules" and made.beta == 0 and made.held_out == practice.HELD_OUT
+
+
+def test_what_comes_next_in_a_demo_is_practice_and_the_worker_tries_its_references(seeded, admin, as_admin):
+    project = seeded["sums"]
+    shown = as_admin.get(project.get_absolute_url()).content.decode()
+    assert "Sums, the start was finetuned before; there are 3,000 worked solutions here" in shown
+    steps = {each.title: each.state for each in loop.standings([project], admin)[0].steps}
+    assert (steps["Supervised start"], steps["Practise"]) == ("passed", "next")
+    assert Request.objects.claimable().filter(project=project, kind=Request.Kind.REFERENCES).exists()
 
 
 def test_a_run_of_a_demo_is_given_its_checker_and_what_to_be_held_against(seeded):
