@@ -253,8 +253,6 @@ def mix(project: Project, by: User, most: int = MIXED) -> tuple[int, int]:
 def _beside(answer: Demonstration) -> list[str]:
     """Up to four rollouts of the prompt, the newest first, that say something else; finished ones rather."""
     found = Rollout.objects.filter(quintet__prompt=answer.prompt, author=None)
-    texts: dict[str, str] = {}
-    for rollout in found.order_by("-finished", "-pk")[:50]:
-        if (said := rollout.text.strip()) and said != answer.completion.strip():
-            texts.setdefault(said, rollout.text)
-    return list(texts.values())[: MOST - 1]
+    said = (rollout.text.strip() for rollout in found.order_by("-finished", "-pk")[:50])  # as answers are
+    others = dict.fromkeys(each for each in said if each and each != answer.completion.strip())
+    return list(others)[: MOST - 1]

@@ -15,8 +15,10 @@ DRAFT = ("completion", "from", "focus_seconds", "at")
 
 
 def offered(prompt: Prompt) -> QuerySet[Rollout]:
-    """The rollouts of this prompt: whatever models wrote."""
-    return Rollout.objects.filter(quintet__prompt=prompt, author=None).order_by("-pk")
+    """The rollouts of this prompt: whatever models wrote, but for those that stand beside a written answer,
+    whose labelers could tell it by them."""
+    wrote = Rollout.objects.filter(quintet__prompt=prompt, author=None)
+    return wrote.filter(quintet__rivals=None).order_by("-pk")
 
 
 def source(prompt: Prompt, rollout: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from statistics import median
 import pytest
 from django.test import Client
 
-from labeler import gap
+from labeler import gap, sheets
 from labeler.datasets.lines import ranking_lines
-from labeler.models import Membership, Place, Ranking, Rival, User
+from labeler.models import Membership, Place, Quintet, Ranking, Rival, User
 
 pytestmark = pytest.mark.django_db
 HERE = "/demonstrations/pelican-jokes/gap/"
@@ -133,6 +133,18 @@ def test_written_answers_stand_among_rollouts_and_their_writer_is_not_shown_them
     ranked(rival.quintet, rival.slot, labeler, 4)
     (line,) = ranking_lines(Ranking.objects.all())
     assert [name for name in line["models"] if name] == ["a person"], "an export tells which it was"
+
+
+def test_rollouts_are_laid_out_as_answers_are_and_those_beside_an_answer_are_no_beginnings(
+    project, compose, writer, admin
+):
+    (quintet,) = compose(1, ["  one", "two\n", "three", "four", "five"])
+    project.demonstrations.create(prompt=quintet.prompt, completion="mine", author=writer)
+    gap.mix(project, admin)
+    mixed = Quintet.objects.exclude(rivals=None).get()
+    assert all(each.text == each.text.strip() for each in mixed.rollouts.all())
+    assert not sheets.offered(quintet.prompt).filter(quintet=mixed).exists()
+    assert sheets.offered(quintet.prompt).count() == 5
 
 
 def test_an_answer_that_all_rollouts_say_already_is_not_mixed(project, compose, writer, admin):
