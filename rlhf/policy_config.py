@@ -2,9 +2,10 @@
 part of its reward is a model's word. One of the tables of `rlhf.config`; knows neither torch nor the web."""
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import regex
 
 from rlhf.setting import Refused, Sampling, input_, setting
 
@@ -159,8 +160,8 @@ class PolicyConfig(Sampling):
         if not self.checker:
             self._refuse_what_takes_a_checker()
         try:
-            re.compile(self.format)
-        except (re.error, RecursionError, OverflowError) as error:
+            regex.compile(self.format)  # as the run does
+        except (regex.error, RecursionError, OverflowError) as error:
             raise Refused("format", f"“{self.format}” is no regular expression: {error}.") from None
         if self.format_weight and not self.format:
             raise Refused("format", "To reward a form, say which: a regular expression.")

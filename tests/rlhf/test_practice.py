@@ -226,6 +226,8 @@ def test_a_form_that_is_no_pattern_is_refused():
     with pytest.raises(config.Refused, match="no regular expression") as refused:
         config.make("policy", {"checker": "number", "reward": "", "format": "(<think>"})
     assert refused.value.field == "format"
+    for_the_run = {"checker": "number", "reward": "", "format": r"^\p{Lu}"}  # no pattern to Python's own re
+    assert config.make("policy", for_the_run).format == r"^\p{Lu}"
 
 
 def test_prompts_without_answers_are_refused_in_words(made):
