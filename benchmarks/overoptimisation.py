@@ -79,7 +79,7 @@ def story(folder: Path, seed: int, judge: "Future[Path]", changed: dict[str, Any
         "start": round(start, 3),
         "peak": round(peak, 3),
         "end": round(sum(tastes[-END:]) / len(tastes[-END:]), 3),
-        "kept": round((around(tastes, suggested) - start) / (peak - start), 3),
+        "kept": round((around(tastes, suggested) - start) / (peak - start), 3) if peak > start else None,
         "crop": result["crop"] and {"step": result["crop"]["step"], "checkpoint": suggested},
         "reward": [round(rewards[0], 3), round(rewards[-1], 3)],
     }

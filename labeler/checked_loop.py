@@ -42,7 +42,8 @@ def _problems(standing: Standing) -> Step:
 def _start(standing: Standing) -> Step:
     """Worked solutions come first where there are any; without them the start practises as it is."""
     title, solved = "Supervised start", count(standing.demonstrations, "worked solution")
-    if not standing.project.start_id:
+    start = standing.project.start
+    if start is None:
         said = "It needs a starting model"
         return Step(title, "missing", said, "Choose a starting model", _url(standing, "project_edit"))
     if run := standing.live.get(Run.Kind.SFT):
@@ -53,11 +54,11 @@ def _start(standing: Standing) -> Step:
     if not standing.demonstrations:
         said = "There are no worked solutions: practice begins with the starting model as it is"
         return Step(title, "passed", said, "Import some", _url(standing, "imports"))
-    if standing.project.start.was_finetuned:
-        said = f"{standing.project.start} was finetuned before; there are {solved} here"
+    if start.was_finetuned:
+        said = f"{start} was finetuned before; there are {solved} here"
         return Step(title, "passed", said, "Show them to it", _launch(standing, "sft"))
     state = "passed" if standing.policy else "open"
-    said = f"{solved} to be shown to {standing.project.start} before it practises"
+    said = f"{solved} to be shown to {start} before it practises"
     return Step(title, state, said, "Show worked solutions", _launch(standing, "sft"))
 
 

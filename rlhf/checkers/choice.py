@@ -4,9 +4,10 @@ The last mark counts; without one an answer that is a letter alone, or the last 
 “option”. A bare letter in the midst of a sentence is none: “A” is also a word. Two letters are no choice.
 """
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
+
+import regex as re
 
 from rlhf.checkers.checker import CannotCheck, Checked, Checker, shown
 from rlhf.checkers.exact import Exact

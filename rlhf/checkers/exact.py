@@ -4,11 +4,12 @@ What an answer marks is compared first, the last mark only; without one the whol
 points of numbers stay, so that “-5” is not “5” and “3.5” not “35”.
 """
 
-import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
+
+import regex as re
 
 from rlhf.checkers.checker import CannotCheck, Checked, Checker, shown
 from rlhf.checkers.marked import BOX, marks

@@ -8,10 +8,11 @@ Chosen where writing is ambiguous: `e` and `i` are the constants, `log` is the n
 `1\frac12` is one and a half, `1,000` is a thousand, and `sin 2x` is sin(2x).
 """
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import regex as re
 
 LONGEST, DEEPEST, DIGITS = 1000, 80, 60
 Tree = list[Any]

@@ -4,10 +4,11 @@ The last word counts: marks are told from the last to the first, and their reade
 can read. Only the last twenty are looked at, so that an answer made of marks costs no more than another.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+
+import regex as re
 
 BOX, HASHES, WORDS = "\\boxed{…}", "####", "“the answer is …”"
 MOST = 20  # marks that are looked at

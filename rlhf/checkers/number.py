@@ -5,13 +5,14 @@ the last number of all. One answer is read, never the best of several: “3 or 4
 right. Units are not compared, and times or ratios like 3:30 are no numbers.
 """
 
-import re
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
 from typing import ClassVar
+
+import regex as re
 
 from rlhf.checkers import numeral
 from rlhf.checkers.checker import CannotCheck, Checked, Checker, shown

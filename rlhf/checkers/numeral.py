@@ -6,10 +6,11 @@ anything take ten times as long as 10,000. What is left out: numbers in words, t
 dates, exponents of units (cm^2), digits of names (H2O), and digits past a size that no answer has.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+
+import regex as re  # the possessive repeats of Python 3.11.2 lose characters
 
 DIGITS = 300  # of a number, at the most
 EXPONENT = 300

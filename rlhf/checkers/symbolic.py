@@ -8,7 +8,6 @@ computed for a second. Then there is a new one. No signal is used here, and no t
 import contextlib
 import json
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
+
+import regex as re
 
 from rlhf.checkers import grammar
 from rlhf.checkers.checker import CannotCheck, Checked, Checker, shown

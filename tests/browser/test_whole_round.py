@@ -61,7 +61,7 @@ def test_a_whole_round_by_itself_with_people_at_the_gates(page, admin, sign_in, 
     page.get_by_role("button", name="Ship").first.click()
     faceoff.refresh_from_db()
     shipped = faceoff.shipped
-    assert shipped and Project.objects.get().start == shipped
+    assert shipped and Project.objects.get(pk=demo.pk).start == shipped
 
     page.goto(f"/rounds/{demo.slug}/")
     press(page, "The next round", "Close round 1 and begin the next")

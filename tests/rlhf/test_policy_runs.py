@@ -233,7 +233,8 @@ def test_a_run_ends_at_its_kl_limit_in_words(made):
 
 def test_a_run_ends_when_its_time_is_over(made, monkeypatch):
     path = made(steps=40, time_limit_minutes=3)
-    monkeypatch.setattr(RunDirectory, "seconds", property(lambda run: 61.0 * (1 + run.step_now)))
+    # The clock is looked at before a step is told, when the run still stands at the one before.
+    monkeypatch.setattr(RunDirectory, "seconds", property(lambda run: 61.0 * (2 + run.step_now)))
     assert execute(path) == FINISHED
     assert result(path)["step"] == 2 and result(path)["state"] == "finished"
     assert result(path)["stopped"] == "the time limit of 3 minutes is over"
