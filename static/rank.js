@@ -15,11 +15,7 @@ const Desk = (() => {
   const words = (letter) => card(letter).querySelector(".say").textContent.trim().slice(0, 120);
   let latest = ""; // the letter ranked last: an open card that is tied is tied to it
 
-  // A browser that keeps nothing (private, full, forbidden) ranks all the same: then the server alone has the drafts.
-  const store = {
-    get(key) { try { return localStorage.getItem(key); } catch { return null; } },
-    set(key, value) { try { localStorage.setItem(key, value); } catch { /* as said */ } },
-  };
+  const { store } = Guide;
 
   // ---- ranks
 
@@ -174,7 +170,7 @@ const Desk = (() => {
   function onKey(event) {
     if (event.key === "Enter" || event.code === "NumpadEnter") return onEnter(event);
     if (single() && (event.key === "?" || (event.code === "Slash" && event.shiftKey))) dialog("keys").showModal();
-    else if (single() && letterKey(event) === "g") toggleGuidelines();
+    else if (single() && letterKey(event) === "g") Guide.toggle();
     else if (single() && letterKey(event) === "z") document.querySelector("button[form=undo]")?.click();
     else if (!form()) return false;
     else if (single() && letterKey(event) === "s" && dialog("skip")) openSkip();
@@ -240,7 +236,7 @@ const Desk = (() => {
     else if (event.target.closest("[data-closes], dialog") === event.target) event.target.closest("dialog").close();
   });
 
-  // ---- the dialogs and the guidelines
+  // ---- the dialogs
 
   function openSkip() {
     dialog("skip").showModal();
@@ -255,28 +251,10 @@ const Desk = (() => {
     }
   }
 
-  function toggleGuidelines() {
-    const guide = document.querySelector(".guide");
-    if (guide) guide.open = !guide.open;
-  }
-
-  // They stand open where there is room beside the cards; on a phone they wait behind their title. A version that was
-  // not seen here yet opens anywhere, and says so.
-  function guidelines() {
-    const guide = document.querySelector(".guide");
-    if (!guide || guide.dataset.known) return;
-    const key = `quintet.guidelines.${guide.dataset.project}`;
-    const seen = store.get(key);
-    guide.dataset.known = "yes";
-    guide.querySelector(".new").hidden = !seen || seen === guide.dataset.version;
-    guide.open = matchMedia("(min-width: 761px)").matches || !guide.querySelector(".new").hidden;
-    store.set(key, guide.dataset.version);
-  }
-
   // ---- a quintet begins
 
   function begin(arrived) {
-    guidelines();
+    Guide.begin();
     if (!form()) return;
     const chosen = (shown) => +shown.querySelector(".pick input:checked")?.value || null;
     const line = one("[name=acceptable]:checked")?.value;

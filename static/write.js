@@ -14,11 +14,7 @@ const Desk = (() => {
   const grows = CSS.supports("field-sizing", "content");
   let before = null; // what stood in the field before a rollout was taken
 
-  // A browser that keeps nothing (private, full, forbidden) writes all the same: then the server alone has the drafts.
-  const store = {
-    get(key) { try { return localStorage.getItem(key); } catch { return null; } },
-    set(key, value) { try { localStorage.setItem(key, value); } catch { /* as said */ } },
-  };
+  const { store } = Guide;
 
   function show() {
     const text = field().value;
@@ -88,7 +84,7 @@ const Desk = (() => {
     } else if (!event.altKey || event.ctrlKey || event.metaKey) return;
     else if (letter === "S" && dialog("skip")) dialog("skip").showModal();
     else if (letter === "Z") document.querySelector("button[form=undo]")?.click();
-    else if (letter === "G") toggleGuidelines();
+    else if (letter === "G") Guide.toggle();
     else if (event.code === "Slash") dialog("keys").showModal();
     else return;
     event.preventDefault();
@@ -101,28 +97,10 @@ const Desk = (() => {
     field().focus();
   }
 
-  // ---- the guidelines stand open where there is room; a version that was not seen here yet opens anywhere
-
-  function toggleGuidelines() {
-    const guide = document.querySelector(".guide");
-    if (guide) guide.open = !guide.open;
-  }
-
-  function guidelines() {
-    const guide = document.querySelector(".guide");
-    if (!guide || guide.dataset.known) return;
-    const key = `quintet.guidelines.${guide.dataset.project}`;
-    const seen = store.get(key);
-    guide.dataset.known = "yes";
-    guide.querySelector(".new").hidden = !seen || seen === guide.dataset.version;
-    guide.open = matchMedia("(min-width: 761px)").matches || !guide.querySelector(".new").hidden;
-    store.set(key, guide.dataset.version);
-  }
-
   // ---- a prompt begins
 
   function begin(arrived) {
-    guidelines();
+    Guide.begin();
     if (!form()) return;
     before = null;
     show();

@@ -190,7 +190,7 @@ def answer(question: dict[str, Any], say: Callable[[dict], None]) -> dict[str, A
         return {"unreadable": str(error)}
     except (MemoryError, RecursionError):
         return {"unreadable": "it takes too much memory"}
-    except (ArithmeticError, ValueError, TypeError, NotImplementedError, AttributeError) as error:
+    except (ArithmeticError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         return {"unreadable": f"sympy makes nothing of it ({type(error).__name__})"}
 
 

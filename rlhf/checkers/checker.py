@@ -4,6 +4,7 @@ A verdict is `Checked`. What is no verdict is `CannotCheck`: a reference that ca
 could not run. Neither is ever taken for a wrong answer. How answers are compared is told module by module.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -36,7 +37,7 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checker:
+class Checker(ABC):
     """The options of a checker are its fields; how they are shown and bounded is said as for a run's."""
 
     name: ClassVar[str]
@@ -57,10 +58,11 @@ class Checker:
         """The verdicts on many answers, in order; what cannot be checked stands among them."""
         return [self._one(*item) for item in items]
 
+    @abstractmethod
     def compare(self, prompt: str, answer: str, reference: str) -> Checked:
-        raise NotImplementedError
+        """The verdict on what is left of an answer without its thinking. Raises CannotCheck."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most have nothing to add
         """Raise Refused for what no single option's bounds can tell."""
 
     def _one(self, prompt: str, answer: str, reference: str) -> Checked | CannotCheck:
