@@ -51,7 +51,9 @@ class RunForm(InputsForm):
             (each["reward_model"] for each in (data, chosen) if each and "reward_model" in each), None
         )
         mixed = bool(beside or (data is None and source and source.reward_model_id))
-        self.settings = _settings(project, kind, project.judged(kind, mixed))
+        self.judged = project.judged(kind, mixed)
+        self.settings = _settings(project, kind, self.judged)
+        self.is_judged_anew = bool(data) and data.get("judged", self.judged) != self.judged
         self.presets = [
             each | {"slug": slugify(each["name"])} for each in project.presets if each["kind"] == kind
         ]
@@ -65,12 +67,26 @@ class RunForm(InputsForm):
         self.changed = by_link if source else by_link & {"stage"}
         names = [*INPUTS[kind], *self.changed]
         picked = {name: chosen[name] for name in names if chosen and name in chosen}
-        super().__init__(data, initial=self._first_values(source) | picked, label_suffix="")
+        sent = None if data is None else self._filled(data)
+        super().__init__(sent, initial=self._first_values(source) | picked, label_suffix="")
         for name in INPUTS[kind]:
             if field := getattr(self, f"_{name}_field")():
                 self.fields[name] = field
         for setting in self.settings:
             self.fields[setting.name] = field_of(setting, setting.name in self.own)
+
+    def _filled(self, data: Any) -> Any:
+        """What was sent, and where it could not say anything the default: of a setting that means something
+        only since another model was chosen; and of one that was left as it was, which is another now."""
+        sent, usual = data.copy(), {}
+        if self.is_judged_anew:
+            before = _settings(self.project, self.kind, data["judged"])
+            usual = {each.name: plain(each.default) for each in before}
+        for each in self.settings:
+            was, is_new = sent.get(each.name), each.only and each.name not in sent
+            if is_new or (was is not None and was == usual.get(each.name)):
+                sent[each.name] = plain(each.default)
+        return sent
 
     def _first_values(self, source: Run | None) -> dict[str, Any]:
         values: dict[str, Any] = {each.name: each.default for each in self.settings} | self.own
@@ -138,8 +154,8 @@ class RunForm(InputsForm):
     # What was sent.
 
     def clean(self) -> dict[str, Any]:
-        names = [each.name for each in self.settings if self._is_there(each)]
-        values = {name: self.cleaned_data[name] for name in names if name in self.cleaned_data}
+        names = [each.name for each in self.settings if each.name in self.cleaned_data]
+        values = {name: self.cleaned_data[name] for name in names}
         self.config, refusals = _made(self.kind, values | self._judged_by())
         for refused in refusals:
             self._refuse(refused)
@@ -240,13 +256,7 @@ class RunForm(InputsForm):
 
     def _values(self) -> dict[str, Any]:
         """What is on the form at this moment, good or not."""
-        there = [each.name for each in self.settings if self._is_there(each)]
-        return {name: self[name].value() for name in there} | self._judged_by()
-
-    def _is_there(self, setting: config.Setting) -> bool:
-        """A setting that means something only since a reward model was chosen was not on the form that was
-        sent: it is at its default."""
-        return not (self.is_bound and setting.only and setting.name not in self.data)
+        return {each.name: self[each.name].value() for each in self.settings} | self._judged_by()
 
     # What it will take.
 

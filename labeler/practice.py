@@ -160,45 +160,70 @@ class Sample:
         return answer_of(self.text)
 
 
+@dataclass(frozen=True)
+class Had:
+    """How far a page has read along: up to which part, and what the rollouts before it come to. The page says
+    this with every question, so that nobody reads a part twice."""
+
+    part: int = 0
+    written: int = 0
+    right: int = 0
+    checked: int = 0
+    longest: int = 1
+
+    @classmethod
+    def of(cls, text: str) -> "Had":
+        """What a page says; from the beginning where it says anything else."""
+        said = text.split("-")
+        good = len(said) == len(fields(cls)) and all(each.isdecimal() and len(each) < 10 for each in said)
+        return cls(*map(int, said)) if good else cls()
+
+    def __str__(self) -> str:
+        return "-".join(str(getattr(self, each.name)) for each in fields(self))
+
+    def and_(self, part: int, tiles: Iterable[tuple[int, int, bool | None]]) -> "Had":
+        lengths, verdicts = [each[1] for each in tiles], [each[2] for each in tiles]
+        return Had(
+            part=part,
+            written=self.written + len(lengths),
+            right=self.right + verdicts.count(True),
+            checked=self.checked + len(verdicts) - verdicts.count(None),
+            longest=max(self.longest, *lengths),
+        )
+
+
 class Sampled:
-    """Rollouts of one prompt as they come. Of those that are there only number, length and verdict are read,
-    of one that is opened all of it: ten thousand texts are never in memory together."""
+    """Rollouts of one prompt as they come. Of those that a page `had` nothing is read, of the others number,
+    length and verdict alone: ten thousand texts are never in memory together."""
 
-    def __init__(self, request: Request):
-        self.request, self.asked = request, request.question
-        parts = request.parts.order_by("number").values_list("number", "body__tiles")
-        found = [(number, tiles) for number, tiles in parts if tiles]
-        self.last = found[-1][0] if found else 0
-        self.known = [(part, *each) for part, tiles in found for each in tiles]
-        longest = max((length for _, _, length, _ in self.known), default=1)
-        best = self._best()
-        self.placed = [
-            (part, Tile(str(number), number, correct, length, size_of(length, longest), number == best))
-            for part, number, length, correct in self.known
+    def __init__(self, request: Request, had: Had | None = None):
+        self.request, self.asked, self.had = request, request.question, had or Had()
+        parts = request.parts.after(self.had.part).values_list("number", "body__tiles")
+        known: list[tuple[int, int, bool | None]] = []
+        for part, tiles in parts:
+            if tiles:
+                self.had = self.had.and_(part, tiles)
+                known += tiles
+        best = self._best(known)
+        tiles = [
+            Tile(str(number), number, correct, length, size_of(length, self.had.longest), number == best)
+            for number, length, correct in known
         ]
+        # In the order of their numbers when all are there, before that as they came.
+        self.tiles = tiles if request.is_live else sorted(tiles, key=lambda tile: tile.number)
 
-    def _best(self) -> int | None:
+    def _best(self, known: Iterable[tuple[int, int, bool | None]]) -> int | None:
         """What would be picked, once all are there: the shortest of the correct ones."""
-        right = [(length, number) for _, number, length, correct in self.known if correct]
+        right = [(length, number) for number, length, correct in known if correct]
         return min(right)[1] if right and not self.request.is_live else None
 
     @property
-    def tiles(self) -> list[Tile]:
-        """In the order of their numbers when all are there, before that as they came."""
-        tiles = [tile for _, tile in self.placed]
-        return tiles if self.request.is_live else sorted(tiles, key=lambda tile: tile.number)
-
-    def since(self, part: int) -> list[Tile]:
-        return [tile for number, tile in self.placed if number > part]
-
-    @property
     def written(self) -> int:
-        return len(self.known)
+        return self.had.written
 
     @property
     def correct(self) -> Share:
-        said = [correct for *_, correct in self.known if correct is not None]
-        return Share(sum(said), len(said))
+        return Share(self.had.right, self.had.checked)
 
     @property
     def passes(self) -> list[tuple[int, float]]:
@@ -209,16 +234,17 @@ class Sampled:
 
     @property
     def picked(self) -> Sample | None:
-        found = next((tile for _, tile in self.placed if tile.picked), None)
-        return self.one(found.number) if found else None
+        found = next((tile for tile in self.tiles if tile.picked), None)
+        return read(self.request, found.number) if found else None
 
-    def one(self, number: int) -> Sample | None:
-        """The part that holds it, and of that this one."""
-        part = self.request.parts.filter(body__contains={"rollouts": [{"number": number}]}).first()
-        rollouts = part.body["rollouts"] if part else []
-        names = {each.name for each in fields(Sample)}
-        found = ({name: value for name, value in each.items() if name in names} for each in rollouts)
-        return next((Sample(**each) for each in found if each["number"] == number), None)
+
+def read(request: Request, number: int) -> Sample | None:
+    """One of what was sampled, whole: the part that holds it, and of that this one."""
+    part = request.parts.filter(body__contains={"rollouts": [{"number": number}]}).first()
+    rollouts = part.body["rollouts"] if part else []
+    names = {each.name for each in fields(Sample)}
+    found = ({name: value for name, value in each.items() if name in names} for each in rollouts)
+    return next((Sample(**each) for each in found if each["number"] == number), None)
 
 
 def lately(prompt: Prompt) -> QuerySet[Request]:

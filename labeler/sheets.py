@@ -4,27 +4,51 @@ models/demonstrations.py."""
 
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from labeler.cards import turns
-from labeler.models import Demonstration, Project, Prompt, Rollout, Sheet, User
+from labeler.models import (
+    Demonstration,
+    Place,
+    Project,
+    Prompt,
+    Purpose,
+    Ranking,
+    Rollout,
+    Sheet,
+    User,
+)
 
 OFFERED = 5  # rollouts to begin with
 DRAFT = ("completion", "from", "focus_seconds", "at")
 
 
-def offered(prompt: Prompt) -> QuerySet[Rollout]:
-    """The rollouts of this prompt: whatever models wrote, but for those that stand beside a written answer,
-    whose labelers could tell it by them."""
-    wrote = Rollout.objects.filter(quintet__prompt=prompt, author=None)
-    return wrote.filter(quintet__rivals=None).order_by("-pk")
+def wrote(prompt: Prompt) -> QuerySet[Rollout]:
+    """What models wrote to this prompt, but for what stands beside a written answer, whose labelers could
+    tell it by that."""
+    return Rollout.objects.filter(quintet__prompt=prompt, author=None, quintet__rivals=None).order_by("-pk")
+
+
+def waits_for(writer: User) -> Exists:
+    """Whether a rollout stands in a quintet that this person may come to rank, and is not to know before."""
+    ranked = Ranking.objects.filter(labeler=writer, purpose=Purpose.WORK, current=True)
+    places = Place.objects.waiting().filter(~Exists(ranked.filter(quintet=OuterRef("quintet"))))
+    return Exists(places.filter(quintet=OuterRef("quintet")))
+
+
+def offered(prompt: Prompt, writer: User) -> QuerySet[Rollout]:
+    """What an answer may begin with. Hidden checks and practice are not for being read elsewhere."""
+    return wrote(prompt).filter(~waits_for(writer), quintet__purpose=Purpose.WORK)
+
+
+def _numbered(rollouts: QuerySet[Rollout], number: str) -> Rollout | None:
+    return rollouts.filter(pk=number if number.isdecimal() and len(number) < 19 else 0).first()
 
 
 def source(prompt: Prompt, rollout: str) -> dict[str, Any]:
     """What an answer began as, where it did."""
-    number = int(rollout) if rollout.isdecimal() and len(rollout) < 19 else 0
-    found = offered(prompt).filter(pk=number).first()
+    found = _numbered(wrote(prompt), rollout)
     if found is None:
         return {}
     about = {"rollout": found.pk, "quintet": found.quintet_id, "slot": found.slot}
@@ -34,9 +58,10 @@ def source(prompt: Prompt, rollout: str) -> dict[str, Any]:
 def begun(sheet: Sheet, filled: dict[str, str]) -> dict[str, str]:
     """The form with a rollout in it; what was written already stays above it."""
     rollout = filled.get("start", "")
-    text = source(sheet.prompt, rollout).get("source", "")
-    written = filled.get("completion", "").strip()
-    return filled | {"completion": f"{written}\n\n{text}" if written else text, "from": rollout}
+    found = _numbered(offered(sheet.prompt, sheet.writer), rollout)
+    text, written = found.text if found else "", filled.get("completion", "").strip()
+    begun_as = rollout if found else filled.get("from", "")
+    return filled | {"completion": "\n\n".join(filter(None, [written, text])), "from": begun_as}
 
 
 def about(user: User, project: Project) -> dict[str, Any]:
@@ -57,8 +82,9 @@ def today(user: User, project: Project) -> dict[str, Any]:
 def desk(prompt: Prompt, filled: dict[str, str], sheet: Sheet | None = None) -> dict[str, Any]:
     asked = turns(prompt)
     texts: dict[str, Rollout] = {}
-    for rollout in offered(prompt)[: 3 * OFFERED] if sheet else ():
+    for rollout in offered(prompt, sheet.writer)[: 3 * OFFERED] if sheet else ():
         texts.setdefault(rollout.text.strip(), rollout)
+    unread = wrote(prompt).filter(waits_for(sheet.writer)) if sheet and not texts else Rollout.objects.none()
     others = Demonstration.objects.filter(prompt=prompt, withdrawn_at=None)
     return {
         "prompt": prompt,
@@ -68,6 +94,7 @@ def desk(prompt: Prompt, filled: dict[str, str], sheet: Sheet | None = None) -> 
         "from": filled.get("from", ""),
         "focus_seconds": filled.get("focus_seconds", "") or "0",
         "drafted_at": filled.get("at", "") or "0",
+        "unread": unread.count(),
         "rollouts": [each for text, each in texts.items() if text][:OFFERED],
         "others": others.count() if sheet else 0,
     }

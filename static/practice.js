@@ -79,6 +79,20 @@
     next?.focus();
   });
 
+  // When all are there the grid comes anew: what is read stays, and so does the tile that has the keyboard.
+  let held = null;
+  document.addEventListener("htmx:configRequest", ({ target, detail }) => {
+    const chosen = document.querySelector("#tiles [aria-current]");
+    if (target.id === "poll" && chosen) detail.parameters.one = chosen.dataset.name;
+  });
+  document.addEventListener("htmx:oobBeforeSwap", ({ target }) => {
+    if (target.id === "whole") held = tileOf(document.activeElement)?.dataset.name ?? null;
+  });
+  document.addEventListener("htmx:oobAfterSwap", () => {
+    if (held !== null) document.querySelector(`#tiles [data-name="${held}"]`)?.focus({ preventScroll: true });
+    held = null;
+  });
+
   document.addEventListener("htmx:afterSettle", tidy);
   document.addEventListener("htmx:oobAfterSwap", tidy);
   tidy();

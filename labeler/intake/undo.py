@@ -27,7 +27,11 @@ def take_out(found: Import) -> Mapping[str, int]:
         many["demonstrations"] = answers
     if solutions := _gone(found.demonstrations.all()):
         many["worked solutions"] = solutions
-    unused = found.prompts.filter(~Exists(Quintet.objects.filter(prompt=OuterRef("pk"))), demonstrations=None)
+    # A prompt that was here without its answer is so again, unless somebody has said it anew since.
+    if answers := found.answers.say(""):
+        many["answers"] = answers
+    unused = found.prompts.filter(answer_brought_by=None)  # what another import said of it stays, and so it
+    unused = unused.filter(~Exists(Quintet.objects.filter(prompt=OuterRef("pk"))), demonstrations=None)
     drafts = Sheet.objects.filter(prompt=OuterRef("pk"), draft__isnull=False)
     unused = unused.filter(~Exists(drafts), verdicts=None)  # what somebody has begun to write stays
     _gone(Sheet.objects.filter(prompt__in=unused.values("pk")))

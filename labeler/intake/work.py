@@ -21,6 +21,7 @@ from labeler.intake.kinds import READ, LeftOut, Line
 from labeler.intake.writer import Writer
 from labeler.models import AuditEntry, Import, Project, Request
 from labeler.models.imports import UndoRefused
+from labeler.templatetags.words import count
 from rlhf.data import BadLine
 
 A_BATCH = 1000  # lines
@@ -118,8 +119,8 @@ def write(found: Import, source: Source, progress: Progress, errors: IO[str]) ->
         batch.clear()
         kept = source.position
 
-    for count, (number, line) in enumerate(lines(found, source), start=1):
-        progress.lines, progress.bytes_read = count, source.position
+    for progress.lines, (number, line) in enumerate(lines(found, source), start=1):
+        progress.bytes_read = source.position
         if isinstance(line, BadLine):
             tell(line)
         elif line is None:
@@ -212,7 +213,7 @@ def _end(found: Import, state: str, outcome: Outcome) -> None:
 def _take_out(found: Import) -> None:
     Writer.take_turn(found.project)
     gone = found.take_out()
-    what = ", ".join(f"{many:,} {name}" for name, many in gone.items())
+    what = ", ".join(count(many, name.removesuffix("s")) for name, many in gone.items())
     words = f"{found.name[:300]} was taken out again: {what}."
     AuditEntry.objects.write(found.created_by, found.project, "import undone", words, number=found.pk)
     if not found.end(Import.State.UNDONE):

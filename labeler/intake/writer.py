@@ -88,7 +88,8 @@ class Writer:
         # Only who is trusted with every project may bring rankings of people whom this one does not know.
         by = brought_by.created_by if brought_by else None
         self.of_anybody = by is None or by.is_admin
-        mark, mine = {"brought_by_id": brought_by and brought_by.pk}, {"project_id": project.pk}
+        self.brought_by = brought_by and brought_by.pk
+        mark, mine = {"brought_by_id": self.brought_by}, {"project_id": project.pk}
         said = ["id", "content", "digest", "answer", "external_id", "extra"]
         self.prompts = Copier(Prompt, said, **mine, **mark)
         said = ["prompt_id", "completion", "whole", "extra"]
@@ -233,8 +234,8 @@ class Writer:
         without = Prompt.objects.filter(pk__in=[pk for pk, answer in said.items() if answer], answer="")
         prompts = list(without.only("pk", "answer"))
         for each in prompts:
-            each.answer = said[each.pk]
-        Prompt.objects.bulk_update(prompts, ["answer"])
+            each.answer, each.answer_brought_by_id = said[each.pk], self.brought_by
+        Prompt.objects.bulk_update(prompts, ["answer", "answer_brought_by"])
 
     def _solutions(self, wanted: set[tuple[int, str]]) -> None:
         """Worked solutions are demonstrations of how a prompt is answered: each once, whoever brought it."""

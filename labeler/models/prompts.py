@@ -58,6 +58,11 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
         unreadable = models.Q(reference_by=digest, reference=Prompt.Reference.UNREADABLE)
         return self.answered().exclude(unreadable).filter(set_aside_at=None)
 
+    def say(self, answer: str) -> int:
+        """This is right from now on, by nobody's import; it has to be tried anew. Of how many."""
+        untried = {"reference": "", "reference_by": "", "reference_said": ""}
+        return self.update(answer=answer, answer_brought_by=None, **untried)
+
     @transaction.atomic
     def put_aside(self, project: Project, by: User, why: str) -> int:
         """Leave these out of practice from now on; how many that is. Runs that are under way keep theirs."""
@@ -95,6 +100,10 @@ class Prompt(models.Model):
     content = models.JSONField(help_text="A string, or a list of {role, content}.")
     digest = models.CharField(max_length=64, editable=False)
     answer = models.TextField(blank=True, help_text="The right answer, in checked projects.")
+    answer_brought_by = models.ForeignKey(
+        "Import", models.SET_NULL, null=True, blank=True, related_name="answers", editable=False,
+        help_text="Which gave this answer to a prompt that was here without one.",
+    )  # fmt: skip
     reference = models.CharField(max_length=10, choices=Reference, blank=True, editable=False)
     reference_said = models.TextField(blank=True, editable=False, help_text="Why, in words.")
     reference_by = models.CharField(
@@ -126,9 +135,9 @@ class Prompt(models.Model):
         """Say what is right, or say it anew; empty where nobody knows. It has to be tried again."""
         if answer == self.answer:
             return
-        was, self.answer, self.reference, self.reference_by = self.answer, answer, "", ""
-        self.reference_said = ""
-        self.save(update_fields=["answer", "reference", "reference_by", "reference_said"])
+        was = self.answer
+        Prompt.objects.filter(pk=self.pk).say(answer)
+        self.refresh_from_db()
         words = f"The answer to “{self}” is “{answer[:100]}” now, and was “{was[:100]}”."
         said = {"prompt": self.pk, "was": was, "now": answer}
         self.project.audit.write(by, self.project, "answer changed", words[:500], **said)

@@ -112,6 +112,7 @@ def one(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     if found.is_open:
         context |= _look(found, request.POST)
     elif found.state == Import.State.FINISHED:
+        context["answers"] = found.answers.count()
         context["solutions"] = found.demonstrations.filter(solution=True).count()
         if found.project.is_checked:
             context["references"] = checking.references(found.project)

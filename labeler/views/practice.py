@@ -175,28 +175,33 @@ def _asked(request: HttpRequest, pk: int) -> Request:
 @admin_required
 @require_safe
 def sampled(request: HttpRequest, pk: int) -> HttpResponse:
-    """The grid of what is being sampled; with `after` the tiles that came since, with `one` what it says."""
-    asked = _asked(request, pk)
+    """The grid of what is being sampled; `one` is what is read beside it. A page that reads along says what
+    it `had`, and is told what came since; at the end all of it."""
+    asked, given = _asked(request, pk), request.GET
     row = get_object_or_404(Prompt, pk=asked.question["prompt"], project=asked.project)
-    found = grid.Sampled(asked)
-    context: dict[str, Any] = {"project": asked.project, "asked": asked, "sampled": found, "prompt": row}
-    context |= {"at": "?one=", "waits": waits_for(asked), "reference": asked.question["reference"]}
-    if request.GET.get("one"):
-        context["one"] = found.one(whole(request.GET["one"], -1))
+    context: dict[str, Any] = {"project": asked.project, "asked": asked, "prompt": row, "at": "?one="}
+    context |= {"waits": waits_for(asked), "reference": asked.question["reference"]}
+    if request.htmx and asked.is_live and "had" in given:
+        context["sampled"] = grid.Sampled(asked, grid.Had.of(given["had"]))
+        return render(request, f"{SAMPLED}#news", context)
+    if given.get("one"):
+        context["one"] = grid.read(asked, whole(given["one"], -1))
         if context["one"] is None:
             raise Http404
-        if request.htmx:
-            return render(request, READING, context)
-    if request.htmx and asked.is_live:
-        context["news"] = found.since(whole(request.GET.get("after"), 0))
-        return render(request, f"{SAMPLED}#news", context)
+    if request.htmx and "one" in given and "had" not in given:
+        return render(request, READING, context)
+    context["sampled"] = grid.Sampled(asked)
     if request.htmx:
         return render(request, f"{SAMPLED}#renewed", context)
+    return render(request, SAMPLED, context | _again(asked, row))
+
+
+def _again(asked: Request, row: Prompt) -> dict[str, Any]:
+    """The form as it was filled, and what else was sampled."""
     said = asked.question
     initial = {"checkpoint": str(said["checkpoint"]), "count": said["count"], "seed": said["seed"]}
     initial |= {"temperature": said["temperature"], "longest": said["max_new_tokens"]}
-    context |= {"form": SampleForm(row, initial=initial), "lately": grid.lately(row)}
-    return render(request, SAMPLED, context)
+    return {"form": SampleForm(row, initial=initial), "lately": grid.lately(row)}
 
 
 @admin_required

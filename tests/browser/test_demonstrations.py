@@ -4,7 +4,7 @@ phone, and without JavaScript."""
 import pytest
 from playwright.sync_api import Page, expect
 
-from labeler.models import Demonstration, Sheet
+from labeler.models import Demonstration, Place, Sheet
 from tests.browser.desk import PHONE
 from tests.labeler.fixtures import PASSWORD
 
@@ -114,6 +114,7 @@ def test_a_draft_is_there_after_a_reload_and_on_the_server_for_another_browser(d
 
 def test_a_rollout_is_a_beginning_and_what_one_had_comes_back(desk, compose):
     compose(2)
+    Place.objects.close()  # nobody is to rank them
     look(desk)
     desk.keyboard.type("What I had.")
     desk.get_by_text("Start from a rollout").click()
@@ -165,6 +166,7 @@ def test_without_javascript_an_answer_is_sent_a_rollout_taken_and_a_prompt_skipp
     new_page, labeler, compose
 ):
     compose(2)
+    Place.objects.close()
     page = new_page(java_script_enabled=False)
     page.goto(HERE)
     page.get_by_label("Username").fill(labeler.username)

@@ -138,6 +138,30 @@ def test_an_import_is_taken_out_with_its_solutions(as_admin, sums):  # noqa: F81
     assert "2 worked solutions" in sums.audit.get(action="import undone").words
 
 
+def test_an_answer_given_to_a_prompt_that_was_here_is_taken_out_as_well(as_admin, admin, sums):  # noqa: F811
+    for question in ("How many ducks?", "How many bolts?"):
+        sums.prompts.create(content=question)
+    found = bring(as_admin, sums, lines(DUCKS, ROBE, DUCKS | {"question": "How many geese?"}))
+    assert "<dt>There already, given their answer</dt><dd>2</dd>" in page(
+        as_admin, "import", sums.slug, found.pk
+    )
+    sums.prompts.get(content="How many bolts?").give_answer("4", admin)
+    as_admin.post(f"/imports/{sums.slug}/{found.pk}/undo/")
+    carry_out(Import.objects.claim(found.pk), lambda: False)
+    left = dict(sums.prompts.filter(content__startswith="How").values_list("content", "answer"))
+    assert left == {"How many ducks?": "", "How many bolts?": "4"}, "what somebody said since stays"
+    assert sums.prompts.get(content="How many ducks?").reference == ""
+    assert "1 answer, 3 worked solutions, 1 prompt" in sums.audit.get(action="import undone").words
+
+
+def test_a_prompt_stays_with_the_answer_that_another_file_gave_it(as_admin, sums):  # noqa: F811
+    bare = bring(as_admin, sums, lines({"prompt": "How many ducks?"}), "bare.jsonl")
+    bring(as_admin, sums, lines({"prompt": "How many ducks?", "answer": "18"}), "answers.jsonl")
+    as_admin.post(f"/imports/{sums.slug}/{bare.pk}/undo/")
+    carry_out(Import.objects.claim(bare.pk), lambda: False)
+    assert sums.prompts.get(content="How many ducks?").answer == "18"
+
+
 def test_what_somebody_has_begun_to_write_stays_with_its_prompt(as_admin, as_labeler, labeler, sums):  # noqa: F811
     sums.memberships.get_or_create(user=labeler)
     found = bring(as_admin, sums, lines(DUCKS, ROBE))

@@ -109,6 +109,27 @@ def test_the_page_says_why_there_is_one(as_admin, ready, reward_model):
     assert "Weight of the reward model" in shown and "1 to 500 steps" in shown
 
 
+def test_the_settings_follow_whoever_judges(as_admin, ready, reward_model):
+    """What was left as it was had not been meant; what was typed stays."""
+    address = reverse("run_new", args=[ready.slug, "policy"])
+    form = as_admin.get(address).context["form"]
+    given = {name: form[name].value() for name in form.fields if form[name].value() not in ("", None)}
+    given |= {"judged": "rules", "reward_model": reward_model.pk, "learning_rate": "7e-4"}
+    assert given["beta"] == "0"
+    asked = {"headers": {"HX-Request": "true"}}
+    news = as_admin.get(address, given, **asked)
+    said, form = read(news), news.context["form"]
+    assert 'id="settings" class="stack" hx-swap-oob="true"' in said and "Weight of the reward model" in said
+    assert 'name="judged" value="mixed"' in said and "1 to 500 steps" in said
+    values = [form[name].value() for name in ("beta", "reward_weight", "learning_rate")]
+    assert values == ["0.1", "1", "7e-4"]
+    mixed = given | {name: form[name].value() for name in form.fields} | {"judged": "mixed", "beta": "0.3"}
+    assert 'id="settings"' not in read(as_admin.get(address, mixed, **asked)), "it stays while one types"
+    back = as_admin.get(address, mixed | {"reward_model": "", "beta": "0.1"}, **asked)
+    assert back.context["form"]["beta"].value() == "0"
+    assert "Weight of the reward model" not in read(back)
+
+
 def test_it_is_launched_from_the_page(as_admin, ready):
     address = reverse("run_new", args=[ready.slug, "policy"])
     form = as_admin.get(address).context["form"]

@@ -135,19 +135,38 @@ def test_without_an_answer_they_come_unchecked(as_admin, prompt, warm):
     assert set(tiles(text)) == {"unclear"} and "none could be checked" in text
 
 
+def had(text: str) -> str:
+    """What the page would say with its next question."""
+    return re.search(r"\?had=[\d-]+", text)[0]
+
+
 def test_tiles_come_as_parts_do_and_no_tile_comes_twice(as_admin, prompt):
     start = Checkpoint.objects.get(name="Start")
     request = drilled.sampled(prompt, start, (True, False), state="working")
     first = page(as_admin, request)
-    assert len(tiles(first)) == 2 and "?after=2" in first
-    assert 'value="2"' in first and "1 of 2 correct" in first
+    assert len(tiles(first)) == 2 and 'value="2"' in first and "1 of 2 correct" in first
     drilled.add(request, 7, True)
-    news = page(as_admin, request, "?after=2", **HX)
-    assert tiles(news) == ["right"] and "?after=3" in news and "2 of 3 correct" in news
-    assert tiles(page(as_admin, request, "?after=3", **HX)) == []
+    news = page(as_admin, request, had(first), **HX)
+    assert tiles(news) == ["right"] and 'value="3"' in news and "2 of 3 correct" in news
+    again = page(as_admin, request, had(news), **HX)
+    assert tiles(again) == [] and "2 of 3 correct" in again
+    assert len(tiles(page(as_admin, request, "?had=nonsense", **HX))) == 3
     Request.objects.filter(pk=request.pk).update(state="answered", answer={"stopped": False})
-    done = page(as_admin, request, "?after=3", **HX)
+    done = page(as_admin, request, had(news) + "&one=7", **HX)
     assert len(tiles(done)) == 3 and "hx-trigger" not in done.split('id="whole"')[0]
+    assert "7 was read." in done, "what somebody reads is taken from them when all are there"
+
+
+def test_news_cost_the_same_however_many_have_come(as_admin, prompt):
+    """Of the parts that a page has had, not even the numbers are asked for."""
+    start = Checkpoint.objects.get(name="Start")
+    request = drilled.sampled(prompt, start, (True, False, None) * 20, state="working")
+    far = had(page(as_admin, request))
+    request.parts.update(body={"rollouts": [], "tiles": "whoever reads this breaks"})
+    drilled.add(request, 60, True)
+    news = page(as_admin, request, far, **HX)
+    assert tiles(news) == ["right"] and "21 of 41 correct" in news
+    assert had(news) == "?had=61-61-21-41-69"
 
 
 def test_one_is_read_without_the_others(as_admin, prompt, django_assert_max_num_queries):
