@@ -213,7 +213,7 @@ def _end(found: Import, state: str, outcome: Outcome) -> None:
 def _take_out(found: Import) -> None:
     Writer.take_turn(found.project)
     gone = found.take_out()
-    what = ", ".join(count(many, name.removesuffix("s")) for name, many in gone.items())
+    what = ", ".join(count(many, name.removesuffix("s")) for name, many in gone.items() if many) or "nothing"
     words = f"{found.name[:300]} was taken out again: {what}."
     AuditEntry.objects.write(found.created_by, found.project, "import undone", words, number=found.pk)
     if not found.end(Import.State.UNDONE):
