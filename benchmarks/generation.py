@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Figures, Rows, main
-from benchmarks.reward_model import VOCABULARY, make
+from benchmarks.trials import VOCABULARY, random_model
 
 LONGEST = 48  # tokens of a rollout
 TURNS = 4
@@ -32,7 +32,7 @@ def measure() -> tuple[Figures, Rows]:
     figures: Figures = {}
     rows: list[tuple[str, str]] = []
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder), "5 M", 24, 4)
+        random_model(Path(folder) / "policy", "5 M")
         for name in SHAPES:
             found = side_by_side(Path(folder) / "policy", name)
             best = {

@@ -6,22 +6,21 @@ confirms every find. Both rounds start from the shipped model with the same seed
 model differs. The figures are read off the page of the harvest.
 """
 
-import argparse
 import html
 import re
-import sys
 from typing import Any
 
+from benchmarks import seeds
 from benchmarks.demo_loop import PROJECT, carried_out, waited
 from benchmarks.installation import Unexpected, Visitor, installation
-from benchmarks.report import Figures, Rows, main
+from benchmarks.report import Figures, Rows
+from benchmarks.seeds import SEEDS
 
-SEEDS = 3
 HARVEST, ROUNDS = f"/harvests/{PROJECT}/", f"/rounds/{PROJECT}/"
 
 
-def measure(seeds: int = SEEDS) -> tuple[Figures, Rows]:
-    figures: Figures = {"seeds": [story(seed) for seed in range(seeds)]}
+def measure(many: int = SEEDS) -> tuple[Figures, Rows]:
+    figures: Figures = {"seeds": [story(seed) for seed in range(many)]}
     rows = [
         (f"seed {seed}, round {number}", "   ".join(f"{name} {value}" for name, value in told.items()))
         for seed, rounds in enumerate(figures["seeds"])
@@ -79,12 +78,5 @@ def score(body: str) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    asked, others = parser.parse_known_args()
-    sys.argv[1:] = others
-    main(
-        "harvest",
-        "Two rounds of the demo at β = 0 with a harvest each, as the page tells them.",
-        lambda: measure(asked.seeds),
-    )
+    about = "Two rounds of the demo at β = 0 with a harvest each, as the page tells them."
+    seeds.main("harvest", about, measure)

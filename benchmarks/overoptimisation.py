@@ -6,40 +6,30 @@ many at once as there are cores. Told are, in hidden taste: the start, the peak 
 that fall what share of their rise the suggested checkpoint keeps.
 """
 
-import argparse
-import io
-import json
-import os
-import subprocess
-import sys
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from benchmarks.installation import Unexpected
-from benchmarks.report import Figures, Rows, main
+from benchmarks import alone, seeds
+from benchmarks.report import Figures, Rows
+from benchmarks.seeds import SEEDS, mean
 from labeler.demo import HERE
 from labeler.demo.jokes import subject_of
 from labeler.demo.recipe import RUN_DEFAULTS
 from labeler.demo.taste import taste
 
-SEEDS = 3
 AROUND = 2  # steps to either side of one whose rollouts tell what it was worth
 END = 5  # steps whose rollouts tell how a run ended
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
-def measure(seeds: int = SEEDS, **changed: Any) -> tuple[Figures, Rows]:
+def measure(many: int = SEEDS, **changed: Any) -> tuple[Figures, Rows]:
     """Every seed's two stories; `changed` are settings of the policy runs."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) as pool,
-    ):
-        judges = [pool.submit(reward_model, Path(folder), seed) for seed in range(seeds)]
+    with tempfile.TemporaryDirectory() as folder, alone.at_once() as pool:
+        judges = [pool.submit(reward_model, Path(folder), seed) for seed in range(many)]
         told: dict[str, list[Future]] = {
             name: [
-                pool.submit(story, Path(folder), seed, judges[seed], changed | beta) for seed in range(seeds)
+                pool.submit(story, Path(folder), seed, judges[seed], changed | beta) for seed in range(many)
             ]
             for name, beta in {"beta0": {"beta": 0.0}, "default": dict[str, Any]()}.items()
         }
@@ -60,7 +50,8 @@ def reward_model(folder: Path, seed: int) -> Path:
     """The checkpoint of a reward model on the shipped rankings."""
     run = folder / f"reward-{seed}"
     inputs = {"--from": HERE / "checkpoint", "--dataset": HERE / "rankings.jsonl"}
-    result = carry_out("reward", run, inputs, RUN_DEFAULTS["reward"] | {"seed": seed})
+    settings = {name: value for name, value in RUN_DEFAULTS["reward"].items() if name != "simulated"}
+    result = seeds.run("reward", run, inputs, settings | {"seed": seed})
     return run / result["checkpoint"]
 
 
@@ -70,58 +61,24 @@ def story(folder: Path, seed: int, judge: "Future[Path]", changed: dict[str, Any
     inputs = {
         "--from": HERE / "checkpoint", "--prompts": HERE / "prompts.jsonl", "--reward": judge.result(),
     }  # fmt: skip
-    result = carry_out("policy", run, inputs, RUN_DEFAULTS["policy"] | {"seed": seed} | changed)
-    tastes = by_step(run / "rollouts.jsonl.zst")
-    rewards = [json.loads(line)["reward"] for line in (run / "steps.jsonl").read_text().splitlines()]
+    result = seeds.run("policy", run, inputs, RUN_DEFAULTS["policy"] | {"seed": seed} | changed)
+    tastes = seeds.by_step(run, lambda line: taste(line["rollout"], subject_of(line["prompt"])))
+    rewards = [each["reward"] for each in seeds.steps(run)]
     start, peak = around(tastes, 1), max(around(tastes, step) for step in range(1, len(tastes) + 1))
     suggested = int(result["suggested"].rpartition("-")[2]) if result["suggested"] else 1
     return {
         "start": round(start, 3),
         "peak": round(peak, 3),
-        "end": round(sum(tastes[-END:]) / len(tastes[-END:]), 3),
+        "end": round(mean(tastes[-END:]), 3),
         "kept": round((around(tastes, suggested) - start) / (peak - start), 3) if peak > start else None,
         "crop": result["crop"] and {"step": result["crop"]["step"], "checkpoint": suggested},
         "reward": [round(rewards[0], 3), round(rewards[-1], 3)],
     }
 
 
-def by_step(path: Path) -> list[float]:
-    """The mean hidden taste of every step's rollouts."""
-    import zstandard
-
-    felt: dict[int, list[float]] = {}
-    with path.open("rb") as file:
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        for text in io.TextIOWrapper(reader, encoding="utf-8"):
-            line = json.loads(text)
-            felt.setdefault(line["step"], []).append(taste(line["rollout"], subject_of(line["prompt"])))
-    return [sum(felt[step]) / len(felt[step]) for step in sorted(felt)]
-
-
 def around(tastes: list[float], step: int) -> float:
     """What a step was worth: the mean of those near it."""
-    near = tastes[max(0, step - 1 - AROUND) : step + AROUND]
-    return sum(near) / len(near)
-
-
-def carry_out(kind: str, run: Path, inputs: dict[str, Path], settings: dict[str, Any]) -> dict[str, Any]:
-    """One run by the commands that users have, in a process of its own; its result.json."""
-    paths = [str(each) for pair in inputs.items() for each in pair]
-    given = [
-        f"--set={name}={value}"
-        for name, value in (settings | {"device": "cpu"}).items()
-        if name != "simulated"
-    ]
-    for arguments in (["new", kind, str(run), *paths, *given], [str(run)]):
-        ended = subprocess.run(
-            [sys.executable, "-m", "rlhf", *arguments],
-            env=os.environ | ONE_THREAD,
-            capture_output=True,
-            text=True,
-        )
-        if ended.returncode:
-            raise Unexpected(f"The {kind} run ended with {ended.returncode}: {ended.stderr.strip()[-1000:]}")
-    return json.loads((run / "result.json").read_text())
+    return mean(tastes[max(0, step - 1 - AROUND) : step + AROUND])
 
 
 def _only(each: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -129,12 +86,4 @@ def _only(each: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    asked, others = parser.parse_known_args()
-    sys.argv[1:] = others
-    main(
-        "overoptimisation",
-        "The demo at β = 0 and at its own β, in hidden taste.",
-        lambda: measure(asked.seeds),
-    )
+    seeds.main("overoptimisation", "The demo at β = 0 and at its own β, in hidden taste.", measure)

@@ -9,20 +9,17 @@ the start. TRL runs with its defaults and with the flags that are fastest for it
 Quintet's best is compared with. `--rows` chooses what is measured.
 """
 
-import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import trials
 from benchmarks.installation import Unexpected
-from benchmarks.report import Figures, Rows, main
-from benchmarks.reward_model import VOCABULARY, Clocks, make
+from benchmarks.report import Figures, Rows
+from benchmarks.trials import Clocks
 
 PROMPTS, ROLLOUTS, PROMPT, LONGEST, BETA, RATE = 8, 8, 24, 48, 0.1, 1e-5
 BATCH = PROMPTS * ROLLOUTS
@@ -110,22 +107,8 @@ def _shown(what: str, found: dict[str, dict[str, float]]) -> Rows:
 
 
 def run(trial: Trial) -> dict[str, float]:
-    """Carry it out in a process of its own, on one thread."""
-    one = {
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "passive",
-        "HF_HUB_OFFLINE": "1",
-    }
-    ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks.policy", "--trial", json.dumps(asdict(trial))],
-        env=os.environ | one | {"TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-    )
-    if ended.returncode:
-        raise Unexpected(f"{trial.who} did not train: {ended.stderr.strip()[-2000:]}")
-    told = json.loads(ended.stdout.strip().splitlines()[-1])
+    """The medians of its steps."""
+    told = trials.run("policy", trial)
 
     def a_step(clock: str) -> float:
         return median(b - a for a, b in zip(told[clock], told[clock][1:], strict=False))
@@ -147,7 +130,7 @@ def lay_out(folder: Path, size: str) -> None:
 
     from rlhf import checkpoint
 
-    make(folder, size, PROMPT, 1)
+    trials.random_model(folder / "policy", size)
     model: Any = AutoModelForCausalLM.from_pretrained(folder / "policy")
     with torch.no_grad():
         model.get_input_embeddings().weight[1] *= ENDING[size]
@@ -155,7 +138,7 @@ def lay_out(folder: Path, size: str) -> None:
     judge, tokenizer = checkpoint.start_reward_model(folder / "policy", seed=0)
     checkpoint.save(folder / "reward", judge, tokenizer, {"kind": "reward", "mu": 0.0, "tau": 1.0}, {})
     chances = random.Random(1)
-    lines = [" ".join(f"w{chances.randrange(VOCABULARY - 2)}" for _ in range(PROMPT)) for _ in range(64)]
+    lines = [trials.text(chances, PROMPT) for _ in range(64)]
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": line}) + "\n" for line in lines))
 
 
@@ -223,27 +206,12 @@ def trl(trial: Trial, clocks: Clocks) -> float:
     return sum(lengths) / len(lengths)
 
 
-def carry_out(trial: Trial) -> None:
-    """What the process of a trial does: train, and tell when each step ended."""
-    import resource
-
-    import torch
-
-    torch.set_num_threads(1)
-    clocks = Clocks()
-    length = (quintet if trial.who == "quintet" else trl)(trial, clocks)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**clocks.told, "peak_mb": peak, "length": length}))
+def one(given: dict[str, Any]) -> None:
+    trial, clocks = Trial(**given), Clocks()
+    train = quintet if trial.who == "quintet" else trl
+    trials.carry_out(clocks, lambda: {"length": train(trial, clocks)})
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--trial", type=json.loads)
-    parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=tuple(ROWS))
-    asked, others = parser.parse_known_args()
-    if asked.trial:
-        carry_out(Trial(**asked.trial))
-    else:
-        sys.argv[1:] = others
-        about = f"Seconds a step of policy training, beside TRL's. --rows {' '.join(ROWS)}."
-        main("policy", about, lambda: measure(tuple(asked.rows)))
+    about = "Seconds a step of policy training, beside TRL's."
+    trials.main("policy", about, ROWS, ROWS, measure, one)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from benchmarks.alone import CORES
 from benchmarks.installation import Unexpected
 
 Figures = dict[str, Any]
@@ -18,12 +19,12 @@ def main(name: str, about: str, measure: Callable[[], tuple[Figures, Rows]]) -> 
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args()
-    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    load = os.getloadavg()[0]
     try:
         figures, rows = measure()
     except (Unexpected, OSError) as error:
         sys.exit(str(error))
-    figures |= {"cores": cores or os.cpu_count(), "load_before": round(load, 2)}
+    figures |= {"cores": CORES, "load_before": round(load, 2)}
     shown = [*rows, ("cores", str(figures["cores"])), ("load before", f"{load:.2f}")]
     width = max(len(label) for label, _ in shown)
     for label, value in shown:

@@ -8,36 +8,22 @@ that are fastest for it. `--rows` chooses what is measured; `quality` trains bot
 rankings and compares how much they get right of what was held out.
 """
 
-import argparse
 import json
-import os
 import random
-import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from benchmarks.installation import Unexpected
-from benchmarks.report import Figures, Rows, main
+from benchmarks import trials
+from benchmarks.report import Figures, Rows
+from benchmarks.trials import Clocks
 
-VOCABULARY = 2048
 ROLLOUT = 40  # tokens, its end included
 PLACES = 5
 PAIRS = PLACES * (PLACES - 1) // 2
 A_STEP = 4  # rankings behind one step of the optimizer
-SIZES = {
-    "5 M": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 5, "num_attention_heads": 4},
-    "50 M": {
-        "hidden_size": 640,
-        "intermediate_size": 1920,
-        "num_hidden_layers": 9,
-        "num_attention_heads": 10,
-    },
-}
 DEFAULTS: dict[str, Any] = {}
 FP32 = {"bf16": False, "gradient_checkpointing": False}
 BF16 = {"bf16": True, "gradient_checkpointing": False}
@@ -91,9 +77,9 @@ def measure(names: tuple[str, ...]) -> tuple[Figures, Rows]:
             rows += _of_quality(found)
             continue
         row = ROWS[name]
-        trials = beside_each_other(row)
-        figures |= _told(name, trials)
-        rows += _shown(f"{row.size} weights, prompt of {row.prompt}, {row.steps} steps", trials)
+        told = beside_each_other(row)
+        figures |= _told(name, told)
+        rows += _shown(f"{row.size} weights, prompt of {row.prompt}, {row.steps} steps", told)
         rows.append(
             (f"ratio_{name}", f"{figures[f'ratio_{name}']} (wall clock {figures[f'ratio_{name}_wall']})")
         )
@@ -107,12 +93,12 @@ def beside_each_other(row: Row) -> dict[str, dict[str, float]]:
     )
     told: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder), row.size, row.prompt, row.steps * A_STEP)
+        lay_out(Path(folder), row.size, row.prompt, row.steps * A_STEP)
         for turn in range(row.turns):
-            trials = [(key, Trial("quintet", folder, options)) for key, options in ours.items()]
-            trials += [(f"trl {key}", Trial("trl", folder, OPTIONS[key])) for key in row.trl]
-            for key, trial in trials if turn % 2 == 0 else reversed(trials):
-                told.setdefault(key, []).append(run(trial))
+            each = [(key, Trial("quintet", folder, options)) for key, options in ours.items()]
+            each += [(f"trl {key}", Trial("trl", folder, OPTIONS[key])) for key in row.trl]
+            for key, trial in each if turn % 2 == 0 else reversed(each):
+                told.setdefault(key, []).append(trials.run("reward_model", trial))
     return {key: _summed_up(several) for key, several in told.items()}
 
 
@@ -131,28 +117,6 @@ def _summed_up(several: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def run(trial: Trial) -> dict[str, Any]:
-    """Carry it out in a process of its own, on one thread."""
-    one = {
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "passive",
-        "HF_HUB_OFFLINE": "1",
-    }
-    began = time.time()
-    ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks.reward_model", "--trial", json.dumps(asdict(trial))],
-        env=os.environ | one | {"TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-    )
-    if ended.returncode:
-        raise Unexpected(f"{trial.who} did not train: {ended.stderr.strip()[-2000:]}")
-    told = json.loads(ended.stdout.strip().splitlines()[-1])
-    told["wall"] = [moment - began for moment in told["wall"]]
-    return told
-
-
 def quality() -> Figures:
     """Right pairs among those held out, both trained from one start on the same rankings, seed by seed."""
     found: dict[str, list[float]] = {"quintet": [], "trl": []}
@@ -162,7 +126,7 @@ def quality() -> Figures:
             for who in found:
                 options = FP32 if who == "trl" else {"precision": "fp32"}
                 trial = Trial(who, folder, options, EPOCHS, 1e-3, seed, HELD_OUT)
-                found[who].append(run(trial)["accuracy"])
+                found[who].append(trials.run("reward_model", trial)["accuracy"])
     apart = [ours - theirs for ours, theirs in zip(found["quintet"], found["trl"], strict=True)]
     error = stdev(apart) / len(apart) ** 0.5
     return {**found, "difference": round(mean(apart), 4), "standard_error": round(error, 4)}
@@ -210,34 +174,16 @@ def _shown(what: str, found: dict[str, dict[str, float]]) -> Rows:
 # What both are given
 
 
-def make(folder: Path, size: str, prompt: int, count: int) -> None:
-    """A random model with a tokenizer of whole words, and rankings without ties."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    words = ["<pad>", "<end>", *(f"w{number}" for number in range(VOCABULARY - 2))]
-    made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<pad>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<end>")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-        max_position_embeddings=4096, **dict[str, Any](SIZES[size]),
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder / "policy")
-    tokenizer.save_pretrained(folder / "policy")
+def lay_out(folder: Path, size: str, prompt: int, count: int) -> None:
+    """A random model, and rankings without ties."""
+    trials.random_model(folder / "policy", size)
     chances = random.Random(0)
-
-    def text(length: int) -> str:
-        return " ".join(f"w{chances.randrange(VOCABULARY - 2)}" for _ in range(length))
-
     lines = []
     for number in range(count):
         ranks = list(range(1, PLACES + 1))
         chances.shuffle(ranks)
-        rollouts = [text(ROLLOUT - 1) for _ in ranks]
-        line = {"prompt": text(prompt), "rollouts": rollouts, "ranks": ranks, "labeler": "one"}
+        rollouts = [trials.text(chances, ROLLOUT - 1) for _ in ranks]
+        line = {"prompt": trials.text(chances, prompt), "rollouts": rollouts, "ranks": ranks, "labeler": "one"}
         lines.append(json.dumps(line | {"quintet": str(number)}))
     (folder / "dataset.jsonl").write_text("\n".join(lines) + "\n")
 
@@ -254,30 +200,6 @@ def start_on_demo(folder: Path) -> None:
 
 
 # The two trainers, each in a process of its own: when each step ended, and how much it gets right
-
-
-class Clocks:
-    """The wall clock's and the processor's time at the end of every step."""
-
-    def __init__(self) -> None:
-        self.told: dict[str, list[float]] = {"wall": [], "cpu": []}
-
-    def tick(self) -> None:
-        self.told["wall"].append(time.time())
-        self.told["cpu"].append(time.process_time())
-
-    def tick_at_our_steps(self) -> None:
-        """From now on, in this process."""
-        from rlhf.optimizer import Optimizer
-
-        step = Optimizer.step
-
-        def ticking(optimizer: Any, *given: Any) -> float:
-            norm = step(optimizer, *given)
-            self.tick()
-            return norm
-
-        Optimizer.step = ticking  # type: ignore[method-assign, assignment]
 
 
 def quintet(trial: Trial, clocks: Clocks) -> float | None:
@@ -352,27 +274,12 @@ def right(model: Any, tokenizer: Any, rankings: list[Any]) -> float | None:
     return evaluate.accuracy(evaluate.Measured(judge.rewards_of(examples), rankings).margins)
 
 
-def carry_out(trial: Trial) -> None:
-    """What the process of a trial does: train, and tell when each step ended."""
-    import resource
-
-    import torch
-
-    torch.set_num_threads(1)
-    clocks = Clocks()
-    accuracy = {"quintet": quintet, "trl": trl}[trial.who](trial, clocks)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**clocks.told, "peak_mb": peak, "accuracy": accuracy}))
+def one(given: dict[str, Any]) -> None:
+    trial, clocks = Trial(**given), Clocks()
+    train = {"quintet": quintet, "trl": trl}[trial.who]
+    trials.carry_out(clocks, lambda: {"accuracy": train(trial, clocks)})
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--trial", type=json.loads)
-    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "quality"], default=USUAL)
-    asked, others = parser.parse_known_args()
-    if asked.trial:
-        carry_out(Trial(**asked.trial))
-    else:
-        sys.argv[1:] = others
-        about = f"Rankings a second, beside TRL's RewardTrainer. --rows {' '.join(ROWS)} quality."
-        main("reward_model", about, lambda: measure(tuple(asked.rows)))
+    about = "Rankings a second, beside TRL's RewardTrainer."
+    trials.main("reward_model", about, [*ROWS, "quality"], USUAL, measure, one)

@@ -9,22 +9,17 @@ would be joined to one, whose attention is its square), in either precision, and
 best is what Quintet's best is compared with. `--rows` chooses what is measured.
 """
 
-import argparse
 import json
-import os
 import random
-import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.installation import Unexpected
-from benchmarks.report import Figures, Rows, main
-from benchmarks.reward_model import VOCABULARY, Clocks, make
+from benchmarks import trials
+from benchmarks.report import Figures, Rows
+from benchmarks.trials import Clocks
 
 A_STEP = 64  # demonstrations behind one step of Quintet's optimizer
 
@@ -52,7 +47,6 @@ ROWS = {
     "long": Row("5 M", (512, 768), (24, 56), 5, 1, (1024, 2048)),
     "large": Row("50 M", (8, 48), (8, 96), 3, 1, (256, 512), fp32=False),
 }
-USUAL = tuple(ROWS)
 
 
 @dataclass(frozen=True)
@@ -68,9 +62,9 @@ def measure(names: tuple[str, ...]) -> tuple[Figures, Rows]:
     rows: list[tuple[str, str]] = []
     figures: Figures = {}
     for name in names:
-        trials = beside_each_other(ROWS[name])
-        figures |= _told(name, trials)
-        rows += _shown(f"{name}, {ROWS[name].size} weights", trials)
+        told = beside_each_other(ROWS[name])
+        figures |= _told(name, told)
+        rows += _shown(f"{name}, {ROWS[name].size} weights", told)
         wall = figures[f"ratio_{name}_wall"]
         rows.append((f"ratio_{name}", f"{figures[f'ratio_{name}']} (wall clock {wall})"))
     return figures, rows
@@ -90,11 +84,11 @@ def beside_each_other(row: Row) -> dict[str, dict[str, float]]:
     told: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         lay_out(Path(folder), row)
-        trials = [(key, Trial("quintet", folder, options)) for key, options in ours.items()]
-        trials += [(key, Trial("trl", folder, options)) for key, options in theirs.items()]
+        each = [(key, Trial("quintet", folder, options)) for key, options in ours.items()]
+        each += [(key, Trial("trl", folder, options)) for key, options in theirs.items()]
         for turn in range(row.turns):
-            for key, trial in trials if turn % 2 == 0 else reversed(trials):
-                told.setdefault(key, []).append(run(trial))
+            for key, trial in each if turn % 2 == 0 else reversed(each):
+                told.setdefault(key, []).append(trials.run("sft", trial))
     return {key: _summed_up(several) for key, several in told.items()}
 
 
@@ -130,23 +124,6 @@ def _summed_up(several: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def run(trial: Trial) -> dict[str, Any]:
-    """Carry it out in a process of its own, on one thread."""
-    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE"), "1")
-    began = time.time()
-    ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks.sft", "--trial", json.dumps(asdict(trial))],
-        env=os.environ | one | {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-    )
-    if ended.returncode:
-        raise Unexpected(f"{trial.who} did not train: {ended.stderr.strip()[-2000:]}")
-    told = json.loads(ended.stdout.strip().splitlines()[-1])
-    told["wall"] = [moment - began for moment in told["wall"]]
-    return told
-
-
 def _told(name: str, found: dict[str, dict[str, float]]) -> Figures:
     def best(who: str, what: str) -> float:
         return max(each[what] for key, each in found.items() if key.startswith(who))
@@ -175,12 +152,12 @@ def _shown(what: str, found: dict[str, dict[str, float]]) -> Rows:
 
 
 def lay_out(folder: Path, row: Row) -> None:
-    """A random model with a tokenizer of whole words, and demonstrations."""
-    make(folder, row.size, 1, 1)
+    """A random model, and demonstrations."""
+    trials.random_model(folder / "policy", row.size)
     chances = random.Random(0)
 
     def text(bounds: tuple[int, int]) -> str:
-        return " ".join(f"w{chances.randrange(VOCABULARY - 2)}" for _ in range(chances.randint(*bounds)))
+        return trials.text(chances, chances.randint(*bounds))
 
     lines = [
         json.dumps({"prompt": text(row.prompt), "completion": text(row.answer)})
@@ -263,27 +240,12 @@ def trl(trial: Trial, clocks: Counted) -> None:
     trainer.train()
 
 
-def carry_out(trial: Trial) -> None:
-    """What the process of a trial does: train, and tell when each step ended."""
-    import resource
-
-    import torch
-
-    torch.set_num_threads(1)
-    clocks = Counted()
-    {"quintet": quintet, "trl": trl}[trial.who](trial, clocks)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**clocks.told, "peak_mb": peak}))
+def one(given: dict[str, Any]) -> None:
+    trial, clocks = Trial(**given), Counted()
+    train = {"quintet": quintet, "trl": trl}[trial.who]
+    trials.carry_out(clocks, lambda: train(trial, clocks))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--trial", type=json.loads)
-    parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=USUAL)
-    asked, others = parser.parse_known_args()
-    if asked.trial:
-        carry_out(Trial(**asked.trial))
-    else:
-        sys.argv[1:] = others
-        about = f"Tokens a second, beside TRL's SFTTrainer with packing. --rows {' '.join(ROWS)}."
-        main("sft", about, lambda: measure(tuple(asked.rows)))
+    about = "Tokens a second, beside TRL's SFTTrainer with packing."
+    trials.main("sft", about, ROWS, ROWS, measure, one)

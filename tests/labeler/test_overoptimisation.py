@@ -7,7 +7,7 @@ from benchmarks import overoptimisation
 
 
 def test_without_a_pull_it_rises_and_falls_with_one_it_holds_and_the_crop_keeps_the_rise(subtests):
-    told = overoptimisation.measure(seeds=1, steps=60)[0]
+    told = overoptimisation.measure(1, steps=60)[0]
     (fell,), (held,) = told["beta0"], told["default"]
     with subtests.test("without a pull to the start the taste rises and falls while the score ends higher"):
         assert fell["peak"] >= fell["start"] + 0.08
