@@ -1,5 +1,6 @@
 """What is measured, and how to measure it again: `python -m benchmarks.NAME [--json]`.
 
-Each starts the real thing (`bin/up` in a temporary home) and ends it. Times are of this machine and of what
-else it did meanwhile: the load when a measurement began is told with it.
+Some start the real thing (`bin/up` in a temporary home, installation.py) and end it; some train beside a peer
+(trials.py) or let a demo run over some seeds (seeds.py). Times are of this machine and of what else it did
+meanwhile: the load when a measurement began is told with it.
 """
