@@ -36,7 +36,7 @@ Judging = Callable[[Sequence[Item]], list[dict[str, Any]]]
 
 def rule(project: Project) -> Judging:
     """What the project's checker says of items, where it is a rule: `correct` (None where it cannot tell,
-    which is no verdict), `reason`, `read` and `probability`. Raises Refused where its options cannot be."""
+    which is no verdict), `reason` and `read`. Raises Refused where its options cannot be."""
     return _judging(checkers.make(project.checker_name, project.checker_options))
 
 
@@ -48,20 +48,9 @@ def other_rule(name: str) -> Judging:
 def _judging(checker: checkers.Checker) -> Judging:
     def judged(items: Sequence[Item]) -> list[dict[str, Any]]:
         asked = [checkers.Item(each["prompt"], each["answer"], each["reference"]) for each in items]
-        return [_told(each) for each in checker.each(asked)]
+        return [checkers.line_of(each) for each in checker.each(asked)]
 
     return judged
-
-
-def _told(said: checkers.Checked | checkers.CannotCheck) -> dict[str, Any]:
-    if isinstance(said, checkers.CannotCheck):
-        return {"correct": None, "reason": str(said), "read": "", "probability": None}
-    return {
-        "correct": said.correct,
-        "reason": said.reason,
-        "read": said.read,
-        "probability": said.probability,
-    }
 
 
 def is_quick(project: Project) -> bool:

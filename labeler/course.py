@@ -11,19 +11,19 @@ from typing import Any
 from django.db.models import Q, QuerySet
 from django.urls import reverse
 
+from labeler import checking
 from labeler.loop import live_words
 from labeler.models import Checkpoint, Dataset, Project, Request, Run, User
 from labeler.models.demonstrations import told
 from labeler.models.prompts import digest
 from labeler.templatetags.words import count, figure
-from rlhf import checkers, config
+from rlhf import checkers, config, data
 from rlhf.config import Refused
 
 READING = Q(kind=Run.Kind.SFT, config__stage=config.READING)
 # Runs from before there were stages say nothing of theirs.
 SOLUTIONS = Q(kind=Run.Kind.SFT) & (Q(config__stage__isnull=True) | ~Q(config__stage=config.READING))
 PRACTICE = Q(kind=Run.Kind.POLICY)
-QUICK = ("number", "exact", "choice")  # checkers that a page may ask at once
 POINTS = 120  # of a curve
 WIDTH, HEIGHT, EDGE = 260, 64, 4
 LONGEST = 4000  # characters of a prompt of one's own
@@ -224,7 +224,7 @@ class Answer:
     request: Request
     text: str = ""
     finished: bool = True
-    verdict: checkers.Checked | None = None
+    verdict: dict[str, Any] | None = None
 
     @property
     def parts(self) -> tuple[str, str]:
@@ -264,13 +264,15 @@ def answers(course: Course, requests: Sequence[Request]) -> list[Answer]:
     return found
 
 
-def _verdict(project: Project, content: Any, text: str) -> checkers.Checked | None:
-    if not project.is_checked or project.checker_name not in QUICK:
+def _verdict(project: Project, content: Any, text: str) -> dict[str, Any] | None:
+    if not project.is_checked or not checking.is_quick(project):
         return None
-    prompt = project.prompts.filter(digest=digest(content)).exclude(answer="").first()
+    prompt = project.prompts.answered().filter(digest=digest(content)).first()
     if prompt is None:
         return None
+    item = {"prompt": data.prompt_text(content), "answer": text, "reference": prompt.answer}
     try:
-        return checkers.make(project.checker_name, project.checker_options)(prompt.text, text, prompt.answer)
-    except (checkers.CannotCheck, Refused):
+        (said,) = checking.rule(project)([item])
+    except Refused:
         return None
+    return said if said["correct"] is not None else None

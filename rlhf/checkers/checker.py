@@ -75,7 +75,7 @@ class Checker(ABC):
 def line_of(found: Checked | CannotCheck) -> dict[str, Any]:
     """A verdict as a line has it: `correct` is null where there is none."""
     if isinstance(found, CannotCheck):
-        return {"correct": None, "reason": str(found)}
+        return {"correct": None, "reason": str(found), "read": ""}
     line = {"correct": found.correct, "reason": found.reason, "read": found.read}
     return line if found.probability is None else line | {"probability": round(found.probability, 6)}
 

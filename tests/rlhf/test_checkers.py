@@ -158,7 +158,7 @@ def test_many_answers_are_checked_in_order_and_none_stops_the_others():
     assert isinstance(right, Checked) and right.correct
     assert isinstance(cannot, CannotCheck)
     assert isinstance(wrong, Checked) and not wrong.correct
-    assert line_of(cannot)["correct"] is None
+    assert line_of(cannot) == {"correct": None, "reason": str(cannot), "read": ""}
 
 
 def test_checkers_may_be_asked_from_any_thread():
