@@ -11,6 +11,7 @@ from django.db.models import Q
 
 from labeler import checking
 from labeler.models import Checkpoint, Project, Prompt, User
+from labeler.numbers import whole
 from labeler.setting_fields import field_of
 from labeler.templatetags.words import plain
 from rlhf import checkers, config, data
@@ -113,9 +114,8 @@ class TryForm(forms.Form):
         )
         offered = project.prompts.answered().order_by("pk")
         first = offered.values_list("pk", flat=True)[:OFFERED]
-        chosen = str(self.data.get("prompt") or self.initial.get("prompt") or "")
-        chosen = chosen if chosen.isdecimal() and len(chosen) < 15 else "0"
-        self.fields["prompt"].queryset = offered.filter(Q(pk__in=list(first)) | Q(pk=int(chosen)))
+        chosen = whole(str(self.data.get("prompt") or self.initial.get("prompt")))
+        self.fields["prompt"].queryset = offered.filter(Q(pk__in=list(first)) | Q(pk=chosen))
         self.fields["prompt"].label_from_instance = lambda each: f"{str(each)[:70]} ({each.answer[:20]})"
 
     def clean(self) -> dict[str, Any]:

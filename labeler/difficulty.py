@@ -64,9 +64,8 @@ def of(run: Run, k: int) -> list[Practised]:
     for step, rows in steps.values_list("step", "metrics__practised"):
         for number, written, correct in rows:
             told.setdefault(number, []).append((step, written, correct))
-    numbers = [each for each in told if each.isdecimal() and len(each) < 18]
-    known = run.project.prompts.in_bulk(map(int, numbers))
-    return [_practised(known[int(each)], told[each], k) for each in numbers if int(each) in known]
+    known = run.project.prompts.numbered(told)
+    return [_practised(known[name], rows, k) for name, rows in told.items() if name in known]
 
 
 def _practised(prompt: Prompt, rows: list[tuple[int, int, int]], k: int) -> Practised:

@@ -17,6 +17,7 @@ from django.utils.text import slugify
 from labeler.models import Checkpoint, Dataset, Project, Request, Run, User
 from labeler.models.launching import LaunchedBefore
 from labeler.models.probes import Alarm
+from labeler.numbers import whole
 from labeler.preview import Look, Preview
 from labeler.run_inputs import INPUTS, NOW, InputsForm
 from labeler.setting_fields import field_of
@@ -24,11 +25,6 @@ from labeler.templatetags.words import count, plain
 from rlhf import config
 
 TWICE = timedelta(seconds=10)  # between two equal launches by one person that are one
-
-
-def _is_number(text: str) -> bool:
-    """Of a row: longer ones there are none."""
-    return text.isdecimal() and len(text) < 19
 
 
 class RunForm(InputsForm):
@@ -189,8 +185,7 @@ class RunForm(InputsForm):
     @property
     def again(self) -> int:
         """The equal run that whoever launches knows of."""
-        known = str(self.data.get("again", ""))
-        return int(known) if known.isdecimal() and len(known) < 10 else 0
+        return whole(self.data.get("again"))
 
     def _refuse(self, refused: config.Refused) -> None:
         self.add_error(refused.field if refused.field in self.fields else None, refused.message)
@@ -199,7 +194,7 @@ class RunForm(InputsForm):
         """How many examples the chosen dataset has."""
         chosen = str(self["dataset"].value() or NOW)
         if chosen != NOW:
-            found = self._datasets().filter(pk=chosen).first() if _is_number(chosen) else None
+            found = self._datasets().filter(pk=whole(chosen)).first()
             return found.examples(self._longest()) if found else 0
         if self.kind == "sft":
             if str(self["stage"].value()) == config.READING:
@@ -292,8 +287,7 @@ class RunForm(InputsForm):
     def _chosen(self, name: str) -> Checkpoint | None:
         if name not in self.fields:
             return None
-        value = str(self[name].value() or "")
-        return self.fields[name].queryset.filter(pk=int(value) if _is_number(value) else None).first()
+        return self.fields[name].queryset.filter(pk=whole(str(self[name].value()))).first()
 
     def differing(self) -> int:
         """How many settings are not what a run of this project starts from."""

@@ -12,6 +12,7 @@ from django.db.models import Q, QuerySet
 from django.http import QueryDict
 
 from labeler.models import Checkpoint, Project, Request, User
+from labeler.numbers import whole
 from labeler.playground import own_prompt, turns
 from rlhf import config, data
 
@@ -89,7 +90,7 @@ class PlayForm(forms.Form):
     def _offered(self, kind: str) -> list[Any]:
         """In groups by project, this one's first; whatever was asked for is among them."""
         found = seen_by(self.user).filter(kind=kind)
-        wanted = [int(value) for value in map(str, self._wanted()) if value.isdecimal() and len(value) < 18]
+        wanted = [whole(str(value)) for value in self._wanted()]
         rows = {each.pk: each for each in found.order_by("-pk")[:OFFERED]}
         rows |= found.in_bulk(wanted) | found.in_bulk([self.project.start_id or 0] if self.project else [])
         groups: dict[str, list[tuple[str, str]]] = {}

@@ -111,8 +111,7 @@ def asked(run: Run, step: Step) -> list[Asked]:
     groups: dict[int, list[steps.Written]] = {}
     for one in written:
         groups.setdefault(one.group, []).append(one)
-    numbers = {int(one.prompt_id) for one in written if one.prompt_id.isdecimal() and len(one.prompt_id) < 18}
-    known = {str(pk): row for pk, row in run.project.prompts.in_bulk(numbers).items()}
+    known = run.project.prompts.numbered(one.prompt_id for one in written)
     longest = max(one.length for one in written)
     found = [Asked(group, _tiles(group, longest), known.get(group[0].prompt_id)) for group in groups.values()]
     return sorted(found, key=lambda each: each.is_passed_over)

@@ -19,6 +19,7 @@ from labeler.models import (
     Sheet,
     User,
 )
+from labeler.numbers import whole
 
 OFFERED = 5  # rollouts to begin with
 DRAFT = ("completion", "from", "focus_seconds", "at")
@@ -42,13 +43,9 @@ def offered(prompt: Prompt, writer: User) -> QuerySet[Rollout]:
     return wrote(prompt).filter(~waits_for(writer), quintet__purpose=Purpose.WORK)
 
 
-def _numbered(rollouts: QuerySet[Rollout], number: str) -> Rollout | None:
-    return rollouts.filter(pk=number if number.isdecimal() and len(number) < 19 else 0).first()
-
-
 def source(prompt: Prompt, rollout: str) -> dict[str, Any]:
     """What an answer began as, where it did."""
-    found = _numbered(wrote(prompt), rollout)
+    found = wrote(prompt).filter(pk=whole(rollout)).first()
     if found is None:
         return {}
     about = {"rollout": found.pk, "quintet": found.quintet_id, "slot": found.slot}
@@ -58,7 +55,7 @@ def source(prompt: Prompt, rollout: str) -> dict[str, Any]:
 def begun(sheet: Sheet, filled: dict[str, str]) -> dict[str, str]:
     """The form with a rollout in it; what was written already stays above it."""
     rollout = filled.get("start", "")
-    found = _numbered(offered(sheet.prompt, sheet.writer), rollout)
+    found = offered(sheet.prompt, sheet.writer).filter(pk=whole(rollout)).first()
     text, written = found.text if found else "", filled.get("completion", "").strip()
     begun_as = rollout if found else filled.get("from", "")
     return filled | {"completion": "\n\n".join(filter(None, [written, text])), "from": begun_as}

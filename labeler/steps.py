@@ -292,7 +292,7 @@ def send(
 
 def _prompt(project: Project, one: Written) -> Prompt | None:
     """The project's prompt that it answers: by its number, else by its text."""
-    if one.prompt_id.isdecimal() and (found := project.prompts.filter(pk=one.prompt_id).first()):
+    if found := project.prompts.numbered([one.prompt_id]).get(one.prompt_id):
         return found
     as_turn = [{"role": "user", "content": one.prompt}]
     same = Q(digest=digest(one.prompt)) | Q(digest=digest(as_turn))

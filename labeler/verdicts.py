@@ -83,17 +83,9 @@ def newest_run(project: Project) -> Run | None:
 def judged(run: Run, step: Step) -> list[Judged]:
     """All of a step. Raises steps.NotThere."""
     written = steps.written(run, step)
-    numbers = {int(each.prompt_id) for each in written if each.prompt_id.isdecimal()}
-    prompts = run.project.prompts.in_bulk(numbers)
+    prompts = run.project.prompts.numbered(each.prompt_id for each in written)
     said = {each.name: each for each in run.verdicts.filter(step=step.step).select_related("by")}
-    return [
-        Judged(
-            each,
-            prompts.get(int(each.prompt_id)) if each.prompt_id.isdecimal() else None,
-            said.get(each.name),
-        )
-        for each in written
-    ]
+    return [Judged(each, prompts.get(each.prompt_id), said.get(each.name)) for each in written]
 
 
 def chosen(rows: Iterable[Judged], show: str, words: str, mixed: bool) -> list[Judged]:

@@ -36,6 +36,11 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
             found = found.filter(written__icontains=json.dumps(word, ensure_ascii=False)[1:-1])
         return found
 
+    def numbered(self, names: Iterable[str]) -> "dict[str, Prompt]":
+        """Those that a run's lines name, by that name: what a run is asked bears its prompt's number."""
+        numbers = {int(name) for name in names if name.isdecimal() and len(name) < 18}
+        return {str(pk): prompt for pk, prompt in self.in_bulk(numbers).items()}
+
     def answered(self) -> "PromptQuerySet":
         return self.exclude(answer="")
 

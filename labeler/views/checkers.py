@@ -18,6 +18,7 @@ from labeler import checking, steps, verdicts
 from labeler.access import admin_required
 from labeler.checker_forms import CheckerForm, TryForm
 from labeler.models import Project, Request, Run, Step, Verdict
+from labeler.numbers import whole
 from rlhf import checkers as rules
 from rlhf import config
 
@@ -104,9 +105,8 @@ def _verdicts(project: Project, given: Any) -> dict[str, Any]:
 def _step(run: Run, asked: str) -> Step | None:
     """The one that is asked for, or the nearest before it; else the newest."""
     made = run.steps.order_by("-step")
-    if asked.isdecimal() and len(asked) < 10:
-        return made.filter(step__lte=int(asked)).first() or made.last()
-    return made.first()
+    number = whole(asked, -1)
+    return (made.filter(step__lte=number).first() or made.last()) if number >= 0 else made.first()
 
 
 @admin_required
@@ -182,11 +182,12 @@ def tried(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
 def say(request: HttpRequest, slug: str) -> HttpResponse:
     """A person's verdict on a rollout (`right`: yes or no), or (`undo`) none any more."""
     project, given = _project(request, slug), request.POST
-    if not all(given.get(each, "").isdecimal() and len(given[each]) < 10 for each in ("run", "step")):
+    number, step = (whole(given.get(each), -1) for each in ("run", "step"))
+    if number < 0 or step < 0:
         messages.error(request, "Which rollout was meant is not known. Press the button beside it.")
         return redirect("checkers", slug)
-    run = get_object_or_404(project.runs.exclude(checker={}), pk=given["run"])
-    row = get_object_or_404(run.steps, step=given["step"])
+    run = get_object_or_404(project.runs.exclude(checker={}), pk=number)
+    row = get_object_or_404(run.steps, step=step)
     name = given.get("name", "")
     one = _one(run, row, name)
     if one.verdict and "undo" in given:

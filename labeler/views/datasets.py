@@ -27,6 +27,7 @@ from labeler.datasets.query import nothing_in
 from labeler.intake.uploads import LARGEST, TOO_LARGE
 from labeler.models import Dataset, Project
 from labeler.models.demonstrations import told
+from labeler.numbers import whole
 from labeler.templatetags.words import count
 from rlhf import data
 
@@ -190,7 +191,7 @@ def _chosen(project: Project, number: str | None, documents: bool = False) -> Da
     if not number:
         return None
     offered = project.datasets.all() if documents else project.datasets.exclude(kind=Dataset.Kind.DOCUMENTS)
-    return get_object_or_404(offered, pk=int(number) if number.isdecimal() and len(number) < 10 else 0)
+    return get_object_or_404(offered, pk=whole(number))
 
 
 def _page(

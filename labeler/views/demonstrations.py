@@ -22,6 +22,7 @@ from labeler.cards import seconds, turns
 from labeler.datasets import Query
 from labeler.models import Demonstration, Origin, Project, Quintet, Request, Sheet
 from labeler.models.demonstrations import LATELY, AnswerRefused
+from labeler.numbers import whole
 from labeler.samples import differences
 from labeler.sheets import DRAFT, about, begun, desk, source, today
 from labeler.templatetags.words import count
@@ -40,8 +41,7 @@ def project_of(request: HttpRequest, slug: str) -> Project:
 def demonstrations(request: HttpRequest, slug: str) -> HttpResponse:
     """The next prompt to write for, or the one that is asked for."""
     project = project_of(request, slug)
-    asked, note = request.GET.get("prompt", ""), ""
-    wanted = project.prompts.filter(pk=asked).first() if asked.isdecimal() and len(asked) < 10 else None
+    wanted, note = project.prompts.filter(pk=whole(request.GET.get("prompt"))).first(), ""
     sheet = Sheet.objects.next_for(request.user, project, wanted)
     if wanted and sheet is None:
         note = "You have answered or skipped that prompt, or somebody is writing for it. Here is another."
@@ -319,7 +319,7 @@ def gather(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     asked = project.requests.filter(kind=Request.Kind.GATHER)
     if request.method == "POST":
-        do, found = request.POST.get("do", "count"), asked.filter(pk=_whole(request.POST.get("of"))).first()
+        do, found = request.POST.get("do", "count"), asked.filter(pk=whole(request.POST.get("of"))).first()
         if do == "undo" and found:
             gone, stay = gathering.take_out(project, found, request.user)
             kept = f" {stay:,} stay, because people have edited or ranked them since." if stay else ""
@@ -350,13 +350,9 @@ def gather(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, f"{template}#asked" if request.htmx else template, context)
 
 
-def _whole(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() and len(text) < 10 else 0
-
-
 def _question(project: Project, request: HttpRequest) -> dict[str, Any]:
-    run = project.runs.filter(pk=_whole(request.POST.get("from"))).first()
-    most = min(max(_whole(request.POST.get("most")) or gathering.MOST, 1), 64)
+    run = project.runs.filter(pk=whole(request.POST.get("from"))).first()
+    most = min(max(whole(request.POST.get("most")) or gathering.MOST, 1), 64)
     return {"run": run.pk if run else None, "simulated": "simulated" in request.POST, "most": most}
 
 

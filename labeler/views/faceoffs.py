@@ -21,6 +21,7 @@ from labeler.access import admin_required
 from labeler.models import Checkpoint, Faceoff, Project, Ranking, Run
 from labeler.models.faceoffs import FEWEST_QUINTETS, MOST_QUINTETS, FaceoffRefused, with_start
 from labeler.models.quintets import MOST
+from labeler.numbers import whole
 from labeler.strengths import power
 from rlhf.config import Refused
 
@@ -63,7 +64,7 @@ class FaceoffForm(forms.Form):
     def chosen(self) -> list[Checkpoint]:
         """What is ticked at this moment, whether or not it would do."""
         ticked = self.data.getlist("checkpoints") if self.is_bound else self.initial["checkpoints"]
-        numbers = [int(each) for each in ticked if str(each).isdecimal() and len(str(each)) < 10]
+        numbers = [whole(str(each)) for each in ticked]
         field: Any = self.fields["checkpoints"]
         return list(field.queryset.filter(pk__in=numbers))
 
@@ -94,8 +95,7 @@ class FaceoffForm(forms.Form):
         except FaceoffRefused as refused:
             return {"refused": str(refused)}
         told = power(1 + len(others))
-        given = self.data.get("quintets", "") if self.is_bound else ""
-        wanted = int(given) if given.isdecimal() and len(given) < 6 else 0
+        wanted = max(0, whole(self.data.get("quintets"))) if self.is_bound else 0
         quintets = wanted or told.quintets()
         prompts, places = self.project.prompts.count(), quintets * self.project.overlap
         seconds = _seconds(self.project)
@@ -168,8 +168,7 @@ def faceoffs(request: HttpRequest, slug: str) -> HttpResponse:
 def new(request: HttpRequest, slug: str) -> HttpResponse:
     project = _project(request, slug)
     sent = request.POST if request.method == "POST" else request.GET if request.htmx else None
-    asked = request.GET.get("run", "")
-    run = project.runs.filter(pk=int(asked)).first() if asked.isdecimal() and len(asked) < 10 else None
+    run = project.runs.filter(pk=whole(request.GET.get("run"))).first()
     form = FaceoffForm(project, sent, run)
     if request.method == "POST" and (faceoff := form.launched(request.user)):
         return redirect("faceoff", slug, faceoff.number)
@@ -241,8 +240,7 @@ def again(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 def ship(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """Make a checkpoint of it the project's starting model; or (`undo`) take that back."""
     found = _faceoff(request, slug, number)
-    sent = request.POST.get("checkpoint", "")
-    pk = int(sent) if sent.isdecimal() and len(sent) < 10 else 0
+    pk = whole(request.POST.get("checkpoint"))
     try:
         if "undo" in request.POST:
             found.unship(request.user)

@@ -16,6 +16,7 @@ from labeler.access import admin_required
 from labeler.models import Checkpoint, Find, Harvest, Project
 from labeler.models.harvests import NotHarvested, scores
 from labeler.models.probes import Probing
+from labeler.numbers import whole
 
 A_PAGE = 20
 PAGE = "harvests/harvests.html"
@@ -26,15 +27,11 @@ def _project(request: HttpRequest, slug: str) -> Project:
     return get_object_or_404(Project.objects.run_by(request.user), slug=slug)
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() and len(text) < 10 else 0
-
-
 @admin_required
 @require_safe
 def harvests(request: HttpRequest, slug: str) -> HttpResponse:
     project = _project(request, slug)
-    context = {"project": project, **_looks(project, _number(request.GET.get("run")))}
+    context = {"project": project, **_looks(project, whole(request.GET.get("run")))}
     if request.htmx:
         if not context["looking"]:  # it has ended: the page has finds to show
             return HttpResponse(headers={"HX-Refresh": "true"})
@@ -94,7 +91,7 @@ def _said(page: Any, newest: Probing | None) -> list[dict[str, Any]]:
 @require_POST
 def look(request: HttpRequest, slug: str) -> HttpResponse:
     project = _project(request, slug)
-    run = Harvest.objects.harvestable(project).filter(pk=_number(request.POST.get("run"))).first()
+    run = Harvest.objects.harvestable(project).filter(pk=whole(request.POST.get("run"))).first()
     try:
         if run is None:
             raise NotHarvested("Only a policy run of this project that has ended can be looked through.")

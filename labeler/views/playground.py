@@ -16,10 +16,10 @@ from labeler import playground as play
 from labeler.access import admin_required
 from labeler.models import Checkpoint, Project, Quintet, Request
 from labeler.models.demonstrations import AnswerRefused
+from labeler.numbers import whole
 from labeler.playground import Sitting
 from labeler.playground_forms import PlayForm, filled_from, handed_on, seen_by
 from labeler.sending import SendRefused
-from labeler.views.runs import whole
 
 PAGE = "playground/playground.html"
 AT_ONCE = 5_000  # tokens of all rollouts that are shown as chips together
@@ -73,7 +73,7 @@ def one(request: HttpRequest, pk: int) -> HttpResponse:
     """A question with what there is of its answer; with `after`, what came since that part."""
     sitting = _sitting(request, pk)
     if request.htmx and "after" in request.GET:
-        return _news(request, sitting, whole(request.GET["after"], 0))
+        return _news(request, sitting, whole(request.GET["after"]))
     sitting.read().mark()
     for face in ("tokens", "text"):
         if request.htmx and face in request.GET:
@@ -151,13 +151,13 @@ def send(request: HttpRequest, pk: int) -> HttpResponse:
     said = request.POST
     try:
         if number := said.get("quintet"):
-            sitting.take_back(whole(number, 0), request.user)
+            sitting.take_back(whole(number), request.user)
             words = f"Quintet {number} is taken back."
         elif name := said.get("demonstrate"):
             made = sitting.demonstrate(name, request.user)
             words = f"It is kept as demonstration {made.pk}."
         elif number := said.get("withdraw"):
-            get_object_or_404(sitting.demonstrations(), pk=whole(number, 0)).withdraw(request.user)
+            get_object_or_404(sitting.demonstrations(), pk=whole(number)).withdraw(request.user)
             words = f"Demonstration {number} is withdrawn."
         else:
             quintet, new = sitting.send(said.getlist("rollout"), request.user)

@@ -17,11 +17,12 @@ from labeler import difficulty as hard
 from labeler import practice as grid
 from labeler.access import admin_required
 from labeler.models import Project, Prompt, Request, Run, Step
+from labeler.numbers import whole
 from labeler.playground import waits_for
 from labeler.practice_forms import SampleForm
 from labeler.steps import NotThere
 from labeler.templatetags.words import count
-from labeler.views.runs import seen_by, whole
+from labeler.views.runs import seen_by
 
 PAGE = "practice/practice.html"
 READING = "practice/_reading.html"
@@ -36,7 +37,7 @@ KEPT = ("run", "k", "kind", "order", "words", "page")
 def practice(request: HttpRequest, pk: int) -> HttpResponse:
     """To the grid of the step that is asked for, or the nearest one before it; the newest where none is."""
     run = get_object_or_404(seen_by(request).filter(kind=Run.Kind.POLICY), pk=pk)
-    asked, made = whole(request.GET.get("step"), 0), run.steps.filter(step__gt=0).order_by("-step")
+    asked, made = whole(request.GET.get("step")), run.steps.filter(step__gt=0).order_by("-step")
     found = made.filter(step__lte=asked).first() or made.last() if asked > 0 else made.first()
     return redirect("practice_step", pk, found.step) if found else redirect("run", pk)
 
@@ -132,15 +133,15 @@ def _listed(run: Run, given: Any) -> dict[str, Any]:
 def aside(request: HttpRequest, slug: str) -> HttpResponse:
     """A prompt, or all of a kind, out of practice by hand; or back."""
     project, said = _project(request, slug), request.POST
-    numbers = [int(each) for each in said.getlist("prompt") if each.isdecimal() and len(each) < 18]
+    numbers = [whole(each) for each in said.getlist("prompt")]
     why = "one by one"
     if (kind := said.get("all", "")) in ("never", "always"):
-        run = get_object_or_404(project.runs, pk=whole(said.get("run"), 0))
+        run = get_object_or_404(project.runs, pk=whole(said.get("run")))
         numbers = [one.prompt.pk for one in hard.of(run, 1) if one.kind == kind]
         why = f"as {hard.KINDS[kind]} in {run}"
     some = project.prompts.filter(pk__in=numbers)
     if back := said.get("back"):
-        some = project.prompts.all() if back == "all" else project.prompts.filter(pk=whole(back, 0))
+        some = project.prompts.all() if back == "all" else project.prompts.filter(pk=whole(back))
         moved = some.bring_back(project, request.user)
         messages.success(request, f"{count(moved, 'prompt')} practised again from the next run on.")
     else:

@@ -21,6 +21,7 @@ from labeler.charts import charts, differing, people, strip
 from labeler.forms import RunForm
 from labeler.models import Checkpoint, Evaluation, Project, Request, Run
 from labeler.models.probes import Alarm
+from labeler.numbers import whole
 from labeler.templatetags import runs as words
 from rlhf import config
 
@@ -37,10 +38,6 @@ def seen_by(request: HttpRequest) -> QuerySet[Run]:
     related: tuple[str, ...] = ("project", "start", "reward_model__run__dataset", "against__run", "dataset")
     related += ("created_by", "round")
     return Run.objects.filter(project__in=Project.objects.run_by(request.user)).select_related(*related)
-
-
-def whole(text: str | None, otherwise: int) -> int:
-    return int(text) if text and text.removeprefix("-").isdecimal() and len(text) < 10 else otherwise
 
 
 @admin_required
@@ -66,7 +63,7 @@ def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
     project = get_object_or_404(Project.objects.run_by(request.user), slug=slug)
     if kind not in config.KINDS:
         raise Http404
-    source = project.runs.filter(pk=whole(request.GET.get("from"), 0), kind=kind).first()
+    source = project.runs.filter(pk=whole(request.GET.get("from")), kind=kind).first()
     sent = request.POST if request.method == "POST" else request.GET if request.htmx else None
     form = RunForm(
         project, kind, sent, source=source, preset=request.GET.get("preset", ""), chosen=request.GET
@@ -181,7 +178,7 @@ def _csv(run: Run, others: list[Run]) -> HttpResponse:
 
 def _beside(run: Run, given: str) -> list[Run]:
     """Other runs of the same project and kind, by their numbers: to be drawn over its curves."""
-    wanted = [int(each) for each in given.split(",")[:OVERLAID] if each.isdecimal() and len(each) < 10]
+    wanted = [whole(each) for each in given.split(",")[:OVERLAID]]
     found = run.project.runs.filter(kind=run.kind).exclude(pk=run.pk).in_bulk(wanted)
     return [found[pk] for pk in dict.fromkeys(wanted) if pk in found]
 
@@ -223,9 +220,9 @@ def compare(request: HttpRequest, pk: int) -> HttpResponse:
     run = get_object_or_404(seen_by(request), pk=pk)
     choices = run.checkpoints.filter(kind=Checkpoint.Kind.POLICY).order_by("-suggested", "-step")
     if request.method == "POST":
-        after = get_object_or_404(choices, pk=whole(request.POST.get("after"), 0))
+        after = get_object_or_404(choices, pk=whole(request.POST.get("after")))
         Request.objects.ask_to_compare(
-            run, after, seed=max(0, whole(request.POST.get("seed"), 0)), by=request.user
+            run, after, seed=max(0, whole(request.POST.get("seed"))), by=request.user
         )
         return redirect("run_compare", pk)
     asked = run.requests.filter(kind=Request.Kind.COMPARE).first()
@@ -343,7 +340,7 @@ def _samples(run: Run, given: QueryDict, had: str | None = None) -> dict[str, An
     measured = list(run.samples.order_by("step").values_list("step", flat=True).distinct())
     newest = len(measured) - 1
     look = whole(given.get("look"), newest)
-    if had is not None and look >= whole(had, 0) - 1:
+    if had is not None and look >= whole(had) - 1:
         look = newest
     look = max(0, min(look, newest))
     followed, against = 0, None
@@ -367,5 +364,5 @@ def _samples(run: Run, given: QueryDict, had: str | None = None) -> dict[str, An
         "samples": lines,
         "followed": followed,
         "written": list(run.quintets.select_related("prompt").prefetch_related("rollouts")[:4]),
-        "newer": had is not None and len(measured) != whole(had, 0),
+        "newer": had is not None and len(measured) != whole(had),
     }

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_POST, require_safe
 from labeler.access import admin_required
 from labeler.course import LONGEST, Course, answers, ask
 from labeler.models import Project, Request
+from labeler.numbers import whole
 from rlhf import data
 
 OFFERED = 60  # prompts
@@ -45,12 +46,12 @@ def ask_all(request: HttpRequest, slug: str) -> HttpResponse:
     """One prompt for every stage that has a model."""
     project = _project(request, slug)
     own = request.POST.get("own", "").replace("\0", "").strip()
-    chosen = project.prompts.filter(pk=_whole(request.POST.get("prompt"), 0)).first()
+    chosen = project.prompts.filter(pk=whole(request.POST.get("prompt"))).first()
     prompt = own[:LONGEST] or (chosen.content if chosen else "")
     if not prompt:
         messages.error(request, "Choose a prompt, or write one.")
         return redirect("stages", slug)
-    seed = _whole(request.POST.get("seed"), 0)
+    seed = max(0, whole(request.POST.get("seed")))
     temperature = 0.0 if "surely" in request.POST else 1.0
     made = ask(Course(project), prompt, request.user, seed, temperature)
     if not made:
@@ -62,12 +63,8 @@ def ask_all(request: HttpRequest, slug: str) -> HttpResponse:
 def _asked(request: HttpRequest, project: Project) -> list[Request]:
     """Those that the address names."""
     mine = project.requests.filter(kind=Request.Kind.SAMPLE, question__prompts__isnull=False)
-    named = [_whole(each, 0) for each in request.GET.get("asked", "").split(",")[:ASKED]]
+    named = [whole(each) for each in request.GET.get("asked", "").split(",")[:ASKED]]
     return list(mine.filter(pk__in=named).order_by("pk"))
-
-
-def _whole(text: str | None, otherwise: int) -> int:
-    return int(text) if text and text.isdecimal() and len(text) < 10 else otherwise
 
 
 def _project(request: HttpRequest, slug: str) -> Project:

@@ -19,6 +19,7 @@ from labeler import sending
 from labeler import steps as rollouts
 from labeler.access import admin_required
 from labeler.models import Run, Step
+from labeler.numbers import whole
 from labeler.views.runs import seen_by
 
 MOST_SHOWN = 24  # rollouts on a page, and
@@ -37,11 +38,11 @@ def _step(request: HttpRequest, pk: int, number: int) -> tuple[Run, Step]:
 def steps(request: HttpRequest, pk: int) -> HttpResponse:
     """To the step that is asked for, or the nearest one before it; the newest where none is."""
     run = get_object_or_404(seen_by(request).filter(kind=Run.Kind.POLICY), pk=pk)
-    asked = request.GET.get("step", "")
+    asked = whole(request.GET.get("step"), -1)
     made = run.steps.exclude(step=0).order_by("-step")  # 0 is what was measured of the start
     found = made.first()
-    if asked.isdecimal() and len(asked) < 10:
-        found = made.filter(step__lte=int(asked)).first() or made.last()
+    if asked >= 0:
+        found = made.filter(step__lte=asked).first() or made.last()
     return redirect("step", pk, found.step) if found else redirect("run", pk)
 
 
@@ -122,7 +123,7 @@ def send(request: HttpRequest, pk: int, number: int) -> HttpResponse:
 
 def _taken_back(request: HttpRequest, run: Run, step: Step, number: str) -> HttpResponse:
     quintets = run.quintets.filter(extra__step=step.step)
-    found = quintets.filter(pk=number).first() if number.isdecimal() and len(number) < 15 else None
+    found = quintets.filter(pk=whole(number)).first()
     if found is None:
         raise Http404
     name = found.extra["rollouts"][0]
