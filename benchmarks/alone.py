@@ -1,5 +1,5 @@
-"""Programs that are measured: each in a process of its own, on one thread, so that a clock tells of nothing else;
-and where it is no clock that tells, as many of them at once as there are cores."""
+"""Programs that are measured: each in a process of its own, on one thread, so that a clock tells of nothing
+else; and where no clock tells, as many of them at once as there are cores."""
 
 import os
 import subprocess

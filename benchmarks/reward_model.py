@@ -183,8 +183,8 @@ def lay_out(folder: Path, size: str, prompt: int, count: int) -> None:
         ranks = list(range(1, PLACES + 1))
         chances.shuffle(ranks)
         rollouts = [trials.text(chances, ROLLOUT - 1) for _ in ranks]
-        line = {"prompt": trials.text(chances, prompt), "rollouts": rollouts, "ranks": ranks, "labeler": "one"}
-        lines.append(json.dumps(line | {"quintet": str(number)}))
+        line = {"prompt": trials.text(chances, prompt), "rollouts": rollouts, "ranks": ranks}
+        lines.append(json.dumps(line | {"labeler": "one", "quintet": str(number)}))
     (folder / "dataset.jsonl").write_text("\n".join(lines) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What a demo comes to over some seeds: runs by the commands that users have, and their files read afterwards.
+"""What a demo comes to over some seeds: runs by the commands that users have, their files read afterwards.
 
 What is launched with which settings, and what its rollouts are worth, is told by whoever measures.
 """

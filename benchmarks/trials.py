@@ -1,8 +1,8 @@
 """Trials beside a peer: the same random model for both, each trial in a process of its own on one thread, the
 clocks read at the end of every step.
 
-What is trained, on what, and which figures are compared, is told by each benchmark: it has a dataclass `Trial`
-and says who trains it how.
+What is trained, on what, and which figures are compared, is told by each benchmark: it has a dataclass
+`Trial` and says who trains it how.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def run(benchmark: str, trial: Any) -> dict[str, Any]:
 
 
 def carry_out(clocks: Clocks, train: Callable[[], Mapping[str, Any] | None]) -> None:
-    """What the process of a trial does: train, and tell when each step ended, and what else there is to tell."""
+    """What the process of a trial does: train, tell when each step ended, and what else there is to tell."""
     import resource
 
     import torch

@@ -168,6 +168,3 @@ def runs_of(project: Project) -> list[Run]:
     wrote = project.runs.filter(kind__in=[Run.Kind.POLICY, Run.Kind.ROLLOUTS]).exclude(step=0)
     checked = wrote.filter(config__checker__isnull=False).exclude(config__checker="")
     return list(checked.order_by("-pk")[:RUNS])
-
-
-__all__ = ["MOST", "Lost", "NotThere", "answer", "passed", "runs_of", "take_out", "won"]

@@ -17,7 +17,6 @@ from labeler.playground import own_prompt, turns
 from rlhf import config, data
 
 MOST = 64  # samples of a checkpoint
-LONGEST = 8192  # tokens, as the warm child takes them
 LETTERS = 200_000  # characters of a prompt
 OFFERED = 100  # checkpoints of a kind, the newest
 HANDED_ON = 1_500  # characters of an address, which not every server takes longer
@@ -50,7 +49,9 @@ class PlayForm(forms.Form):
         initial=1.0,
         help_text="Draw from the likeliest tokens that together have this share. Training samples with 1.",
     )
-    longest = forms.IntegerField(min_value=1, max_value=LONGEST, help_text="Tokens of an answer.")
+    longest = forms.IntegerField(
+        min_value=1, max_value=config.LONGEST_ROLLOUT, help_text="Tokens of an answer."
+    )
     count = forms.IntegerField(
         label="Samples", min_value=1, max_value=MOST, initial=5, help_text="Of each checkpoint."
     )

@@ -5,9 +5,9 @@ from typing import Any
 from django import forms
 
 from labeler.models import Checkpoint, Project, Prompt, Request, User
+from rlhf import config
 
 MOST = 10_000
-LONGEST = 8192  # tokens, as the warm child takes them
 OFFERED = 50  # checkpoints, the newest
 
 
@@ -21,7 +21,9 @@ class SampleForm(forms.Form):
         help_text="As many as 10,000; stop any time.",
     )
     temperature = forms.FloatField(min_value=0, max_value=2, help_text="Training samples with 1.")
-    longest = forms.IntegerField(min_value=1, max_value=LONGEST, help_text="Tokens of an answer.")
+    longest = forms.IntegerField(
+        min_value=1, max_value=config.LONGEST_ROLLOUT, help_text="Tokens of an answer."
+    )
     seed = forms.IntegerField(
         min_value=0, max_value=2**31 - 1, initial=0, help_text="The same seed says the same again."
     )

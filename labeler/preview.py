@@ -316,7 +316,7 @@ class Look:
         return {
             "checkpoint": self.start.pk,
             "prompts": self._contents(),
-            "max_new_tokens": min(8192, max(1, longest)),
+            "max_new_tokens": min(config.LONGEST_ROLLOUT, max(1, longest)),
             "at_once": min(4096, at_once),
             "train": self.made.kind != "rollouts",
         }

@@ -19,6 +19,7 @@ from rlhf.policy_config import JUDGED as JUDGED
 from rlhf.policy_config import RULES as RULES
 from rlhf.policy_config import STEP_CAP as STEP_CAP
 from rlhf.policy_config import PolicyConfig as PolicyConfig
+from rlhf.setting import LONGEST_ROLLOUT as LONGEST_ROLLOUT
 from rlhf.setting import Common, Sampling, Setting, input_
 from rlhf.setting import Refused as Refused
 from rlhf.setting import read as _read
@@ -113,7 +114,7 @@ class SftConfig(_Training):
         1.0, "Temperature", "How freely those answers are chosen.", 0.05, 2.0, advanced=True)
     max_new_tokens: int = _setting(
         256, "Longest sample", "Such an answer is cut off if it has not ended by then.",
-        1, 8192, advanced=True, unit="tokens")
+        1, LONGEST_ROLLOUT, advanced=True, unit="tokens")
 
 
 @dataclass(frozen=True, kw_only=True)

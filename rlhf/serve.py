@@ -35,13 +35,12 @@ from typing import Any, TextIO
 import torch
 
 from rlhf import checkers, checkpoint, data, stream, tryout
-from rlhf.config import Refused
+from rlhf.config import LONGEST_ROLLOUT, Refused
 from rlhf.reward_model import RewardModel, spread
 from rlhf.sample import chances_of, fitted, sample
 
 KEPT = 2  # models in memory
 AT_ONCE = 64  # rollouts sampled together
-LONGEST = 8192  # tokens of a rollout, as in a run's config
 
 
 class Bad(ValueError):
@@ -208,7 +207,7 @@ def _stream(
 def _wish(request: dict[str, Any], most: int) -> stream.Wish:
     return stream.Wish(
         count=_number(request, "count", 1, 1, most),
-        longest=_number(request, "max_new_tokens", 256, 1, LONGEST),
+        longest=_number(request, "max_new_tokens", 256, 1, LONGEST_ROLLOUT),
         temperature=_number(request, "temperature", 1.0, 0, 2),
         top_p=_number(request, "top_p", 1.0, 0, 1),
         seed=_number(request, "seed", 0, 0, 2**63 - 1),
@@ -248,7 +247,7 @@ def _item(line: Any) -> checkers.Item:
 
 
 def _try(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
-    longest = _number(request, "max_new_tokens", 256, 1, LONGEST)
+    longest = _number(request, "max_new_tokens", 256, 1, LONGEST_ROLLOUT)
     at_once = _number(request, "at_once", 1, 1, 4096)
     prompts = [_prompt({"prompt": each}) for each in _list(request, "prompts")]
     began = time.perf_counter()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+LONGEST_ROLLOUT = 8192  # tokens, wherever one is sampled
 TRUE, FALSE = {"true", "on", "yes", "1"}, {"false", "off", "no", "0", ""}
 
 
@@ -81,7 +82,8 @@ class Sampling(Common):
         1.0, "Temperature", "How freely the policy chooses its words; 1 is as it learnt them, less is tamer.",
         0.05, 2.0)
     max_new_tokens: int = setting(
-        256, "Longest rollout", "A rollout that has not ended by then is cut off.", 1, 8192, unit="tokens")
+        256, "Longest rollout", "A rollout that has not ended by then is cut off.",
+        1, LONGEST_ROLLOUT, unit="tokens")
 # fmt: on
 
 

@@ -11,7 +11,7 @@ import regex as re
 
 from rlhf.checkers.checker import CannotCheck, Checked, Checker, shown
 from rlhf.checkers.exact import Exact
-from rlhf.checkers.marked import marks
+from rlhf.checkers.marked import marking_words, marks
 from rlhf.setting import Refused, setting
 
 _TIDY = Exact()
@@ -24,9 +24,7 @@ class Choice(Checker):
 
     name: ClassVar[str] = "choice"
     letters: str = setting("ABCDE", "Letters", "The choices that there are, one letter or digit each.")
-    words: str = setting(
-        "answer", "Marking words", "Words that mark the answer in “the … is” or “…:”, commas between them.",
-        advanced=True)
+    words: str = marking_words()
 # fmt: on
 
     def check(self) -> None:

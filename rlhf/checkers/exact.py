@@ -12,7 +12,7 @@ from typing import ClassVar
 import regex as re
 
 from rlhf.checkers.checker import CannotCheck, Checked, Checker, shown
-from rlhf.checkers.marked import BOX, marks
+from rlhf.checkers.marked import BOX, marking_words, marks
 from rlhf.setting import setting
 
 _MACRO = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox)\s?\{([^{}]*+)\}")
@@ -37,9 +37,7 @@ class Exact(Checker):
         "marked or whole", "Compare",
         r"What is marked (\boxed{}, ####, “the answer is”), or where nothing is, the whole answer.",
         choices=("marked or whole", "whole"))
-    words: str = setting(
-        "answer", "Marking words", "Words that mark the answer in “the … is” or “…:”, commas between them.",
-        advanced=True)
+    words: str = marking_words()
 # fmt: on
 
     def compare(self, prompt: str, answer: str, reference: str) -> Checked:

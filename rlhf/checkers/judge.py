@@ -90,7 +90,7 @@ class Judge(Checker):
         asked.sort(key=lambda each: len(each[1]))
         for first in range(0, len(asked), AT_ONCE):
             some = asked[first : first + AT_ONCE]
-            told = _chances(model, tokenizer, [ids for _, ids, _ in some], words)
+            told = _chances(model, [ids for _, ids, _ in some], words)
             for (number, _, whole), (yes, no) in zip(some, told, strict=True):
                 found[number] = self._verdict(items[number], yes, no, whole)
         return [each for each in found if each is not None]
@@ -147,20 +147,17 @@ def _plain(tokenizer: Any, answer: str) -> str:
 
 
 def _chances(
-    model: Any, tokenizer: Any, questions: Sequence[list[int]], words: tuple[list[int], list[int]]
+    model: Any, questions: Sequence[list[int]], words: tuple[list[int], list[int]]
 ) -> list[tuple[float, float]]:
     """Of every question, the chances that either word comes next."""
     import torch
 
-    width = max(map(len, questions))
-    filler = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    padding = [width - len(each) for each in questions]
-    rows = [[filler] * some + each for some, each in zip(padding, questions, strict=True)]
-    ids = torch.tensor(rows, device=model.device)
-    there = (torch.arange(width) >= torch.tensor(padding)[:, None]).long().to(model.device)
-    positions = (there.cumsum(-1) - 1).clamp(min=0)
+    from rlhf.sample import keeps_logits, pad_left
+
+    ids, there, positions = (each.to(model.device) for each in pad_left(questions))
+    keep = {"logits_to_keep": 1} if keeps_logits(model) else {}
     with torch.no_grad():
-        said = model(input_ids=ids, attention_mask=there, position_ids=positions, use_cache=False)
+        said = model(input_ids=ids, attention_mask=there, position_ids=positions, use_cache=False, **keep)
         chances = said.logits[:, -1].float().softmax(-1).cpu()
     return [(float(row[words[0]].sum()), float(row[words[1]].sum())) for row in chances]
 

@@ -7,8 +7,11 @@ can read. Only the last twenty are looked at, so that an answer made of marks co
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import regex as re
+
+from rlhf.setting import setting
 
 BOX, HASHES, WORDS = "\\boxed{…}", "####", "“the answer is …”"
 MOST = 20  # marks that are looked at
@@ -17,6 +20,12 @@ LONGEST = 2000  # characters of one
 _BRACES = re.compile(r"\\(?:f?boxed|fbox)\s*+(?P<box>\{)|\\[{}\\]|(?P<open>\{)|(?P<close>\})")
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*+")
 _NOISE = r"[\s:=*_`]*+"
+
+
+def marking_words() -> Any:
+    """The option of every checker that looks for marks."""
+    told = "Words that mark the answer in “the … is” or “…:”, commas between them."
+    return setting("answer", "Marking words", told, advanced=True)
 
 
 @dataclass(frozen=True)

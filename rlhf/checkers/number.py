@@ -16,7 +16,7 @@ import regex as re
 
 from rlhf.checkers import numeral
 from rlhf.checkers.checker import CannotCheck, Checked, Checker, shown
-from rlhf.checkers.marked import BOX, HASHES, WORDS, marks
+from rlhf.checkers.marked import BOX, HASHES, WORDS, marking_words, marks
 from rlhf.checkers.numeral import Quantity, said
 from rlhf.setting import setting
 
@@ -64,9 +64,7 @@ class Number(Checker):
     percent: str = setting(
         "either", "Percentages", "Whether 50% is 50, is 0.5, or may be either where the other has no sign.",
         choices=("either", "number", "share"), advanced=True)
-    words: str = setting(
-        "answer", "Marking words", "Words that mark the answer in “the … is” or “…:”, commas between them.",
-        advanced=True)
+    words: str = marking_words()
 # fmt: on
 
     def compare(self, prompt: str, answer: str, reference: str) -> Checked:

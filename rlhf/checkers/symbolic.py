@@ -25,7 +25,7 @@ import regex as re
 from rlhf.checkers import grammar
 from rlhf.checkers.checker import CannotCheck, Checked, Checker, shown
 from rlhf.checkers.grammar import Tree, Unreadable
-from rlhf.checkers.marked import BOX, marks
+from rlhf.checkers.marked import BOX, marking_words, marks
 from rlhf.setting import setting
 
 PROGRAM = Path(__file__).with_name("algebra.py")
@@ -46,9 +46,7 @@ class Symbolic(Checker):
         1e-9, "Tolerance", "How far apart values may be, as a share of the larger; 1/3 is not 0.333.", 0, 0.5)
     positive: bool = setting(
         False, "Variables are positive", "Then √(x²) is x, and log(ab) is log a + log b.")
-    words: str = setting(
-        "answer", "Marking words", "Words that mark the answer in “the … is” or “…:”, commas between them.",
-        advanced=True)
+    words: str = marking_words()
     seconds: float = setting(
         1.0, "Time for an answer", "A comparison that takes longer is ended: the answer is not correct.",
         0.05, 60, advanced=True, unit="seconds")
