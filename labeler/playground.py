@@ -1,7 +1,7 @@
 """The playground: what somebody asks of a checkpoint, or of two, and what there is of the answer by now.
 
 An answer comes in parts (labeler/models/requests.py); here they are put together as a page shows them, and
-what was picked goes to the labelers or among the demonstrations. No model is held here: the worker's warm
+what was chosen goes to the labelers or among the demonstrations. No model is held here: the worker's warm
 child writes, and the reward model and the checker say there what they think (labeler/answers.py). Neither
 stands for the other: no sum of theirs is made anywhere."""
 
@@ -218,7 +218,7 @@ class Sitting:
     def rollouts(self) -> list[Said]:
         return [one for side in self.sides for one in side.rollouts]
 
-    def picked(self, names: Iterable[str]) -> list[Said]:
+    def chosen(self, names: Iterable[str]) -> list[Said]:
         wanted = set(names)
         return [one for one in self.rollouts if one.name in wanted and one.ended]
 
@@ -255,15 +255,15 @@ class Sitting:
 
     @transaction.atomic
     def send(self, names: Sequence[str], by: User) -> tuple[Quintet, bool]:
-        """The picked ones as a quintet in the ordinary queue. A prompt that is new to the project joins it.
+        """The chosen ones as a quintet in the ordinary queue. A prompt that is new to the project joins it.
         Raises SendRefused."""
         self._take_turn()
-        picked = self.picked(names)
-        sending.refuse_unrankable(picked)
-        about = {"request": self.request.pk, "rollouts": sorted(one.name for one in picked)}
-        wrote = [self.sides[one.side].checkpoint for one in picked]
+        chosen = self.chosen(names)
+        sending.refuse_unrankable(chosen)
+        about = {"request": self.request.pk, "rollouts": sorted(one.name for one in chosen)}
+        wrote = [self.sides[one.side].checkpoint for one in chosen]
         origin = f"rollouts of {' and '.join(dict.fromkeys(self.asked['names']))}, from the playground"
-        return sending.send(self.request.project, self._row(), picked, about, origin, by, checkpoints=wrote)
+        return sending.send(self.request.project, self._row(), chosen, about, origin, by, checkpoints=wrote)
 
     def take_back(self, number: int, by: User) -> None:
         """Raises SendRefused, Quintet.DoesNotExist."""
@@ -273,7 +273,7 @@ class Sitting:
     def demonstrate(self, name: str, by: User) -> Demonstration:
         """Keep one as a demonstration; once. Raises AnswerRefused."""
         self._take_turn()
-        one = next(iter(self.picked([name])), None)
+        one = next(iter(self.chosen([name])), None)
         text = checked(one.text if one else "")
         came_from = {"request": self.request.pk, "rollout": name}
         if there := self.demonstrations().filter(came_from=came_from).first():

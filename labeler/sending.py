@@ -1,6 +1,6 @@
-"""Rollouts that somebody has picked on a page, sent to the labelers as a quintet of the ordinary queue, and
+"""Rollouts that somebody has chosen on a page, sent to the labelers as a quintet of the ordinary queue, and
 taken back while nobody has ranked it. Fewer than five are put beside others of the prompt (companions.py),
-because fewer cards than usual would tell a labeler that they were picked.
+because fewer cards than usual would tell a labeler that they were chosen.
 
 Where they come from is the matter of whoever sends: the steps of a policy run (labeler/steps.py), the
 playground (labeler/playground.py). `about` says it on the quintet, and the same ones are sent once."""
@@ -14,14 +14,14 @@ from labeler.models import Checkpoint, Project, Prompt, Quintet, Round, Run, Use
 from labeler.models.companions import Companion, fill, name_writers
 from labeler.models.quintets import FEWEST, MOST, Stays
 
-BESIDE = "beside"  # in a quintet's `extra`, after what was picked: which siblings fill it up
+BESIDE = "beside"  # in a quintet's `extra`, after what was chosen: which siblings fill it up
 
 
 class SendRefused(ValueError):
     """Why these rollouts cannot be sent to the labelers, or taken back, in words."""
 
 
-class Picked(Protocol):
+class Chosen(Protocol):
     """What is asked of a rollout that is to be sent."""
 
     @property
@@ -30,13 +30,13 @@ class Picked(Protocol):
     def finished(self) -> bool: ...
 
 
-def refuse_unrankable(picked: Sequence[Picked]) -> None:
+def refuse_unrankable(chosen: Sequence[Chosen]) -> None:
     """Raises SendRefused."""
-    if not FEWEST <= len(picked) <= MOST:
-        raise SendRefused(f"Choose {FEWEST} to {MOST} rollouts of one prompt; {len(picked)} were chosen.")
-    if len({one.text.strip() for one in picked}) == 1:
+    if not FEWEST <= len(chosen) <= MOST:
+        raise SendRefused(f"Choose {FEWEST} to {MOST} rollouts of one prompt; {len(chosen)} were chosen.")
+    if len({one.text.strip() for one in chosen}) == 1:
         raise SendRefused("All of these say the same: there is nothing to rank.")
-    if any(not one.text.strip() for one in picked):
+    if any(not one.text.strip() for one in chosen):
         raise SendRefused("One of these says nothing: leave it out.")
 
 
@@ -44,26 +44,26 @@ def refuse_unrankable(picked: Sequence[Picked]) -> None:
 def send(
     project: Project,
     prompt: Prompt,
-    picked: Sequence[Picked],
+    chosen: Sequence[Chosen],
     about: Mapping[str, Any],
     origin: str,
     by: User,
     *,
     run: Run | None = None,
     checkpoints: Sequence[Checkpoint | None] | None = None,
-    siblings: Mapping[str, Picked] | None = None,
+    siblings: Mapping[str, Chosen] | None = None,
 ) -> tuple[Quintet, bool]:
     """A quintet of these in the ordinary queue, and whether it is new; `origin` says in words what they are.
     `siblings`: others of the prompt that may be put beside them, by name. Raises SendRefused."""
     Project.objects.select_for_update(no_key=True).get(pk=project.pk)
-    refuse_unrankable(picked)
+    refuse_unrankable(chosen)
     for there in prompt.quintets.filter(run=run, extra__contains=dict(about)):
         if {**there.extra, BESIDE: None} == {**about, BESIDE: None}:
             return there, False
-    whose = checkpoints or [None] * len(picked)
-    wrote = [Companion(one.text, its, one.finished) for one, its in zip(picked, whose, strict=True)]
+    whose = checkpoints or [None] * len(chosen)
+    wrote = [Companion(one.text, its, one.finished) for one, its in zip(chosen, whose, strict=True)]
     fresh = {name: Companion(one.text, finished=one.finished) for name, one in (siblings or {}).items()}
-    beside = fill(prompt, [one.text for one in picked], fresh.values())
+    beside = fill(prompt, [one.text for one in chosen], fresh.values())
     wrote += beside
     named = [name for name, one in fresh.items() if one in beside]
     quintet = Quintet.objects.compose(
@@ -78,7 +78,7 @@ def send(
     )
     name_writers(quintet, wrote)
     filled = f", and {len(beside)} more beside them," if beside else ","
-    words = f"{len(picked)} {origin}{filled} are sent to the labelers as quintet {quintet.pk}."
+    words = f"{len(chosen)} {origin}{filled} are sent to the labelers as quintet {quintet.pk}."
     said = {**about, "quintet": quintet.pk} | ({"run": run.pk} if run else {})
     project.audit.write(by, project, "send to the labelers", words, **said)
     return quintet, True

@@ -146,7 +146,7 @@ def stop(request: HttpRequest, pk: int) -> HttpResponse:
 @admin_required
 @require_POST
 def send(request: HttpRequest, pk: int) -> HttpResponse:
-    """The picked ones to the labelers, or that quintet back; one of them among the demonstrations, or out."""
+    """The chosen ones to the labelers, or that quintet back; one of them among the demonstrations, or out."""
     sitting = _sitting(request, pk).read()
     said = request.POST
     try:
