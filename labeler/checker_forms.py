@@ -81,7 +81,7 @@ class CheckerForm(forms.Form):
 
 def judges(project: Project):
     """The language models that may judge here: policies that lie in a folder."""
-    found = Checkpoint.objects.filter(Q(project=project) | Q(project=None), kind=Checkpoint.Kind.POLICY)
+    found = Checkpoint.objects.open_to([project]).filter(kind=Checkpoint.Kind.POLICY)
     return found.exclude(location__startswith="hub:").order_by("-suggested", "-pk")
 
 

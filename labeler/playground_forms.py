@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
-from django.db.models import Q, QuerySet
 from django.http import QueryDict
 
 from labeler.models import Checkpoint, Project, Request, User
@@ -21,13 +20,6 @@ LETTERS = 200_000  # characters of a prompt
 OFFERED = 100  # checkpoints of a kind, the newest
 HANDED_ON = 1_500  # characters of an address, which not every server takes longer
 ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
-
-
-def seen_by(user: User) -> QuerySet[Checkpoint]:
-    """What this person may try out: the checkpoints of the projects that they run, and those of nobody."""
-    mine = Project.objects.run_by(user)
-    found = Checkpoint.objects.filter(Q(project__in=mine) | Q(project=None))
-    return found.select_related("project", "run")
 
 
 class PlayForm(forms.Form):
@@ -90,7 +82,7 @@ class PlayForm(forms.Form):
 
     def _offered(self, kind: str) -> list[Any]:
         """In groups by project, this one's first; whatever was asked for is among them."""
-        found = seen_by(self.user).filter(kind=kind)
+        found = Checkpoint.objects.seen_by(self.user).filter(kind=kind).select_related("project")
         wanted = [whole(str(value)) for value in self._wanted()]
         rows = {each.pk: each for each in found.order_by("-pk")[:OFFERED]}
         rows |= found.in_bulk(wanted) | found.in_bulk([self.project.start_id or 0] if self.project else [])
@@ -98,25 +90,18 @@ class PlayForm(forms.Form):
         mine = self.project.pk if self.project else None
         for each in sorted(rows.values(), key=lambda each: (each.project_id not in (mine, None), -each.pk)):
             name = each.project.name if each.project else "Every project"
-            groups.setdefault(name, []).append((str(each.pk), self._named(each)))
+            groups.setdefault(name, []).append((str(each.pk), each.named_in(self.project)))
         return list(groups.items())
 
     def _wanted(self) -> list[Any]:
         return [self.given.get(name, "") for name in ("checkpoint", "beside", "reward_model")]
 
-    def _named(self, each: Checkpoint) -> str:
-        words = [each.name]
-        if self.project and each.pk == self.project.start_id:
-            words.append("the project's start")
-        elif each.suggested:
-            words.append("suggested")
-        return " · ".join(words)
-
     def _likeliest(self) -> str:
         """The start of the project; else what was saved last."""
         if self.project and self.project.start_id:
             return str(self.project.start_id)
-        newest = seen_by(self.user).filter(kind=Checkpoint.Kind.POLICY).order_by("-pk").first()
+        policies = Checkpoint.objects.seen_by(self.user).filter(kind=Checkpoint.Kind.POLICY)
+        newest = policies.order_by("-pk").first()
         return str(newest.pk) if newest else ""
 
     def _judge(self) -> Checkpoint | None:
@@ -176,7 +161,7 @@ class PlayForm(forms.Form):
         """Queue the question: in the project of its checkpoint, or in the one at hand where it has none."""
         said = self.cleaned_data
         chosen = [int(said[name]) for name in ("checkpoint", "beside") if said[name]]
-        found = seen_by(self.user).in_bulk(chosen)
+        found = Checkpoint.objects.seen_by(self.user).select_related("project").in_bulk(chosen)
         project = found[chosen[0]].project or self.project or Project.objects.run_by(self.user).earliest("pk")
         row = own_prompt(project, said["prompt"])
         question = {
@@ -197,7 +182,7 @@ class PlayForm(forms.Form):
 def settings_of(question: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked, as the form and an address name it."""
     chosen: Sequence[int] = question["checkpoints"]
-    said = {
+    return {
         "checkpoint": str(chosen[0]),
         "beside": str(chosen[1]) if len(chosen) > 1 else "",
         "reward_model": str(question["reward_model"] or ""),
@@ -207,7 +192,6 @@ def settings_of(question: Mapping[str, Any]) -> dict[str, Any]:
         "count": question["count"],
         "seed": question["seed"],
     }
-    return said
 
 
 def filled_from(question: Mapping[str, Any]) -> QueryDict:

@@ -34,7 +34,7 @@ class SampleForm(forms.Form):
         super().__init__(given, initial=initial | more.pop("initial", {}), label_suffix="", **more)
         self.prompt = prompt
         self.known = offered(prompt.project)
-        names = {pk: _named(prompt.project, each) for pk, each in self.known.items()}
+        names = {pk: each.named_in(prompt.project) for pk, each in self.known.items()}
         chosen: Any = self.fields["checkpoint"]
         chosen.choices = [(str(pk), name) for pk, name in names.items()]
         self.fields["temperature"].widget.attrs["step"] = "any"
@@ -64,8 +64,3 @@ def offered(project: Project) -> dict[int, Checkpoint]:
     if project.start and project.start.pk not in known:
         known[project.start.pk] = project.start
     return known
-
-
-def _named(project: Project, each: Checkpoint) -> str:
-    more = "the project's start" if each.pk == project.start_id else "suggested" if each.suggested else ""
-    return f"{each.name} · {more}" if more else each.name

@@ -144,7 +144,7 @@ class ProjectForm(forms.ModelForm):
         chosen, location = self.cleaned_data["start_from"], self.cleaned_data.get("location", "")
         if chosen in (HERE, LATER):
             return self.cleaned_data["checkpoint"] if chosen == HERE else None
-        known = Checkpoint.objects.filter(Q(project=project) | Q(project=None), location=location).first()
+        known = Checkpoint.objects.open_to([project]).filter(location=location).first()
         name = location.removeprefix("hub:") if chosen == HUB else Path(location).name
         return known or Checkpoint.objects.create(project=project, location=location, name=name[:200])
 

@@ -5,7 +5,7 @@ Which values are good, and launching itself, is the matter of forms.py and model
 from typing import Any
 
 from django import forms
-from django.db.models import Case, Q, QuerySet, Value, When
+from django.db.models import Case, QuerySet, Value, When
 
 from labeler.models import Checkpoint, Dataset, Origin, Project, Ranking, Run
 from labeler.models.demonstrations import DemonstrationQuerySet, told
@@ -26,20 +26,15 @@ class CheckpointField(forms.ModelChoiceField):
     """The project's checkpoints of one kind, and those that belong to every project; the likeliest first."""
 
     def __init__(self, project: Project, kind: str, **kwargs: Any):
-        self.first = project.start_id if kind == Checkpoint.Kind.POLICY else None
-        first = Case(When(pk=self.first, then=Value(0)), default=Value(1))
-        found = Checkpoint.objects.filter(Q(project=project) | Q(project=None), kind=kind)
+        self.project = project
+        first = Case(When(pk=project.start_id, then=Value(0)), default=Value(1))
+        found = Checkpoint.objects.open_to([project]).filter(kind=kind)
         found = found.order_by(first, "-suggested", "-pk")
         likeliest = found.values_list("pk", flat=True).first if kwargs.get("required", True) else None
         super().__init__(found, **{"empty_label": None, "initial": likeliest} | kwargs)
 
     def label_from_instance(self, checkpoint: Checkpoint) -> str:
-        words = [checkpoint.name]
-        if checkpoint.pk == self.first:
-            words.append("the project's start")
-        elif checkpoint.suggested:
-            words.append("suggested")
-        return " · ".join(words)
+        return checkpoint.named_in(self.project)
 
 
 class InputsForm(forms.Form):

@@ -5,15 +5,25 @@ Where it came from is a copy of the quintet.json beside its weights; opening it 
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from django.conf import settings
 from django.db import models
 
+from labeler.models.people import User
 from labeler.models.projects import Project
 
 
 class CheckpointQuerySet(models.QuerySet["Checkpoint"]):
+    def open_to(self, projects: Iterable[Project]) -> "CheckpointQuerySet":
+        """Those of these projects, and those that belong to every project."""
+        return self.filter(models.Q(project__in=projects) | models.Q(project=None))
+
+    def seen_by(self, user: User) -> "CheckpointQuerySet":
+        """What this person may try out and start from."""
+        return self.open_to(Project.objects.run_by(user))
+
     def judge_of(self, project: Project) -> "Checkpoint | None":
         """The project's newest reward model: of its last run that wrote any, the one that it proposes."""
         found = self.filter(project=project, kind=Checkpoint.Kind.REWARD)
@@ -77,6 +87,12 @@ class Checkpoint(models.Model):
     def folder(self) -> Path | None:
         """Where its files lie; None while they are still on the Hub."""
         return None if self.is_hub else settings.HOME / self.location
+
+    def named_in(self, project: Project | None) -> str:
+        """Its name in a list: with whether the project starts from it, or its run proposes it."""
+        if project and self.pk == project.start_id:
+            return f"{self.name} · the project's start"
+        return f"{self.name} · suggested" if self.suggested else self.name
 
     def put_into(self, target: Path) -> None:
         """Its files at `target`, all or none of them: as hard links, or as copies where links cannot be. What

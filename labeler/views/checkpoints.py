@@ -6,7 +6,6 @@ import json
 
 from django.contrib import messages
 from django.db import transaction
-from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_safe
@@ -15,14 +14,13 @@ from labeler.access import admin_required, labeler_required
 from labeler.charts import STRIP
 from labeler.lineage import Lineage
 from labeler.models import Checkpoint, Evaluation, Project, Quintet, Request
+from labeler.models.checkpoints import CheckpointQuerySet
 from labeler.models.probes import Alarm
 from rlhf.config import hub_start
 
 
-def seen_by(request: HttpRequest) -> QuerySet[Checkpoint]:
-    projects = Project.objects.run_by(request.user)
-    found = Checkpoint.objects.filter(Q(project__in=projects) | Q(project=None))
-    return found.select_related("project", "run__project")
+def seen_by(request: HttpRequest) -> CheckpointQuerySet:
+    return Checkpoint.objects.seen_by(request.user).select_related("project", "run__project")
 
 
 @admin_required
@@ -32,7 +30,7 @@ def checkpoints(request: HttpRequest) -> HttpResponse:
     project = get_object_or_404(Project.objects.run_by(request.user), slug=slug) if slug else None
     found = seen_by(request).order_by("-run_id", "step", "-pk")
     if project:
-        found = found.filter(Q(project=project) | Q(project=None))
+        found = found.open_to([project])
     kinds = [
         ("Policies", "What writes the rollouts.", found.filter(kind=Checkpoint.Kind.POLICY)),
         ("Reward models", "What says how good a rollout is.", found.filter(kind=Checkpoint.Kind.REWARD)),
@@ -115,8 +113,8 @@ def lineage_file(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _reviewed(request: HttpRequest, pk: int) -> Checkpoint:
     projects = Project.objects.reviewed_by(request.user)
-    theirs = Q(project__in=projects) | Q(project=None) if projects.exists() else Q(project__in=projects)
-    return get_object_or_404(Checkpoint.objects.filter(theirs).select_related("project"), pk=pk)
+    theirs = Checkpoint.objects.open_to(projects) if projects.exists() else Checkpoint.objects.none()
+    return get_object_or_404(theirs.select_related("project"), pk=pk)
 
 
 def _queue(checkpoint: Checkpoint) -> dict:

@@ -11,7 +11,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -55,7 +54,7 @@ class FaceoffForm(forms.Form):
         self.project, self.run = project, run
         super().__init__(data, label_suffix="")
         field: Any = self.fields["checkpoints"]
-        policies = Checkpoint.objects.filter(Q(project=project) | Q(project=None), kind="policy")
+        policies = Checkpoint.objects.open_to([project]).filter(kind="policy")
         # What came with the project stands in by itself while the project starts from it.
         field.queryset = policies.exclude(pk=project.start_id, run=None).select_related("run__start")
         self.initial["checkpoints"] = [each.pk for each in spread(run)] if run else []

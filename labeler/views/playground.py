@@ -18,7 +18,7 @@ from labeler.models import Checkpoint, Project, Quintet, Request
 from labeler.models.demonstrations import AnswerRefused
 from labeler.numbers import whole
 from labeler.playground import Sitting
-from labeler.playground_forms import PlayForm, filled_from, handed_on, seen_by
+from labeler.playground_forms import PlayForm, filled_from, handed_on
 from labeler.sending import SendRefused
 
 PAGE = "playground/playground.html"
@@ -36,7 +36,7 @@ def _sitting(request: HttpRequest, pk: int) -> Sitting:
     was said by one that is gone stays readable."""
     sitting = Sitting(get_object_or_404(_asked(request), pk=pk))
     there = Checkpoint.objects.filter(pk__in=sitting.asked["checkpoints"])
-    if there.exclude(pk__in=seen_by(request.user).values("pk")).exists():
+    if there.exclude(pk__in=Checkpoint.objects.seen_by(request.user).values("pk")).exists():
         raise Http404
     return sitting
 
