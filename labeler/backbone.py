@@ -2,8 +2,8 @@
 whole round, which presses the buttons by itself and stops where a person decides.
 
 Every step is taken with the project's row locked, from the stages as they are then: however often it is
-asked, a stage is launched once. What a stage has come to is read in stages.py; what simulated labelers do,
-in simulated.py."""
+asked, a stage is launched once. What a stage has come to is read in round_stages.py; what simulated
+labelers do, in simulated.py."""
 
 import logging
 
@@ -14,7 +14,7 @@ from labeler.models import Checkpoint, Faceoff, Gate, Harvest, Project, Request,
 from labeler.models.faceoffs import FaceoffRefused
 from labeler.models.harvests import NotHarvested
 from labeler.models.runs import PAUSE
-from labeler.stages import Backbone, Stage
+from labeler.round_stages import Backbone, Stage
 from labeler.strengths import power
 from rlhf.config import Refused
 

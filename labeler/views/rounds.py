@@ -1,8 +1,8 @@
 """The rounds of a project: where the open one stands, stage by stage, and what moves it on; what is in each,
 what was made of it, and closing one. Admins of the project.
 
-What closing means is said in labeler/models/rounds.py, what the stages are in labeler/stages.py, and what
-their buttons do in labeler/backbone.py."""
+What closing means is said in labeler/models/rounds.py, what the stages are in labeler/round_stages.py, and
+what their buttons do in labeler/backbone.py."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from labeler.access import admin_required
 from labeler.models import Faceoff, Place, Project, Purpose, Ranking, Request, Round, Run
 from labeler.models.faceoffs import FaceoffRefused
 from labeler.models.rounds import RoundRefused
-from labeler.stages import Backbone
+from labeler.round_stages import Backbone
 from rlhf.config import Refused
 
 

@@ -19,7 +19,7 @@ from labeler.models import (
     Run,
 )
 from labeler.models.rounds import RoundRefused
-from labeler.stages import Backbone
+from labeler.round_stages import Backbone
 
 pytestmark = pytest.mark.django_db
 RANKS = [1, 2, 3, 4, 5]
