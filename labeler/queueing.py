@@ -40,10 +40,6 @@ class Line:
     takes: float | None = None  # seconds, of what is left
 
     @property
-    def is_first(self) -> bool:
-        return self.place == 1
-
-    @property
     def is_far(self) -> bool:
         """So far behind that nothing is estimated."""
         return self.place > A_PAGE

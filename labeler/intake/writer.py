@@ -31,7 +31,7 @@ from labeler.models import (
     Round,
     User,
 )
-from rlhf.data import MOST, BadLine
+from rlhf.data import BadLine
 
 # What a ranking says beside its ranks, and what it has when it says nothing.
 FACTS: dict[str, Any] = {
@@ -45,7 +45,6 @@ FACTS: dict[str, Any] = {
     "arm": "order",
     "purpose": "work",
 }
-ENDED, UNNAMED = (True,) * MOST, ("",) * MOST
 # Rows that came a moment ago are not in the planner's statistics: left to itself it reads whole tables.
 SETTINGS = """SET CONSTRAINTS ALL IMMEDIATE;
     SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;

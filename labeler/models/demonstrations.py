@@ -166,10 +166,6 @@ class Demonstration(models.Model):
     def __str__(self) -> str:
         return self.completion[:80]
 
-    @property
-    def is_by_hand(self) -> bool:
-        return self.origin in BY_HAND
-
     @transaction.atomic
     def rewrite(self, completion: str, focus_seconds: float | None = None) -> "Demonstration":
         """Another text in place of this one, which is kept beside it."""
