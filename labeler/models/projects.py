@@ -411,13 +411,6 @@ class Membership(models.Model):
         self.project.places.regain(self.user, self.project)
         self._audit(by, "take back", f"The rankings of {self.user} count again.")
 
-    def check_scores(self) -> dict:
-        """How this labeler does in hidden checks: a score for "gold" and one for "repeat"."""
-        from labeler.models import checks
-
-        none = {"gold": checks.Score(), "repeat": checks.Score()}
-        return checks.scores(self.project, [self.user_id]).get(self.user_id, none)
-
     def practice_result(self):
         """How this labeler did in the practice, this time round: a score."""
         from labeler.models import checks

@@ -223,12 +223,6 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
         sent = self.filter(labeler=labeler, current=True, returned_at__isnull=False)
         return sent.filter(quintet__project=project).select_related("quintet__prompt").order_by("returned_at")
 
-    def check_scores(self, project: Project) -> dict[int, dict]:
-        """Each labeler's gold and repeat scores, by their number: two queries for any number of labelers."""
-        from labeler.models import checks
-
-        return checks.scores(project)
-
 
 def _dense() -> Q:
     """Ranks are exactly {1..k} for some k: what the database itself refuses can never be trained on."""

@@ -1,9 +1,9 @@
 r"""Numbers as they are written: `1,000`, `1.234,56`, `3 1/2`, `\frac{3}{4}`, `-$5`, `50 %`, `3×10^5`.
 
-`quantities(text)` finds them from left to right, each as an exact fraction. A number is read in one pass:
-everything repeated in the patterns is possessive and what is optional is short, so that 100,000 characters of
-anything take ten times as long as 10,000. What is left out: numbers in words, times and ratios like 3:30,
-dates, exponents of units (cm^2), digits of names (H2O), and digits past a size that no answer has.
+`places` finds them from left to right, and `quantity` reads each as an exact fraction. A number is read in
+one pass: everything repeated in the patterns is possessive and what is optional is short, so that 100,000
+characters of anything take ten times as long as 10,000. What is left out: numbers in words, times and ratios
+like 3:30, dates, exponents of units (cm^2), digits of names (H2O), and digits past a size that no answer has.
 """
 
 from collections.abc import Iterator
@@ -96,12 +96,6 @@ def plain(text: str) -> str:
 def places(text: str) -> Iterator[re.Match[str]]:
     """Where the numbers of a plain text are; `quantity` tells what each one is."""
     return _QUANTITY.finditer(text)
-
-
-def quantities(text: str, bare: bool = False) -> Iterator[Quantity]:
-    """The numbers of a plain text, from left to right."""
-    for found in places(text):
-        yield quantity(found, bare)
 
 
 def quantity(found: re.Match[str], bare: bool = False) -> Quantity:

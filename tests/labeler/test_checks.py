@@ -11,6 +11,7 @@ from labeler.models import (
     Ranking,
     Round,
 )
+from labeler.models.checks import scores
 from tests.labeler.fixtures import JOKES
 from tests.labeler.served import RANKS, membership, others, project, rank, served
 
@@ -91,10 +92,9 @@ def test_scores_count_the_pairs_whose_order_is_known(project, labeler, membershi
     gold_of(compose, 2, known=[1, 1, 2, 3, 4])
     rank(labeler, project, [1, 2, 3, 4, 5])
     rank(labeler, project, [1, 1, 2, 2, 2])
-    score = membership.check_scores()["gold"]
-    assert (score.right, score.decided, score.quintets) == (9 + 6, 18, 2)
-    assert Ranking.objects.check_scores(project)[labeler.pk]["gold"] == score
-    assert membership.check_scores()["repeat"].share is None
+    score = scores(project)[labeler.pk]
+    assert (score["gold"].right, score["gold"].decided, score["gold"].quintets) == (9 + 6, 18, 2)
+    assert score["repeat"].share is None
 
 
 @pytest.mark.parametrize(("checks", "paused", "warned"), [("report", 0, 0), ("warn", 0, 1), ("pause", 1, 0)])
@@ -114,7 +114,7 @@ def test_five_bad_checks_are_reported_or_warned_of_or_pause(
     told = AuditEntry.objects.filter(project=project, action__in=["pause", "warn"], by=None)
     assert told.count() == paused + warned
     assert (Place.objects.next_for(labeler, project) is None) == bool(paused)
-    assert membership.check_scores()["gold"].share == 0
+    assert scores(project)[labeler.pk]["gold"].share == 0
 
 
 def test_who_goes_on_after_a_pause_is_not_paused_again_for_the_same_checks(
@@ -139,7 +139,7 @@ def test_a_warning_goes_when_the_checks_are_good_again(project, labeler, members
     for ranks in [RANKS[::-1]] * 5 + [RANKS] * 12:
         rank(labeler, project, ranks)
     membership.refresh_from_db()
-    assert membership.check_scores()["gold"].share > 0.7 and membership.warned_because == ""
+    assert scores(project)[labeler.pk]["gold"].share > 0.7 and membership.warned_because == ""
 
 
 def test_a_skipped_check_is_not_served_again(project, labeler, compose):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.checkers import CannotCheck, make
-from rlhf.checkers.numeral import plain, quantities
+from rlhf.checkers.numeral import places, plain, quantity
 
 GSM8K = Path(__file__).parents[1] / "data" / "gsm8k-200.jsonl"
 EMILY = (
@@ -267,7 +267,7 @@ def test_a_fraction_is_read_back_in_every_form(whole: int, top: int, bottom: int
         rf"{whole}\frac{{{top}}}{{{bottom}}}",
         f"{whole * bottom + top}/{bottom}",
     ):
-        (found,) = quantities(plain(text))
+        (found,) = map(quantity, places(plain(text)))
         assert found.value == value, text
 
 
