@@ -299,7 +299,7 @@ def test_the_prompt_is_shown_as_the_model_reads_it(as_admin, answered):
 def test_reasoning_is_folded(as_admin, asked):
     text = "<think>It honks,\nso…</think>Because of its bill."
     said = opened(as_admin, played.answer(asked, [text, "Plain.", "Plain too."]))
-    assert "<summary>Reasoning, 13 characters</summary>" in said
+    assert "<summary>Thinking, 13 characters</summary>" in said
     assert 'id="said-0-0" dir="auto">Because of its bill.</p>' in said
 
 

@@ -85,6 +85,8 @@ def test_one_is_saved_as_a_demonstration_once_and_withdrawn(as_admin, answered, 
     assert made.completion == "Why did the pelican\nhonk? (1)"
     assert made.came_from == {"request": answered.pk, "rollout": "0-1"}
     assert f"demonstration {made.pk}" in opened(as_admin, answered)
+    listed = as_admin.get(reverse("demonstrations_all", args=[project.slug])).content.decode()
+    assert "rollout from the playground" in listed and "rollout that passed" not in listed
     assert "is withdrawn" in send(as_admin, answered, withdraw=made.pk)
     assert not Demonstration.objects.counted().exists()
     assert "Save as demonstration" in opened(as_admin, answered)

@@ -78,7 +78,7 @@ def test_a_tile_is_read_with_what_the_checker_read_out_of_it_and_why(as_admin, d
     assert "<html" not in text and "✗ Not correct" in text
     assert '<dt>Read out of it</dt><dd dir="auto">107</dd>' in text and "107 is not 8." in text
     assert '<p class="say" dir="auto">The answer is 107.</p>' in text
-    assert "<summary>Reasoning" in text and "Let me see, 7." in text
+    assert "<summary>Thinking" in text and "Let me see, 7." in text
     assert f"{reverse('step', args=[drilled.pk, 2])}?one=0-7" in text
     whole = opened(as_admin, drilled, query="?one=0-7")
     assert whole.count('aria-current="true"><b aria-hidden="true">✗') == 1 and "107 is not 8." in whole
