@@ -8,32 +8,20 @@ It lies beside what it makes and is a program only: nothing imports it, and torc
 by what needs them, not by reading this file (tests/test_boundaries.py sees to both).
 """
 
-import argparse
-import json
-import shutil
 import statistics
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from labeler.demo import HERE, jokes
+from labeler.demo import HERE, jokes, making
+from labeler.demo.making import SEED
 from labeler.demo.taste import LABELERS, taste
-from rlhf import config, data
+from rlhf import data
 
-SEED = 0
 JOKES = 6000
-VOCABULARY = 1024
+VOCABULARY, LAYERS, CONTEXT = 1024, 3, 256  # seven hundred thousand weights
 LONGEST = 40  # tokens of a rollout
 WAITING = 40  # quintets for people
 RANKED = 150  # quintets that the simulated labelers rank
-SPECIAL = ["<pad>", "<bos>", "<|user|>", "<|assistant|>", "<|end|>"]
-TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
-    "<|assistant|>{{ message['content'] }}<|end|>{% else %}<|user|>{{ message['content'] }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 RECIPE = {
     "seed": SEED,
     "device": "cpu",
@@ -52,18 +40,14 @@ RECIPE = {
 
 def build(work: Path) -> None:
     """Write checkpoint/, prompts.jsonl, quintets.jsonl and rankings.jsonl beside this file."""
-    import torch
-
-    torch.set_num_threads(1)  # sums of several threads round differently from machine to machine
     corpus = jokes.corpus(JOKES, SEED)
-    start = _train(work / "run", corpus)
-    shutil.rmtree(HERE / "checkpoint", ignore_errors=True)
-    shutil.copytree(
-        start,
-        HERE / "checkpoint",
-        ignore=shutil.ignore_patterns("trainer"),
-        copy_function=shutil.copyfile,  # safetensors makes files that only their owner may read
+    run = work / "run"
+    words = making.tokenizer(
+        (text for joke in corpus for text in (joke.prompt, joke.text)), VOCABULARY, CONTEXT
     )
+    making.untrained(run / "inputs" / "policy", words, LAYERS, CONTEXT)
+    lines = ({"prompt": joke.prompt, "completion": joke.text} for joke in corpus)
+    making.ship(making.finetuned(run, lines, RECIPE), HERE / "checkpoint")
     data.write_lines(HERE / "prompts.jsonl", ({"prompt": prompt} for prompt in jokes.prompts()))
     # Pelicans wait first; then every other subject has a turn before any has a second one.
     asked = sorted(jokes.prompts()[5:], key=lambda prompt: _shuffled(prompt))
@@ -73,72 +57,6 @@ def build(work: Path) -> None:
     data.write_lines(HERE / "quintets.jsonl", quintets[:WAITING])
     data.write_lines(HERE / "rankings.jsonl", _ranked(quintets[WAITING:]))
     _report(quintets)
-
-
-def tokenizer_of(corpus: Sequence[jokes.Joke]) -> Any:
-    """A byte-level BPE learnt from the corpus, with a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    learnt = Tokenizer(models.BPE())
-    learnt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learnt.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    learnt.train_from_iterator((text for joke in corpus for text in (joke.prompt, joke.text)), trainer)
-    pad, bos, *turns, end = SPECIAL
-    return PreTrainedTokenizerFast(
-        tokenizer_object=learnt,
-        pad_token=pad,
-        bos_token=bos,
-        eos_token=end,
-        additional_special_tokens=turns,
-        chat_template=TEMPLATE,
-        model_max_length=256,
-    )
-
-
-def untrained(tokenizer: Any) -> Any:
-    """Seven hundred thousand weights, drawn from the seed."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(SEED)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=336,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=256,
-            tie_word_embeddings=True,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
-
-
-def _train(run: Path, corpus: Sequence[jokes.Joke]) -> Path:
-    """The supervised start as a run of the product; the folder of its last checkpoint."""
-    from rlhf.execute import FINISHED, execute
-
-    tokenizer = tokenizer_of(corpus)
-    untrained(tokenizer).save_pretrained(run / "inputs" / "policy")
-    tokenizer.save_pretrained(run / "inputs" / "policy")
-    data.write_lines(
-        run / "dataset.jsonl", ({"prompt": joke.prompt, "completion": joke.text} for joke in corpus)
-    )
-    config.write(run, config.make("sft", RECIPE))
-    if execute(run) != FINISHED:
-        sys.exit(f"The supervised start has failed; {run}/log.txt tells why.")
-    return run / json.loads((run / "result.json").read_text(encoding="utf-8"))["checkpoint"]
 
 
 def _shuffled(prompt: str) -> tuple[int, int]:
@@ -200,11 +118,4 @@ def _report(quintets: Sequence[dict]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m labeler.demo.build", description="Make the demo again.")
-    parser.add_argument("--work", type=Path, help="where to train; a temporary folder by default")
-    given = parser.parse_args()
-    if given.work:
-        build(given.work)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            build(Path(folder))
+    making.main("build", "Make the demo again.", build)
