@@ -13,8 +13,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # What of rlhf loads no torch by being imported.
 TORCH_FREE = {"rlhf", "rlhf.config", "rlhf.data", "rlhf.checkers", "rlhf.difficulty"}
-
-
 PROGRAMS = {ROOT / f"labeler/demo/{name}.py" for name in ("build", "build_practice", "making")}
 
 

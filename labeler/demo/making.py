@@ -1,6 +1,6 @@
-"""How a tiny model of a demo is made: a byte-level tokenizer learnt from its texts, weights drawn from the seed,
-and what the product's own trainer makes of them. For the two programs that make the demos again (build.py,
-build_practice.py) and for nobody else; torch and the trainers are loaded by what needs them.
+"""How a tiny model of a demo is made: a byte-level tokenizer learnt from its texts, weights drawn from the
+seed, and what the product's own trainer makes of them. For the two programs that make the demos again
+(build.py, build_practice.py) and for nobody else; torch and the trainers are loaded by what needs them.
 
 On the machine that made them the weights come out the same to the bit; elsewhere rounding may differ.
 """
