@@ -3,13 +3,13 @@ its pages."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from labeler import checking
 from rlhf.run import RunDirectory
+from tests.labeler.runs import follow
 
 if TYPE_CHECKING:
     from labeler.models import Project, Run
@@ -26,13 +26,27 @@ WROTE = [
 ]
 
 
+def with_problems(project: Project, problems: dict[str, str]) -> Project:
+    """The same, but its answers are checked, and these are asked there."""
+    project.judge, project.checker = "checker", {"name": "number"}
+    project.save()
+    for problem, answer in problems.items():
+        project.prompts.create(content=problem, answer=answer)
+    return project
+
+
+def checked_run(project: Project, steps: int) -> Run:
+    """A policy run that has taken so many steps against the number checker, of which nothing is written."""
+    given = {"checker": {"name": "number"}, "config": {"checker": "number", "reward": ""}}
+    run = project.runs.create(kind="policy", state="finished", step=steps, total=steps, **given)
+    run.directory.mkdir(parents=True, exist_ok=True)
+    return run
+
+
 @pytest.fixture
 def sums(project) -> Project:
     """The project of the other fixtures, but its answers are checked."""
-    project.judge, project.checker = "checker", {"name": "number"}
-    project.save()
-    for problem, answer in PROBLEMS.items():
-        project.prompts.create(content=problem, answer=answer)
+    with_problems(project, PROBLEMS)
     checking.attend(project)
     return project
 
@@ -40,16 +54,12 @@ def sums(project) -> Project:
 @pytest.fixture
 def practised(sums, home) -> Run:
     """Three steps of two prompts with three rollouts each, told as the trainer tells them."""
-    given = {"checker": {"name": "number"}, "config": {"checker": "number", "reward": ""}}
-    run = sums.runs.create(kind="policy", state="finished", step=3, total=3, **given)
-    run.directory.mkdir(parents=True, exist_ok=True)
+    run = checked_run(sums, 3)
     kept, prompts = RunDirectory(run.directory), list(sums.prompts.order_by("pk"))
     for step in (1, 2, 3):
         kept.rollouts([_line(step, number, prompts) for number in range(len(WROTE))])
         kept.step(step, reward=0.5, kl=0.0, accuracy=0.5, held_out_accuracy=0.25 * step)
-    for raw in (run.directory / "steps.jsonl").read_text().splitlines():
-        told = json.loads(raw)
-        run.steps.create(step=told.pop("step"), metrics=told)
+    follow(run)
     return run
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rlhf.run import RunDirectory
+from tests.labeler.checked import checked_run, with_problems
+from tests.labeler.runs import follow
 
 if TYPE_CHECKING:
     from labeler.models import Checkpoint, Project, Prompt, Request, Run
@@ -65,10 +66,7 @@ def write(run: Run, steps, correct=CORRECT, **more) -> None:
         practised = [[str(prompt.pk), MANY, right] for prompt, right in zip(prompts, correct, strict=True)]
         told = {"accuracy": sum(correct) / len(correct) / MANY, "solved": 2 / 3, "mixed": 1 / 3}
         kept.step(step, practised=practised, length=17.5, **told)
-    run.steps.all().delete()
-    for raw in (run.directory / "steps.jsonl").read_text().splitlines():
-        told = json.loads(raw)
-        run.steps.create(step=told.pop("step"), metrics=told)
+    follow(run)
 
 
 def sampled(prompt: Prompt, checkpoint: Checkpoint, verdicts=(True, False, True), **more) -> Request:
@@ -94,12 +92,6 @@ def add(request: Request, number: int, correct: bool | None) -> None:
 @pytest.fixture
 def drilled(project: Project, home) -> Run:
     """Two steps of it, in a project whose answers are checked."""
-    project.judge, project.checker = "checker", {"name": "number"}
-    project.save()
-    for problem, answer in PROBLEMS.items():
-        project.prompts.create(content=problem, answer=answer)
-    given = {"checker": {"name": "number"}, "config": {"checker": "number", "reward": ""}}
-    run = project.runs.create(kind="policy", state="finished", step=2, total=2, **given)
-    run.directory.mkdir(parents=True, exist_ok=True)
+    run = checked_run(with_problems(project, PROBLEMS), 2)
     write(run, (1, 2))
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,14 @@ def checkpoint(run: Run, step: int, **fields) -> Checkpoint:
     return run.checkpoints.create(
         project=run.project, kind=kind, step=step, name=name, location=location, **fields
     )
+
+
+def follow(run: Run) -> None:
+    """Its steps as rows, of what its directory says, as the follower brings them there."""
+    run.steps.all().delete()
+    for raw in (run.directory / "steps.jsonl").read_text().splitlines():
+        told = json.loads(raw)
+        run.steps.create(step=told.pop("step"), metrics=told)
 
 
 def samples(run: Run, *steps: int) -> None:

@@ -1,7 +1,6 @@
 """Any step of a policy run, opened: every rollout of it with what was made of it, and some of them sent to
 the labelers. Read from a real file of rollouts, as a trainer writes it."""
 
-import json
 import re
 import tracemalloc
 from datetime import timedelta
@@ -11,8 +10,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from labeler import steps as rollouts
-from labeler.models import AuditEntry, Place, Quintet, Run, Step
+from labeler.models import AuditEntry, Place, Quintet, Run
 from rlhf.run import RunDirectory
+from tests.labeler.runs import follow
 
 pytestmark = pytest.mark.django_db
 
@@ -59,13 +59,6 @@ def write(run: Run, steps, **more) -> RunDirectory:
         kept.rollouts([line(step, group, index, **more) for group in (0, 1) for index in range(3)])
         kept.step(step, reward=0.6, kl=0.1 * step)
     return kept
-
-
-def follow(run: Run) -> None:
-    run.steps.all().delete()
-    for raw in (run.directory / "steps.jsonl").read_text().splitlines():
-        told = json.loads(raw)
-        Step.objects.create(run=run, step=told.pop("step"), metrics=told)
 
 
 def opened(client, run: Run, step: int, query: str = "", status: int = 200) -> str:
