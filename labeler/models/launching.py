@@ -89,11 +89,7 @@ class Launching(models.QuerySet["Run"]):
         if against and against == reward_model:
             raise Refused("against", "A reward model differs in nothing from itself: choose another one.")
         made = config.make(kind, wanted)
-        if isinstance(made, config.RolloutsConfig) and not FEWEST <= made.count <= MOST:
-            raise Refused(
-                "count",
-                f"A quintet has {FEWEST} to {MOST} rollouts, five as a rule; {made.count} do not fit.",
-            )
+        self._refuse_no_quintet(made)
         if isinstance(made, config.PolicyConfig) and reward_model:
             self._refuse_if_fooled(project, reward_model)
         asked = list(project.prompts.all() if prompts is None else prompts) if "prompts" in needed else []
@@ -127,19 +123,36 @@ class Launching(models.QuerySet["Run"]):
             "prompts": list(map(data.as_line, written)),
             "probes": Probe.objects.lines(project) if kind in TRIED else [],
         }
-        with transaction.atomic():
-            # One launch of a project at a time, so that the second of two finds the first.
-            Project.objects.select_for_update(no_key=True).get(pk=project.pk)
-            given["fingerprint"] = fingerprint(given, files)
-            twin = self._twin(project, given["fingerprint"])
-            if twin and again is not True and again != twin.pk:
-                raise LaunchedBefore(twin)
-            round = self._round(project, kind, reward_model)
-            run = self.create(project=project, round=round, created_by=by, **given)
-            run.keep_inputs(files)
-            transaction.on_commit(run.ring, robust=True)
+        run = self._queued(project, given, files, by, again)
         run.foreseen = foreseen
         return run
+
+    @transaction.atomic
+    def _queued(
+        self,
+        project: Project,
+        given: dict[str, Any],
+        files: Mapping[str, list[dict[str, Any]]],
+        by: User | None,
+        again: bool | int,
+    ) -> "Run":
+        """The run of what was given, unless an equal one is there. One launch of a project at a time, so that
+        the second of two finds the first."""
+        Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+        given["fingerprint"] = fingerprint(given, files)
+        twin = self._twin(project, given["fingerprint"])
+        if twin and again is not True and again != twin.pk:
+            raise LaunchedBefore(twin)
+        round = self._round(project, given["kind"], given["reward_model"])
+        run = self.create(project=project, round=round, created_by=by, **given)
+        run.keep_inputs(files)
+        transaction.on_commit(run.ring, robust=True)
+        return run
+
+    def _refuse_no_quintet(self, made: config.Config) -> None:
+        if isinstance(made, config.RolloutsConfig) and not FEWEST <= made.count <= MOST:
+            fit = f"A quintet has {FEWEST} to {MOST} rollouts, five as a rule; {made.count} do not fit."
+            raise Refused("count", fit)
 
     def _judge_model(self, project: Project) -> Checkpoint | None:
         """The model that a judge asks; none where the checker is a rule."""
