@@ -152,12 +152,11 @@ def _chances(
     """Of every question, the chances that either word comes next."""
     import torch
 
-    from rlhf.sample import keeps_logits, pad_left
+    from rlhf.sample import pad_left
 
     ids, there, positions = (each.to(model.device) for each in pad_left(questions))
-    keep = {"logits_to_keep": 1} if keeps_logits(model) else {}
     with torch.no_grad():
-        said = model(input_ids=ids, attention_mask=there, position_ids=positions, use_cache=False, **keep)
+        said = model(input_ids=ids, attention_mask=there, position_ids=positions, use_cache=False)
         chances = said.logits[:, -1].float().softmax(-1).cpu()
     return [(float(row[words[0]].sum()), float(row[words[1]].sum())) for row in chances]
 
