@@ -12,27 +12,32 @@ from urllib.parse import urlsplit
 import pytest
 
 from labeler.launcher import environment
-from labeler.postgres import Server, install_queues
+from labeler.postgres import Server
 
-pytest_plugins = ["tests.browser.fixtures", "tests.labeler.fixtures", "tests.labeler.runs"]
+pytest_plugins = ["tests.database", "tests.browser.fixtures", "tests.labeler.fixtures", "tests.labeler.runs"]
 
 temporary_home = pytest.StashKey[Path]()
-embedded_server = pytest.StashKey[Server]()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Before Django reads its settings. The server itself starts with the first test that needs it. Where
-    several processes share the tests (`-n 2`), each has a home and a server of its own."""
-    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        return  # it only hands out tests; what it set, the processes would take for somebody's wish
+    several processes share the tests (`-n 2`), each has a home of its own and a database on one server, in
+    the home of whoever hands out the tests."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     home = Path(tempfile.mkdtemp(prefix="quintet-tests-")).resolve()
     home.chmod(0o711)
-    (home / "static").mkdir()
     config.stash[temporary_home] = home
-    server = None if os.environ.get("DATABASE_URL") else Server(home)
+    given = getattr(config, "workerinput", {})
+    if config.getoption("numprocesses", None) and not given:
+        return  # it only hands out tests; what it set, the processes would take for somebody's wish
+    # Small products gain nothing from a second thread, and others want the core.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    (home / "static").mkdir()
+    server = None if os.environ.get("DATABASE_URL") else Server(Path(given.get("home", home)))
     if server:
+        from tests.database import embedded_server
+
         config.stash[embedded_server] = server
     os.environ |= environment(home, server)
     # One name for the test database everywhere, so that a worker process and the broker find the same one.
@@ -47,9 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick; nobody's password
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    """Of pytest-xdist: what it tells the process that it is about to start."""
+    node.workerinput["home"] = str(node.config.stash[temporary_home])
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if temporary_home not in config.stash:
         return
+    from tests.database import embedded_server
+
     if embedded_server in config.stash:
         config.stash[embedded_server].release()
     shutil.rmtree(config.stash[temporary_home])
@@ -58,33 +71,3 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def home(pytestconfig: pytest.Config) -> Path:
     return pytestconfig.stash[temporary_home]
-
-
-@pytest.fixture(scope="session")
-def django_db_keepdb() -> bool:
-    return True  # it goes with its home
-
-
-@pytest.fixture(scope="session")
-def django_db_modify_db_settings(pytestconfig: pytest.Config) -> None:
-    from django.db import connection
-
-    if embedded_server in pytestconfig.stash:
-        pytestconfig.stash[embedded_server].hold()
-    connection.settings_dict["TEST"]["NAME"] = connection.settings_dict["NAME"]
-
-
-@pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> None:
-    install_queues(os.environ["DATABASE_URL"])
-
-
-@pytest.fixture(autouse=True)
-def empty_queues(request: pytest.FixtureRequest):
-    """Django's flush leaves the broker's schema alone: a message of one test must not reach the next."""
-    yield
-    if request.node.get_closest_marker("django_db") or {"db", "transactional_db"} & set(request.fixturenames):
-        import psycopg
-
-        with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
-            connection.execute("SELECT pgmq.purge_queue(queue_name) FROM pgmq.list_queues()")
