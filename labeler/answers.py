@@ -5,7 +5,8 @@ Which request is answered when is decided in tasks.py."""
 
 import contextlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from labeler import gathering, harvest, judging, simulated
 from labeler.celery import is_stopping
 from labeler.checking import Judging
 from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request, Run
+from labeler.playground import Said, Sitting
 from labeler.uncertainty import disagreement, uncertainty
 from labeler.warm import Interrupted, Unanswerable, Warm, runs_here
 from rlhf import checkers, data
 
 ROOM = 64_000_000  # bytes of one answer's parts, at which it ends
 PAGES_OWN = ("checkpoint", "name", "prompt", "reference")  # of a question: what the child is not told
-A_FEW = 8  # answers that the reward model reads at once
+A_FEW = 8  # answers that are judged at once
+A_TURN = 10.0  # seconds that a question is written for in the playground before it lets others pass
 DOWNLOADED = 20  # runs in whose folders a start from the Hub is looked for
 A_CHUNK = 32  # quintets that the reward model reads before it looks whether somebody else waits
 
@@ -30,6 +33,9 @@ warm = Warm()
 
 class Later(Exception):
     """A part is done, and others come before the rest; how far it is, in words."""
+
+    def __init__(self, words: str):
+        super().__init__(f"{words}; others come first, then it goes on")
 
 
 def what_for() -> str:
@@ -74,136 +80,192 @@ def _compare(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
 def _sample(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     request.tell("the model answers")
     options = {name: value for name, value in asked.items() if name not in PAGES_OWN}
-    folder = _folder(asked["checkpoint"])
     if not asked.get("stream"):
+        folder = _folder(asked["checkpoint"])
         return {"rollouts": warm.ask("sample", checkpoint=str(folder), **options)["rollouts"]}
-    if asked["stream"] == "tokens":
-        request.parts.all().delete()  # an answer that is read word by word begins anew
-    told: dict[str, Any] = {}
-    checked = asked.get("reference")
+    checked, shown = asked.get("reference"), "prompt" in asked  # shown as tiles
     rule = judging.of(request) if checked and request.project.checked_by_rule else None
-    for told in streamed(request, folder, options):
-        if "prompt" in asked and told.get("rollouts"):
-            told = _as_tiles(told, asked, rule)
-        if "written" not in told and not request.keep(told):
-            raise Interrupted
-    if checked and not rule:
-        _judge_parts(request, asked)
-    return told
+
+    def kept(told: dict[str, Any]) -> dict[str, Any]:
+        return _as_tiles(told, asked, rule) if shown and told.get("rollouts") else told
+
+    sums = _write(request, asked["checkpoint"], options, "the model", kept)
+    unread = _judge_parts(request, asked, sums["written"]) if checked and not rule else 0
+    return sums | ({"stopped": True, "unread": unread} if unread else {})
+
+
+def _verdicts(
+    judge: Judging, asked: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What the checker says of each. As in training what was cut off is not correct, whatever half an answer
+    happens to end with; of what somebody stopped nobody knows."""
+    text, ended = data.prompt_text(asked["prompts"][0]), [each for each in rollouts if each["finished"]]
+    items = [{"prompt": text, "answer": each["text"], "reference": asked["reference"]} for each in ended]
+    said = iter(judge(items) if items else [])
+    cut = {"correct": False, "reason": checkers.CUT_OFF, "read": ""}
+    stopped = {"correct": None, "reason": "It was stopped before it ended.", "read": ""}
+    return [next(said) if each["finished"] else stopped if each.get("stopped") else cut for each in rollouts]
 
 
 def _as_tiles(told: dict[str, Any], asked: dict[str, Any], judge: Judging | None) -> dict[str, Any]:
     """A part with what the checker says of each of its rollouts, and with these as tiles: number, length and
-    verdict, which is all that a page reads of thousands. As in training what was cut off is not correct; of
-    what somebody stopped nobody knows."""
-    text, rollouts = data.prompt_text(asked["prompts"][0]), told["rollouts"]
-    ended = [each for each in rollouts if each["finished"]]
-    items = [{"prompt": text, "answer": each["text"], "reference": asked["reference"]} for each in ended]
-    for each, said in zip(ended, judge(items) if judge and items else [], strict=bool(judge)):
-        each |= {"correct": said["correct"], "checked": said["reason"], "read": said["read"]}
-    for each in rollouts if judge else []:
-        if not each["finished"]:
-            correct = None if each.get("stopped") else False
-            each |= {"correct": correct, "checked": checkers.CUT_OFF, "read": ""}
+    verdict, which is all that a page reads of thousands."""
+    rollouts = told["rollouts"]
+    if judge:
+        _mark(rollouts, asked, judge)
     return told | {"tiles": [[each["number"], each["length"], each.get("correct")] for each in rollouts]}
 
 
-def _judge_parts(request: Request, asked: dict[str, Any]) -> None:
-    """A judge is a model, which the warm child asks when it has written all: part by part, until it is
-    enough."""
-    judge, read = judging.of(request), 0
-    for pk in list(request.parts.filter(body__has_key="tiles").values_list("pk", flat=True)):
-        if request.is_to_stop():
-            break
-        part = request.parts.get(pk=pk)
-        part.body = _as_tiles(part.body, asked, judge)
-        part.save(update_fields=["body"])
-        read += len(part.body["rollouts"])
-        request.tell(f"the judge has read {read:,} answers")
+def _mark(rollouts: list[dict[str, Any]], asked: dict[str, Any], judge: Judging) -> None:
+    for each, said in zip(rollouts, _verdicts(judge, asked, rollouts), strict=True):
+        each |= {"correct": said["correct"], "checked": said["reason"], "read": said["read"]}
 
 
-def streamed(request: Request, folder: Path, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What is being written for a request, part after part, and at last how much that was: rlhf/stream.py
-    says what is in them, and whoever asks keeps them. Thousands of rollouts let others pass, and go on
-    afterwards with those that are missing. Raises Unanswerable, Interrupted, Later."""
-    parts, many = request.parts.all(), options["stream"] == "rollouts"
-    have = parts.written() if many else []
-    size, told, full = parts.size(), len(have), False
+def _judge_parts(request: Request, asked: dict[str, Any], total: int) -> int:
+    """A judge is a model, which the warm child asks when it has written all: a few answers at a time, until
+    it is enough. How many it has not read then. Raises Unanswerable, Interrupted, Later."""
+    judge, parts = judging.of(request), request.parts.filter(body__has_key="tiles")
+    read = before = len(parts.numbers("checked"))
+    for pk in list(parts.values_list("pk", flat=True)):
+        part = parts.get(pk=pk)
+        unread = [each for each in part.body["rollouts"] if "checked" not in each]
+        for first in range(0, len(unread), A_FEW):
+            if not _goes_on(request, f"the judge has read {read:,} of {total:,} answers", read > before):
+                return total - read
+            some = unread[first : first + A_FEW]
+            _mark(some, asked, judge)
+            part.body = _as_tiles(part.body, asked, None)
+            part.save(update_fields=["body"])
+            read += len(some)
+    return total - read
 
-    def enough() -> bool:
-        return full or request.is_to_stop()
 
-    question = options | {"checkpoint": str(folder), "have": have}
+def _goes_on(request: Request, words: str, begun: bool) -> bool:
+    """Between two portions: tell how far it is. Once something is done in this turn, whoever waits for
+    something short goes first; not at all where somebody has enough. Raises Later."""
+    if request.is_to_stop():
+        return False
+    if begun and (what_for() or Request.objects.read_along()):
+        raise Later(words)
+    request.tell(words)
+    return True
+
+
+def _write(
+    request: Request,
+    checkpoint: int,
+    options: dict[str, Any],
+    who: str,
+    kept: Callable[[dict[str, Any]], dict[str, Any]],
+    side: int | None = None,
+) -> dict[str, Any]:
+    """Have the rollouts written that are not there yet, and keep each part as it is to be `kept`; then how
+    much that was. rlhf/stream.py says what is in a part. Others may pass: what has begun is put down then,
+    and gone on with afterwards. Raises Unanswerable, Interrupted, Later."""
+    parts = request.parts.of(side)
+    if sums := parts.sums():
+        return sums
+    have, before, folder = parts.numbers("text"), parts.take_up(), _folder(checkpoint)
+    written, size, full = len(have), request.parts.size(), False
+    turn, began, told = A_TURN if options["stream"] == "tokens" else 0.0, 0.0, ""
+    said: dict[str, Any] = {}
+
+    def enough() -> str:
+        if full or request.is_to_stop():
+            return "stop"
+        if not began:
+            return ""
+        over = time.monotonic() - began >= turn
+        return "pause" if what_for() or (over and Request.objects.read_along()) else ""
+
+    question = options | {"checkpoint": str(folder), "have": have, "begun": before.get("drafts", [])}
     with contextlib.closing(warm.stream("sample", enough, **question)) as talk:
         for said in talk:
-            rollouts = said.get("rollouts", [])
-            told += sum("text" in each for each in rollouts)
-            if rollouts or "prompt" in said:
+            if "written" in said:
+                break
+            if said.get("rollouts") or "prompt" in said:
                 size += len(json.dumps(said))
                 full = size > ROOM
-                yield said
-            words = f"{told:,} of {options['count']:,} rollouts are written"
-            if "written" in said:
-                sums = said | {"written": told, "full": full}
-                yield {name: value for name, value in sums.items() if name != "id"}
-            elif many and "so_far" in said:
-                request.tell(words)
-                if what_for() or Request.objects.read_along():
-                    raise Later(f"{words}; others come first")
+                _keep(request, kept(said), side)
+            written += sum("text" in each for each in said.get("rollouts", []))
+            if "so_far" in said:
+                began = began or time.monotonic()
+                words = f"{who} has written {written:,} of {options['count']:,} rollouts"
+                if told != (told := words):
+                    request.tell(words)
+    sums = _added(before.get("sums", {}), said) | {"written": written, "full": full}
+    if "drafts" in said:
+        _keep(request, {"paused": {"drafts": said["drafts"], "sums": sums}}, side)
+        raise Later(told)
+    _keep(request, {"sums": sums}, side)
+    return sums
+
+
+def _added(before: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """The sums of all turns; the first word came in the first."""
+    sums = {name: value for name, value in said.items() if name not in ("id", "drafts")}
+    for name in {"tokens", "seconds"} & sums.keys() & before.keys():
+        sums[name] += before[name]
+    return sums | ({"first": before["first"]} if before.get("first") is not None else {})
+
+
+def _keep(request: Request, body: dict[str, Any], side: int | None = None) -> None:
+    if not request.keep(body if side is None else {"side": side, **body}):
+        raise Interrupted
 
 
 def _play(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     """The playground: one checkpoint after the other answers, read word by word; then the reward model says
-    what it thinks of each answer, and the checker whether it is correct."""
-    request.parts.all().delete()
+    what it thinks of each answer, and the checker whether it is correct. What is there already stays."""
     names = ("prompts", "count", "temperature", "top_p", "max_new_tokens", "seed")
     options = {name: asked[name] for name in names} | {"stream": "tokens"}
     for side, (pk, name) in enumerate(zip(asked["checkpoints"], asked["names"], strict=True)):
         if request.is_to_stop():
             break
         request.tell(f"{name} is being loaded")
-        texts: dict[int, str] = {}
-        for said in streamed(request, _folder(pk), options):
-            if "prompt" in said:
-                request.tell(f"{name} answers")
-            texts |= {each["number"]: each["text"] for each in said.get("rollouts", []) if "text" in each}
-            _keep(request, side, {"sums": said} if "written" in said else said)
-        if not request.is_to_stop():
-            _judge(request, asked, side, dict(sorted(texts.items())))
+        _write(request, pk, options, name, dict, side)
+        said = [one for one in Sitting(request).read().sides[side].rollouts if one.ended]
+        if asked["reward_model"]:
+            unread = [one for one in said if one.score is None]
+            _judge(request, side, unread, len(said), "the reward model", "scores", _scores)
+        if asked["reference"]:
+            unread = [one for one in said if one.verdict is None]
+            _judge(request, side, unread, len(said), "the checker", "verdicts", _checked)
     return {"stopped": request.is_to_stop()}
 
 
-def _judge(request: Request, asked: dict[str, Any], side: int, texts: dict[int, str]) -> None:
-    """What is thought of one side's answers. Where nothing can be said, that is told and the rest stays."""
-    prompt = asked["prompts"][0]
+def _judge(
+    request: Request,
+    side: int,
+    unread: list[Said],
+    total: int,
+    who: str,
+    what: str,
+    thoughts: Callable[[Request, list[Said]], list[list[Any]]],
+) -> None:
+    """What somebody thinks of one side's answers, a few at a time. Where nothing can be said, that is told
+    and the rest stays."""
     try:
-        if asked["reward_model"]:
-            request.tell("the reward model reads the answers")
-            judge, numbers = str(_folder(asked["reward_model"])), list(texts)
-            for first in range(0, len(texts), A_FEW):
-                some = numbers[first : first + A_FEW]
-                items = [{"prompt": prompt, "rollouts": [texts[number] for number in some]}]
-                said = warm.ask("score", checkpoint=judge, items=items)
-                found = zip(some, said["rewards"][0], said["scores"][0], strict=True)
-                _keep(request, side, {"scores": [list(each) for each in found]})
-    except Unanswerable as unanswerable:
-        _keep(request, side, {"trouble": f"No scores: {unanswerable.reason} {unanswerable.remedy}".strip()})
-    try:
-        if asked["reference"]:
-            request.tell("the checker reads the answers")
-            text = data.prompt_text(prompt)
-            items = [
-                {"prompt": text, "answer": each, "reference": asked["reference"]} for each in texts.values()
-            ]
-            verdicts = zip(texts, judging.of(request)(items), strict=True)
-            _keep(request, side, {"verdicts": [list(each) for each in verdicts]})
-    except Unanswerable as unanswerable:
-        _keep(request, side, {"trouble": f"No verdicts: {unanswerable.reason} {unanswerable.remedy}".strip()})
+        for first in range(0, len(unread), A_FEW):
+            read = total - len(unread) + first
+            if not _goes_on(request, f"{who} has read {read:,} of {total:,} answers", first > 0):
+                return
+            _keep(request, {what: thoughts(request, unread[first : first + A_FEW])}, side)
+    except Unanswerable as none:
+        _keep(request, {"trouble": f"No {what}: {none.reason} {none.remedy}".strip()}, side)
 
 
-def _keep(request: Request, side: int, body: dict[str, Any]) -> None:
-    if not request.keep({"side": side, **body}):
-        raise Interrupted
+def _scores(request: Request, some: list[Said]) -> list[list[Any]]:
+    asked = request.question
+    items = [{"prompt": asked["prompts"][0], "rollouts": [one.text for one in some]}]
+    said = warm.ask("score", checkpoint=str(_folder(asked["reward_model"])), items=items)
+    numbers = [one.number for one in some]
+    return [list(each) for each in zip(numbers, said["rewards"][0], said["scores"][0], strict=True)]
+
+
+def _checked(request: Request, some: list[Said]) -> list[list[Any]]:
+    said = _verdicts(judging.of(request), request.question, [vars(one) for one in some])
+    return [[one.number, each] for one, each in zip(some, said, strict=True)]
 
 
 def _score(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
@@ -220,7 +282,7 @@ def _order(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     total, read, last = unread.count(), 0, 0
     while chunk := list(unread.filter(pk__gt=last).prefetch_related("rollouts")[:A_CHUNK]):
         if read and (what_for() or Request.objects.others_wait()):
-            raise Later(f"read {read:,} of {total:,} quintets; others come first")
+            raise Later(f"read {read:,} of {total:,} quintets")
         request.tell(f"the reward model has read {read:,} of {total:,} waiting quintets")
         _read(chunk, judge, folder)
         read, last = read + len(chunk), chunk[-1].pk
@@ -286,7 +348,7 @@ def _simulate(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     except simulated.NobodyToRank as nobody:
         raise Unanswerable(str(nobody), "Give that person another name.") from nobody
     if told["left"]:
-        raise Later(f"simulated labelers have made {told['ranked']:,} rankings; others come first")
+        raise Later(f"simulated labelers have made {told['ranked']:,} rankings")
     return told
 
 

@@ -259,18 +259,20 @@ def answers(course: Course, requests: Sequence[Request]) -> list[Answer]:
         if request.answer and (rollouts := request.answer.get("rollouts")):
             said = rollouts[0][0]
             answer.text, answer.finished = said["text"], said["finished"]
-            answer.verdict = _verdict(course.project, request.question["prompts"][0], answer.text)
+            answer.verdict = _verdict(course.project, request.question["prompts"][0], answer)
         found.append(answer)
     return found
 
 
-def _verdict(project: Project, content: Any, text: str) -> dict[str, Any] | None:
+def _verdict(project: Project, content: Any, answer: Answer) -> dict[str, Any] | None:
     if not project.is_checked or not checking.is_quick(project):
         return None
     prompt = project.prompts.answered().filter(digest=digest(content)).first()
     if prompt is None:
         return None
-    item = {"prompt": data.prompt_text(content), "answer": text, "reference": prompt.answer}
+    if not answer.finished:  # as in training
+        return {"correct": False, "reason": checkers.CUT_OFF, "read": ""}
+    item = {"prompt": data.prompt_text(content), "answer": answer.text, "reference": prompt.answer}
     try:
         (said,) = checking.rule(project)([item])
     except Refused:

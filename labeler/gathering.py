@@ -1,13 +1,18 @@
 """Rollouts that become demonstrations (rejection sampling): those that won their quintet, and those of a run
 that a checker passed. Counted first, each once, marked by where they are from, and taken out again as easily.
 
-Done on the worker: a run's rollouts are too many for a page. Left out: what wins a quintet (in
+Done on the worker: a run's rollouts are too many for a page, and their texts for its memory. What is chosen
+waits in a file; of all else that is known, a digest is. Left out: what wins a quintet (in
 datasets/formats.py) and what is correct (rlhf/checkers)."""
 
-from collections import defaultdict
+import json
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import islice
+from typing import IO, Any
 
 import zstandard
 from django.db import transaction
@@ -21,7 +26,7 @@ from labeler.models.prompts import digest
 from labeler.models.runs import storable
 
 MOST = 4  # of a prompt, as long as nobody asks for others
-A_BATCH = 1000
+A_BATCH = 200  # texts in memory
 EXAMPLES = 3
 RUNS = 20  # that are offered, the newest
 
@@ -81,73 +86,96 @@ def passed(run: Run) -> Iterator[Candidate]:
         cursor = further
 
 
+@dataclass
+class Joining:
+    """What becomes demonstrations, or would: how many, and the first of them."""
+
+    new: int = 0
+    prompts: set[int] = field(default_factory=set)
+    examples: list[str] = field(default_factory=list)
+
+    def note(self, prompt: int, text: str) -> None:
+        self.new += 1
+        self.prompts.add(prompt)
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(text[:400])
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return {"new": self.new, "prompts": len(self.prompts), "examples": self.examples}
+
+
 def answer(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     """What is asked for on the page: counted, or taken in. Looking may take minutes, for which nobody who
     writes an answer waits. Raises NotThere, Lost."""
-    project, run = request.project, Run.objects.filter(pk=asked.get("run") or 0).first()
-    found = passed(run) if run else won(project, bool(asked.get("simulated")))
-    rows, told = _chosen(project, found, asked.get("most") or MOST, request)
-    if asked.get("take"):
-        with transaction.atomic():
-            Sheet.objects.take_turn(project)
-            if not request.mine().select_for_update(no_key=True).exists():
-                raise Lost
-            rows = _without_those_that_came(rows)
-            origin = Origin.PASSED if run else Origin.WON
-            about = {"project": project, "origin": origin, "run": run}
-            for begin in range(0, len(rows), A_BATCH):
-                some = rows[begin : begin + A_BATCH]
-                Demonstration.objects.bulk_create(
-                    Demonstration(prompt_id=pk, completion=text, came_from=came_from, **about)
-                    for pk, text, came_from in some
-                )
-            which = "that a checker passed" if run else "that won their quintets"
-            words = f"{len(rows):,} rollouts {which} are demonstrations now."
-            project.audit.write(request.created_by, project, "gather", words, request=request.pk)
-    examples = [text[:400] for _, text, _ in rows[:EXAMPLES]]
-    return told | {"new": len(rows), "prompts": len({pk for pk, _, _ in rows}), "examples": examples}
+    run = Run.objects.filter(pk=asked.get("run") or 0).first()
+    found = passed(run) if run else won(request.project, bool(asked.get("simulated")))
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as chosen:
+        joining, told = _choose(found, asked.get("most") or MOST, request, chosen)
+        if asked.get("take"):
+            chosen.seek(0)
+            joining = _take_in(request, run, chosen)
+    return {**told, **joining.told}
 
 
-def _without_those_that_came(rows: list[tuple[int, str, dict]]) -> list[tuple[int, str, dict]]:
-    """Those that have not become demonstrations since they were looked for."""
-    there = Demonstration.objects.filter(prompt__in={pk for pk, _, _ in rows})
-    known = {(pk, text.strip()) for pk, text in there.values_list("prompt", "completion")}
-    return [each for each in rows if each[:2] not in known]
-
-
-def _chosen(
-    project: Project, found: Iterator[Candidate], most: int, request: Request
-) -> tuple[list[tuple[int, str, dict]], dict[str, int]]:
+def _choose(
+    found: Iterator[Candidate], most: int, request: Request, chosen: IO[str]
+) -> tuple[Joining, Counter[str]]:
     """Of each prompt the first ones, each text once, without those that are demonstrations already, be they
-    withdrawn; and how many there were of what."""
-    numbers = dict(project.prompts.values_list("digest", "pk"))
+    withdrawn, as lines of a file; and how many there were of what."""
+    numbers = dict(request.project.prompts.values_list("digest", "pk"))
     own = set(numbers.values())
-    told = {"good": 0, "known": 0, "homeless": 0, "beyond": 0}
-    known: dict[int, set[str]] = defaultdict(set)
-    there = Demonstration.objects.filter(project=project).values_list("prompt", "completion")
-    for pk, completion in there.iterator(chunk_size=A_BATCH):
-        known[pk].add(completion.strip())
-    rows: list[tuple[int, str, dict]] = []
-    taken: dict[int, int] = defaultdict(int)
+    told, taken, joining = Counter(good=0, known=0, homeless=0, beyond=0), Counter[int](), Joining()
+    there = Demonstration.objects.filter(project=request.project).values_list("prompt", "completion")
+    known = {_mark(*each) for each in there.iterator(chunk_size=A_BATCH)}
     for each in found:
         told["good"] += 1
         if told["good"] % 10_000 == 0:
             request.tell(f"looked at {told['good']:,} good rollouts")
         by_text = next((numbers[mark] for mark in each.digests if mark in numbers), None)
-        named = each.number if each.number in own else None
-        prompt = named or by_text
+        prompt = each.number if each.number in own else by_text
         text = each.text.strip()
         if prompt is None:
             told["homeless"] += 1
-        elif not text or text in known[prompt]:
+        elif not text or _mark(prompt, text) in known:
             told["known"] += 1
         elif taken[prompt] >= most:
             told["beyond"] += 1
         else:
-            known[prompt].add(text)
+            known.add(_mark(prompt, text))
             taken[prompt] += 1
-            rows.append((prompt, text, each.came_from | {"gathering": request.pk}))
-    return rows, told
+            joining.note(prompt, text)
+            chosen.write(json.dumps([prompt, text, each.came_from | {"gathering": request.pk}]) + "\n")
+    return joining, told
+
+
+def _mark(prompt: int, text: str) -> bytes:
+    """Stands for a prompt's text, however long that is."""
+    return blake2b(f"{prompt} {text.strip()}".encode(), digest_size=16).digest()
+
+
+@transaction.atomic
+def _take_in(request: Request, run: Run | None, chosen: IO[str]) -> Joining:
+    """What was chosen, without what has become a demonstration since it was looked for."""
+    project, joining = request.project, Joining()
+    Sheet.objects.take_turn(project)
+    if not request.mine().select_for_update(no_key=True).exists():
+        raise Lost
+    about = {"project": project, "origin": Origin.PASSED if run else Origin.WON, "run": run}
+    while some := [json.loads(line) for line in islice(chosen, A_BATCH)]:
+        there = Demonstration.objects.filter(prompt__in={prompt for prompt, _, _ in some})
+        came = {_mark(*each) for each in there.values_list("prompt", "completion").iterator(A_BATCH)}
+        new = [each for each in some if _mark(*each[:2]) not in came]
+        Demonstration.objects.bulk_create(
+            Demonstration(prompt_id=prompt, completion=text, came_from=came_from, **about)
+            for prompt, text, came_from in new
+        )
+        for prompt, text, _ in new:
+            joining.note(prompt, text)
+    which = "that a checker passed" if run else "that won their quintets"
+    words = f"{joining.new:,} rollouts {which} are demonstrations now."
+    project.audit.write(request.created_by, project, "gather", words, request=request.pk)
+    return joining
 
 
 @transaction.atomic

@@ -40,7 +40,7 @@ def references(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
         if is_stopping():
             raise Interrupted
         if read and (Request.objects.others_wait() or (not project.checked_by_rule and what_for())):
-            raise Later(f"tried {read:,} references; others come first")
+            raise Later(f"tried {read:,} references")
         request.tell(f"tried {read:,} of {read + unchecked.count():,} references")
         checking.hold(project, some, of(request))
         read += len(some)

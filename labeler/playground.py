@@ -172,17 +172,23 @@ class Side:
         return sum(scores) / len(scores) if scores else None
 
     def hear(self, told: Mapping[str, Any]) -> None:
-        """One part."""
+        """One part. A prompt is told whenever somebody begins to write, or goes on after others came first:
+        what was not ended by then, and is not gone on with, comes anew."""
         if asked := told.get("prompt"):
             self.length, self.cut, self.longest = asked["length"], asked["cut"], asked.get("longest", 0)
             self.asked = [Token.of(each) for each in asked.get("tokens", [])]
+            going_on = asked.get("drafts", [])
+            self.rollouts = [
+                one if one.ended or one.number in going_on else Said(self.number, one.number)
+                for one in self.rollouts
+            ]
         for each in told.get("rollouts", []):
             self.rollouts[each["number"]].hear(each)
         for number, reward, score in told.get("scores", []):
             self.rollouts[number].reward, self.rollouts[number].score = reward, score
         for number, verdict in told.get("verdicts", []):
             self.rollouts[number].verdict = verdict
-        if "trouble" in told:
+        if told.get("trouble") and told["trouble"] not in self.trouble:
             self.trouble.append(told["trouble"])
         self.sums = told.get("sums", self.sums)
 
@@ -208,6 +214,9 @@ class Sitting:
             self.sides[body["side"]].hear(body)
             self.last = number
         self.last = max(self.last, after)
+        for one in self.rollouts if not self.request.is_live else []:
+            if one.text and not one.ended:  # nobody goes on with it
+                one.ended = one.stopped = True
         return self
 
     @property
@@ -288,8 +297,10 @@ class Sitting:
         return made
 
     def _take_turn(self) -> None:
-        """Who press at once take turns, so that the second finds what the first has made."""
+        """Who press at once take turns, so that the second finds what the first has made. Of what something
+        is made the question stays."""
         Project.objects.select_for_update(no_key=True).get(pk=self.request.project_id)
+        Request.objects.filter(pk=self.request.pk).update(kept=True)
 
     def _row(self) -> Prompt:
         if self.row is None:
@@ -324,6 +335,8 @@ def waits_for(request: Request) -> str:
         return ""
     if request.state == Request.State.WORKING:
         return f"{capfirst(request.phase or 'the worker begins')}."
+    if request.phase and request.attempt:  # it was begun
+        return f"{capfirst(request.phase)}."
     if request.phase:
         return f"{capfirst(request.phase)}; your answer comes after that."
     before = Request.objects.claimable().exclude(kind=Request.Kind.ORDER).filter(pk__lt=request.pk).count()

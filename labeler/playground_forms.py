@@ -17,12 +17,15 @@ from rlhf import config, data
 
 MOST = 64  # samples of a checkpoint
 LETTERS = 200_000  # characters of a prompt
+TURNS = 40  # of a chat
 OFFERED = 100  # checkpoints of a kind, the newest
 HANDED_ON = 1_500  # characters of an address, which not every server takes longer
 ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
 
 
 class PlayForm(forms.Form):
+    most_turns = TURNS
+
     checkpoint = forms.ChoiceField(label="Checkpoint")
     beside = forms.ChoiceField(label="Beside it", required=False)
     reward_model = forms.ChoiceField(
@@ -130,7 +133,7 @@ class PlayForm(forms.Form):
             found = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
         else:
             found = turns(self.given.get("prompt") or "")
-        return found[:40] or turns("")
+        return found or turns("")
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
@@ -139,6 +142,9 @@ class PlayForm(forms.Form):
             for each in self.turns
             if each["content"].strip()
         ]
+        if len(said) > TURNS:
+            words = f"A chat is at most {TURNS} turns long, and this one has {len(said)}: empty some."
+            raise forms.ValidationError(words)
         plain = len(said) == 1 and said[0]["role"] == "user"
         try:
             cleaned["prompt"] = data.prompt({"prompt": said[0]["content"] if plain else said})

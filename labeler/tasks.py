@@ -273,6 +273,8 @@ def sweep(queues: set[str]) -> None:
     if QUEUES["answer"] in queues:
         for request in Request.objects.claimable():
             request.ring()
+        Request.objects.end_stale()
+        Request.objects.prune()
         Part.objects.prune()
         for each in Import.objects.claimable():
             each.ring()

@@ -52,26 +52,23 @@ class Warm:
 
     def ask(self, operation: str, **question: Any) -> dict[str, Any]:
         """The child's answer. Raises Unanswerable, Interrupted."""
-        *_, answer = self.stream(operation, lambda: False, **question)
+        *_, answer = self.stream(operation, lambda: "", **question)
         return answer
 
-    def stream(
-        self, operation: str, enough: Callable[[], bool], **question: Any
-    ) -> Generator[dict[str, Any]]:
+    def stream(self, operation: str, enough: Callable[[], str], **question: Any) -> Generator[dict[str, Any]]:
         """What the child says, part after part, and at last its answer. As soon as it is `enough` the child
-        is told to stop, and answers with what there is; so it is where nobody listens any more. Raises
-        Unanswerable, Interrupted."""
+        is told that word, to "stop" or to "pause", and answers with what there is; where nobody listens any
+        more it is told to stop. Raises Unanswerable, Interrupted."""
         if self.process is None or self.process.poll() is not None:
             self._start()
         self._asked += 1
-        number, stopping, answered = self._asked, False, False
+        number, ending, answered = self._asked, "", False
         self._say({"id": number, "op": operation, **question})
         try:
             while not answered:
-                if not stopping and enough():
-                    stopping = True
-                    self._say({"id": number, "op": "stop"})
-                said = self._hear(enough if not stopping else None)
+                if not ending and (ending := enough()):
+                    self._say({"id": number, "op": ending})
+                said = self._hear(enough if not ending else None)
                 if said is None or said.get("id") != number:  # somebody's who left before the end
                     continue
                 if "error" in said:
@@ -80,7 +77,7 @@ class Warm:
                 answered = "part" not in said
                 yield said if answered else said["part"]
         finally:
-            if not answered and not stopping and self.process:
+            if not answered and not ending and self.process:
                 with contextlib.suppress(Unanswerable):
                     self._say({"id": number, "op": "stop"})
 
@@ -113,7 +110,7 @@ class Warm:
         except BrokenPipeError:
             raise self._died() from None
 
-    def _hear(self, enough: Callable[[], bool] | None = None) -> dict[str, Any] | None:
+    def _hear(self, enough: Callable[[], str] | None = None) -> dict[str, Any] | None:
         """The next line; None as soon as it is enough, to whoever wants to know that."""
         assert self.process and self.process.stdout
         deadline, parent = time.monotonic() + LONGEST, os.getppid()

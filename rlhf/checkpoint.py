@@ -295,11 +295,15 @@ def give_padding(model: Any, tokenizer: Any) -> None:
             config.pad_token_id = tokenizer.pad_token_id
 
 
-def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The tokens before a rollout: through the model's chat template where it has one."""
+def encode_prompt(tokenizer: Any, prompt: Prompt, thinks: bool = True) -> list[int]:
+    """The tokens before a rollout: through the model's chat template where it has one. With `thinks` off, one
+    that thinks before it answers is told not to."""
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        told = {} if thinks else {"enable_thinking": False}  # other templates let that pass
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **told)
+        if not thinks and text.rstrip().endswith("<think>"):  # as every answer of it begins
+            text = f"{text.rstrip()}\n\n</think>\n\n"
         return tokenizer(text, add_special_tokens=False)["input_ids"]
     ids = tokenizer(prompt_text(prompt))["input_ids"]
     # Some tokenizers close every text; a prompt is to be continued.

@@ -5,6 +5,7 @@
         with "stream" and one prompt -> lines of {"id", "part"} while they are written (rlhf.stream), then
         {"id", "written", …}: up to 10,000 rollouts, without those of the numbers in "have"
     {"id", "op": "stop"} -> nothing: what that request streams ends where it is
+    {"id", "op": "pause"} -> nothing: it ends, and its answer holds "drafts", to be gone on with as "begun"
     {"id", "op": "score", "checkpoint", "items": [{"prompt", "rollouts": […]}]}
         -> {"id", "rewards": [[…]], "scores": [[…]]}, and of an ensemble "spreads": [[…]]
     {"id", "op": "judge", "checkpoint", "options": {…}, "items": [{"prompt", "answer", "reference"}]}
@@ -85,21 +86,22 @@ class Shelf:
 
 
 class Post:
-    """The lines that come in, read by a thread of their own: a `stop` overtakes what is being answered."""
+    """The lines that come in, read by a thread of their own: who says stop or pause overtakes what is being
+    answered."""
 
     def __init__(self, lines: TextIO):
         self.waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self.stopped: Any = object()  # the request that was to be stopped last; no request's yet
+        self.halted: tuple[Any, str] = (object(), "")  # the request that was to end last, and how; none yet
         threading.Thread(target=self._read, args=[lines], daemon=True).start()
 
     def _read(self, lines: TextIO) -> None:
         for line in lines:
             try:
-                said = json.loads(line) if '"stop"' in line else None
+                said = json.loads(line) if '"stop"' in line or '"pause"' in line else None
             except ValueError:
                 said = None
-            if isinstance(said, dict) and said.get("op") == "stop":
-                self.stopped = said.get("id")
+            if isinstance(said, dict) and said.get("op") in (stream.STOP, stream.PAUSE):
+                self.halted = said.get("id"), said["op"]
             elif line.strip():
                 self.waiting.put(line)
         self.waiting.put(None)
@@ -108,20 +110,25 @@ class Post:
         while (line := self.waiting.get()) is not None:
             yield line
 
+    def how(self, number: Any) -> str:
+        """How a request is to end; an empty word as long as it may go on."""
+        which, how = self.halted
+        return how if which == number else ""
+
 
 def serve(lines: TextIO, out: TextIO, device: torch.device) -> None:
     """Answer line by line until there are no more."""
     shelf, post = Shelf(device), Post(lines)
     _say(out, {"ready": True, "device": checkpoint.describe(device)})
     for line in post:
-        _say(out, answer(shelf, line, lambda said: _say(out, said), lambda number: post.stopped == number))
+        _say(out, answer(shelf, line, lambda said: _say(out, said), post.how))
 
 
 def answer(
     shelf: Shelf,
     line: str,
     say: Callable[[dict[str, Any]], None] = lambda said: None,
-    stopped: Callable[[Any], bool] = lambda number: False,
+    how: Callable[[Any], str] = lambda number: "",
 ) -> dict[str, Any]:
     """One request's answer; whatever goes wrong is told in words and ends nothing. A part of it is said as
     soon as it is there."""
@@ -141,7 +148,7 @@ def answer(
             def tell(part: dict[str, Any]) -> None:
                 say({"id": number, "part": part})
 
-            return {"id": number, **_stream(shelf, request, tell, lambda: stopped(number))}
+            return {"id": number, **_stream(shelf, request, tell, lambda: how(number))}
         return {"id": number, **operation(shelf, request)}
     except json.JSONDecodeError as error:
         return _error(number, f"This is not JSON: {error}.")
@@ -186,7 +193,7 @@ def _stream(
     shelf: Shelf,
     request: dict[str, Any],
     say: Callable[[dict[str, Any]], None],
-    stopped: Callable[[], bool],
+    halted: stream.Halted,
 ) -> dict[str, Any]:
     wish, form = _wish(request, most=stream.MOST), _text(request, "stream")
     if form not in stream.FORMS:
@@ -197,10 +204,13 @@ def _stream(
     have = request.get("have") or []
     if not isinstance(have, list) or not all(isinstance(each, int) for each in have):
         raise Bad("“have” must be a list of numbers.")
+    begun = request.get("begun") or []
+    if not isinstance(begun, list) or not all(isinstance(each, dict) for each in begun):
+        raise Bad("“begun” must be a list of drafts.")
     began = time.perf_counter()
     model, tokenizer = shelf.policy(_text(request, "checkpoint"))
     loading = time.perf_counter() - began
-    told = stream.stream(model, tokenizer, prompts[0], wish, form, set(have), say, stopped)
+    told = stream.stream(model, tokenizer, prompts[0], wish, form, set(have), say, halted, begun)
     return {"loading": loading, **told}
 
 

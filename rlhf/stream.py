@@ -4,10 +4,11 @@ as they end, where there are thousands.
 They are written in portions, and a portion is forgotten when it is told, so that ten thousand take no more
 memory than the first few. Every rollout has chances of its own (`sample.chances_of`): number 7 of a seed says
 the same whether it is one of ten or of a thousand, and after an interruption those that are missing are
-written alone.
+written alone. What is told to "pause" is handed back as drafts, which may be gone on with at any time.
 
-The first part is about the `prompt`: its length, how much of its beginning was cut off, and how long a
-rollout may be beside it (`longest`), where a model takes only so many tokens. Every other holds `rollouts`,
+The first part is about the `prompt`: its length, how much of its beginning was cut off, how long a rollout
+may be beside it (`longest`), where a model takes only so many tokens, and which drafts are gone on with
+(`drafts`). Every other holds `rollouts`,
 each with its `number`. In the form "tokens" that is `more`, the text that came since, and `tokens`, each with
 its id, text, log-probability, the entropy in nats of what it was drawn from and the likeliest others; of at
 most LOOKED tokens of a request. When a rollout has ended, in both forms, it is told whole: `text`, `length`,
@@ -16,8 +17,9 @@ Log-probabilities are at the temperature that was asked for, before top-p.
 """
 
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
 from typing import Any
 
 import torch
@@ -31,12 +33,15 @@ FORMS = ("tokens", "rollouts")
 MOST = 10_000  # rollouts of a prompt
 PORTION = 64  # rollouts at once, and
 TOKENS = 1 << 17  # tokens, of whichever there are fewer
+READ = 1 << 14  # tokens of drafts that are read at once
+STOP, PAUSE = "stop", "pause"
 EVERY = {"tokens": 0.2, "rollouts": 0.5}  # seconds from one part to the next
 LOOKED = 20_000  # tokens of a request of which all is told
 OTHERS = 5  # tokens that might have come instead
 SHOWN = 2_000  # tokens of a prompt
 
 Say = Callable[[dict[str, Any]], None]
+Halted = Callable[[], str]  # whether to go on (an empty word), or to STOP or PAUSE
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class Draft:
     said: int = 0  # characters of its text that were told
     news: list[dict[str, Any]] = field(default_factory=list)  # tokens that were not
 
+    def put_down(self, number: int) -> dict[str, Any]:
+        """As whoever asks may keep it, and hand it back."""
+        return {"number": number, "tokens": self.tokens, "log_prob": self.log_prob, "said": self.said}
+
 
 def stream(
     model: Any,
@@ -68,35 +77,44 @@ def stream(
     form: str,
     have: Set[int],
     say: Say,
-    stopped: Callable[[], bool],
+    halted: Halted,
+    begun: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Write the rollouts that are not there yet, say part after part; then how many, and how fast it went."""
+    """Write the rollouts that are not there yet, those first that are `begun`, and say part after part; then
+    how many, and how fast it went."""
     asked = checkpoint.encode_prompt(tokenizer, prompt)
     wish = replace(wish, longest=room(model, len(asked), wish.longest))
     ids = fitted(asked, model, wish.longest)
     words = Words(tokenizer)
+    teller = Teller(wish, form, words, say, begun)
     told: dict[str, Any] = {"length": len(asked), "cut": len(asked) - len(ids), "longest": wish.longest}
     if form == "tokens":
         told["tokens"] = [words.of(each) for each in ids[-SHOWN:]]
+    if begun:
+        told["drafts"] = sorted(teller.drafts)
     say({"prompt": told})
     numbers = [number for number in range(wish.count) if number not in have]
-    teller = Teller(wish, form, words, say)
+    numbers.sort(key=teller.length, reverse=True)
     size = max(1, min(PORTION, TOKENS // (len(ids) + wish.longest)))
-    while numbers and not stopped():
-        some = numbers[:size]
+    while numbers and not halted():
+        some = teller.begin(numbers, size, len(ids))
+        chances = chances_of(wish.seed, [(0, number) for number in some], wish.longest)[:, teller.place :]
+        prompts = [ids + teller.drafts[number].tokens for number in some] if teller.place else [ids]
+        options = (wish.longest - teller.place, wish.temperature, chances, wish.top_p)
         try:
-            teller.begin(some)
-            chances = chances_of(wish.seed, [(0, number) for number in some], wish.longest)
-            options = (wish.longest, wish.temperature, chances, wish.top_p)
-            sample(model, tokenizer, [ids], len(some), *options, lambda each: teller.hear(each, stopped))
+            count = len(some) // len(prompts)
+            sample(model, tokenizer, prompts, count, *options, lambda each: teller.hear(each, halted))
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error) or size == 1:
+            if not ran_out(error) or len(some) == 1:
                 raise
-            size //= 2  # those that were told stay told
-            continue
-        teller.end(cut_by_hand=stopped())
-        numbers = numbers[len(some) :]
-    return teller.sums() | {"stopped": stopped()}
+            size = len(some) // 2  # each goes on from where it is
+        teller.end()
+        numbers = [number for number in numbers if number not in teller.over]
+    how = halted() if numbers else ""
+    if how == STOP:
+        teller.cut()
+    drafts = {"drafts": [draft.put_down(number) for number, draft in teller.drafts.items()]}
+    return teller.sums() | {"stopped": how == STOP} | (drafts if how == PAUSE else {})
 
 
 def room(model: Any, prompt: int, longest: int) -> int:
@@ -109,35 +127,44 @@ def room(model: Any, prompt: int, longest: int) -> int:
 class Teller:
     """Hears what is written place by place, and tells it a few times a second."""
 
-    def __init__(self, wish: Wish, form: str, words: "Words", say: Say):
+    def __init__(self, wish: Wish, form: str, words: "Words", say: Say, begun: Sequence[dict[str, Any]] = ()):
         self.wish, self.words, self.say = wish, words, say
         self.looks, self.every = form == "tokens", EVERY[form]
         self.room = LOOKED // wish.count  # tokens of a rollout of which all is told
         self.numbers: list[int] = []
-        self.drafts: dict[int, Draft] = {}  # those that have not ended
+        self.drafts = {  # those that have not ended
+            each["number"]: Draft(each["tokens"], each["log_prob"], each["said"]) for each in begun
+        }
         self.ended: list[dict[str, Any]] = []  # those that have, and were not told
         self.over: set[int] = set()  # all that have
         self.tokens = self.place = 0
         self.began = self.last = time.perf_counter()
         self.first: float | None = None  # seconds to the first token
 
-    def begin(self, numbers: list[int]) -> None:
-        """A portion; of one that is begun anew, some may have been told already."""
-        for number in numbers:
-            if number not in self.over:
-                self.drafts.setdefault(number, Draft())
-        self.numbers, self.place = numbers, 0
+    def length(self, number: int) -> int:
+        """How many tokens of it are written; of one that has not begun, none."""
+        return len(self.drafts[number].tokens) if number in self.drafts else 0
 
-    def hear(self, moment: Moment, stopped: Callable[[], bool]) -> bool:
+    def begin(self, numbers: list[int], size: int, asked: int) -> list[int]:
+        """The next portion: the first of these, as long as they have come equally far. Drafts are read anew,
+        so that long ones are fewer."""
+        self.place = self.length(numbers[0])
+        if self.place:
+            size = max(1, min(size, READ // (asked + self.place)))
+        alike = takewhile(lambda number: self.length(number) == self.place, numbers)
+        self.numbers = list(islice(alike, size))
+        for number in self.numbers:
+            self.drafts.setdefault(number, Draft())
+        return self.numbers
+
+    def hear(self, moment: Moment, halted: Halted) -> bool:
         """One place of all rollouts that are still written; whether to go on."""
         if self.first is None:
             self.first = time.perf_counter() - self.began
         lists = (each.tolist() for each in (moment.rows, moment.tokens, moment.log_probs, moment.ended))
         looks = self._looks(moment) if self.looks and self.place < self.room else None
         for at, (row, token, log_prob, ended) in enumerate(zip(*lists, strict=True)):
-            draft = self.drafts.get(self.numbers[row])
-            if draft is None or len(draft.tokens) > self.place:
-                continue  # it was told before memory ran out
+            draft = self.drafts[self.numbers[row]]
             draft.tokens.append(token)
             draft.log_prob += log_prob
             self.tokens += 1
@@ -148,13 +175,19 @@ class Teller:
         self.place += 1
         if time.perf_counter() - self.last >= self.every:
             self._tell()
-        return not stopped()
+        return not halted()
 
-    def end(self, cut_by_hand: bool) -> None:
-        """What has not ended by now was cut off: by its length, or by whoever said stop."""
+    def end(self) -> None:
+        """What has not ended at its full length was cut off."""
         for number in self.numbers:
-            if number not in self.over:
-                self._end(number, finished=False, stopped=cut_by_hand)
+            if self.length(number) == self.wish.longest:
+                self._end(number, finished=False, stopped=False)
+        self._tell()
+
+    def cut(self) -> None:
+        """Somebody said stop: what has begun ends where it is."""
+        for number in list(self.drafts):
+            self._end(number, finished=False, stopped=True)
         self._tell()
 
     def sums(self) -> dict[str, Any]:

@@ -21,23 +21,44 @@ from rlhf import config
 
 COMPARED = 8  # prompts of a comparison
 STALE = timedelta(days=1)  # nobody waits that long in front of a page
+KEPT = timedelta(days=30)  # questions; of their answers what is streamed goes after a day
 
 
 class RequestQuerySet(models.QuerySet["Request"]):
     def claimable(self) -> "RequestQuerySet":
         """Those that wait, and those whose worker has not been heard of since its lease ran out."""
-        fresh = self.filter(created_at__gt=Now() - STALE)
-        return fresh.filter(
-            Q(state=Request.State.WAITING) | Q(state=Request.State.WORKING, leased_until__lt=Now())
-        )
+        return self.unanswered().filter(Q(created_at__gt=Now() - STALE) | Q(kind__in=Request.UNATTENDED))
+
+    def unanswered(self) -> "RequestQuerySet":
+        """Those that nobody is at."""
+        waiting, lost = Q(state=Request.State.WAITING), Q(state=Request.State.WORKING)
+        return self.filter(waiting | lost & Q(leased_until__lt=Now()))
+
+    def end_stale(self) -> int:
+        """Tell those that nobody has answered for so long that they will not be; how many that were."""
+        ended = {"state": Request.State.FAILED, "phase": "", "leased_until": None, "finished_at": Now()}
+        words = {
+            "reason": "It was not answered within a day.",
+            "remedy": "Ask again. Where that waits as well, “bin/manage doctor” tells whether a worker runs.",
+        }
+        late = self.unanswered().filter(created_at__lte=Now() - STALE)
+        return late.exclude(kind__in=Request.UNATTENDED).update(**ended, **words)
+
+    def prune(self) -> int:
+        """Let go of old questions; how many that were. What became of a run or of rollouts stays, and of each
+        kind the newest, which tells a page how it went."""
+        newest = Request.objects.order_by().values("project", "kind").annotate(newest=Max("pk"))
+        old = self.filter(created_at__lte=Now() - KEPT, kept=False).exclude(state__in=Request.LIVE)
+        old = old.exclude(kind__in=Request.RESULTS).exclude(pk__in=newest.values("newest"))
+        return old.delete()[0]
 
     def put_off(self, pk: int, phase: str) -> None:
         """Leave it waiting, and tell whoever waits what for."""
         self.filter(pk=pk, state=Request.State.WAITING).update(phase=phase)
 
     def others_wait(self) -> bool:
-        """Whether somebody waits in front of a page, which nobody does for an order or for references."""
-        return self.claimable().exclude(kind__in=[Request.Kind.ORDER, Request.Kind.REFERENCES]).exists()
+        """Whether somebody waits in front of a page."""
+        return self.claimable().exclude(kind__in=Request.UNATTENDED).exists()
 
     def needs_no_model(self, pk: int) -> bool:
         """Whether only a rule is asked, which needs none of the memory that a run may hold."""
@@ -47,7 +68,7 @@ class RequestQuerySet(models.QuerySet["Request"]):
 
     def read_along(self) -> bool:
         """Whether somebody waits for an answer that is short beside thousands of rollouts."""
-        waiting = self.claimable().exclude(kind__in=[Request.Kind.ORDER, Request.Kind.REFERENCES])
+        waiting = self.claimable().exclude(kind__in=Request.UNATTENDED)
         many = Q(question__contains={"stream": "rollouts"})  # true or false also where there is no such key
         return waiting.filter(~many, state=Request.State.WAITING).exists()
 
@@ -136,13 +157,16 @@ class RequestQuerySet(models.QuerySet["Request"]):
         request = self.claimable().select_for_update(skip_locked=True, no_key=True).filter(pk=pk).first()
         if request is None:
             return None
-        if request.state == Request.State.WORKING and request.attempt >= TRIES:
-            request.fail(
-                f"The worker died {request.attempt} times over this.", "Its log tells what happened."
-            )
+        if request.state == Request.State.WORKING:
+            request.lost += 1
+        if request.lost >= TRIES:
+            request.fail(f"The worker died {request.lost} times over this.", "Its log tells what happened.")
             return None
         self.filter(pk=pk).update(
-            state=Request.State.WORKING, attempt=F("attempt") + 1, leased_until=Now() + LEASE
+            state=Request.State.WORKING,
+            attempt=F("attempt") + 1,
+            lost=request.lost,
+            leased_until=Now() + LEASE,
         )
         return self.select_related("project", "run__start").get(pk=pk)
 
@@ -168,6 +192,8 @@ class Request(models.Model):
         FAILED = "failed"
 
     LIVE = (State.WAITING, State.WORKING)
+    UNATTENDED = (Kind.ORDER, Kind.REFERENCES)  # nobody sits before a page and waits for them
+    RESULTS = (Kind.COMPARE, Kind.HARVEST, Kind.GATHER)  # pages show all of these, and undo the last
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="requests")
     run = models.ForeignKey(Run, models.CASCADE, null=True, blank=True, related_name="requests")
@@ -177,9 +203,11 @@ class Request(models.Model):
     answer = models.JSONField(null=True, blank=True)
     phase = models.CharField(max_length=200, blank=True)
     stopping = models.BooleanField(default=False, help_text="Somebody has enough of it.")
+    kept = models.BooleanField(default=False, help_text="Something was made of its answer.")
     reason = models.TextField(blank=True)
     remedy = models.TextField(blank=True)
     attempt = models.PositiveIntegerField(default=0)
+    lost = models.PositiveSmallIntegerField(default=0, help_text="Attempts whose worker died.")
     leased_until = models.DateTimeField(null=True, blank=True)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -246,6 +274,10 @@ class Request(models.Model):
 
 
 class PartQuerySet(models.QuerySet["Part"]):
+    def of(self, side: int | None) -> "PartQuerySet":
+        """Those of one checkpoint's answer, where several are asked."""
+        return self if side is None else self.filter(body__side=side)
+
     def prune(self) -> int:
         """Let go of what nobody looks at any more; how many parts that were."""
         return self.filter(request__created_at__lt=Now() - STALE).delete()[0]
@@ -253,11 +285,26 @@ class PartQuerySet(models.QuerySet["Part"]):
     def after(self, number: int) -> "PartQuerySet":
         return self.filter(number__gt=number).order_by("number")
 
-    def written(self) -> list[int]:
-        """The numbers of the rollouts that are there whole."""
-        path = models.Value("$.rollouts[*] ? (exists(@.text)).number")
+    def numbers(self, name: str) -> list[int]:
+        """The numbers of the rollouts of which this is known: of those that are there whole, their `text`."""
+        path = models.Value(f"$.rollouts[*] ? (exists(@.{name})).number")
         found = Func(F("body"), Cast(path, JsonPath()), function="jsonb_path_query")
         return list(self.annotate(each=Cast(found, models.IntegerField())).values_list("each", flat=True))
+
+    def sums(self) -> dict[str, Any] | None:
+        """How much was written, as soon as all of it is."""
+        return self.filter(body__has_key="sums").values_list("body__sums", flat=True).first()
+
+    @transaction.atomic
+    def take_up(self) -> dict[str, Any]:
+        """What was put down when others came first: the drafts, and the sums so far. Only once: a worker that
+        dies over them leaves it to the next to begin these anew."""
+        part = self.select_for_update(no_key=True).filter(body__has_key="paused").order_by("-number").first()
+        if part is None:
+            return {}
+        paused = part.body.pop("paused")
+        part.save(update_fields=["body"])  # its number stays, for pages that have read as far
+        return paused
 
     def size(self) -> int:
         """In bytes, about."""

@@ -112,9 +112,9 @@ def _named(sitting: Sitting, name: str) -> play.Said:
 
 
 def _news(request: HttpRequest, sitting: Sitting, after: int) -> HttpResponse:
-    """What came since; all of it where it is complete by now, or was begun anew."""
+    """What came since; all of it where it is complete by now, or somebody began to write anew."""
     bodies = list(sitting.request.parts.after(after).values_list("number", "body"))
-    anew = after and not sitting.request.parts.filter(number=after).exists()
+    anew = any("prompt" in body for number, body in bodies if number > 1)
     if anew or not sitting.request.is_live:
         context = {"project": sitting.request.project, **_shown(request, sitting.read().mark())}
         return render(request, f"{PAGE}#renewed", context)

@@ -6,7 +6,7 @@ checkpoint it is stands beside the options, not among them; torch is loaded when
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from rlhf.checkers.checker import CannotCheck, Checked, Checker, Item, answer_of, shown
 from rlhf.setting import Refused, input_, setting
 
-AT_ONCE = 8  # questions in one forward pass
+AT_ONCE = 8  # questions in one forward pass, and
+TOKENS = 1 << 14  # tokens, of whichever there are fewer; no question is longer
 SILENT = 0.01  # the chance of both words together below which a verdict says that the judge hardly gives any
 PLACES = ("{prompt}", "{reference}", "{answer}")
 TEMPLATE = """Here is a problem, its correct answer, and a student's solution.
@@ -29,6 +30,8 @@ Student's solution:
 {answer}
 
 Does the student's solution come to the correct answer? Reply with Yes or No."""
+
+Asked = tuple[int, list[int], bool]  # an item's number, the question's tokens, whether the answer is whole
 
 
 # fmt: off
@@ -75,7 +78,7 @@ class Judge(Checker):
         """The verdicts of a model that is open already, in the order of the items."""
         words = self._words(tokenizer)
         found: list[Checked | CannotCheck | None] = [None] * len(items)
-        asked: list[tuple[int, list[int], bool]] = []
+        asked: list[Asked] = []
         for number, item in enumerate(items):
             answer = answer_of(item.answer)
             if not item.reference.strip():
@@ -87,9 +90,7 @@ class Judge(Checker):
                     asked.append((number, *self._question(model, tokenizer, item._replace(answer=answer))))
                 except CannotCheck as cannot:
                     found[number] = cannot
-        asked.sort(key=lambda each: len(each[1]))
-        for first in range(0, len(asked), AT_ONCE):
-            some = asked[first : first + AT_ONCE]
+        for some in _portions(asked):
             told = _chances(model, [ids for _, ids, _ in some], words)
             for (number, _, whole), (yes, no) in zip(some, told, strict=True):
                 found[number] = self._verdict(items[number], yes, no, whole)
@@ -111,10 +112,10 @@ class Judge(Checker):
         beginning: what it comes to stands at the end."""
         from rlhf import checkpoint
 
-        room, text, whole = checkpoint.longest(model) or 1 << 20, _plain(tokenizer, item.answer), True
+        room = min(checkpoint.longest(model) or TOKENS, TOKENS)
+        text, whole = _plain(tokenizer, item.answer), True
         while True:
-            asked = self._asked(item._replace(answer=text))
-            ids = checkpoint.encode_prompt(tokenizer, asked if tokenizer.chat_template else asked + "\n")
+            ids = _encoded(tokenizer, self._asked(item._replace(answer=text)))
             if len(ids) <= room:
                 return ids, whole
             if len(text) < 2:
@@ -127,23 +128,61 @@ class Judge(Checker):
         return re.sub("|".join(map(re.escape, PLACES)), lambda found: given[found[0]], self.template)
 
     def _words(self, tokenizer: Any) -> tuple[list[int], list[int]]:
-        """The tokens with which each word may begin, alone and behind a space, with and without a capital."""
-        found = []
-        for word in (self.yes, self.no):
-            forms = {space + form for form in (word, word.lower(), word.upper()) for space in ("", " ")}
-            firsts = [tokenizer.encode(each, add_special_tokens=False) for each in sorted(forms)]
-            found.append({ids[0] for ids in firsts if ids})
+        """The tokens that say each word."""
+        found = [_tokens_of(tokenizer, word) for word in (self.yes, self.no)]
         yes, no = found[0] - found[1], found[1] - found[0]  # a space may be a token of its own
         if not yes or not no:
             raise CannotCheck(f"To this model “{self.yes}” and “{self.no}” begin alike; choose other words.")
         return sorted(yes), sorted(no)
 
 
+def _tokens_of(tokenizer: Any, word: str) -> set[int]:
+    """The tokens that are a word, alone and behind a space, with and without a capital. Of one that no token
+    is, those with which it may begin: where some are, a mere beginning would count other words as well."""
+    forms = {word, word.lower(), word.upper()}
+    spaced = [space + form for form in sorted(forms) for space in ("", " ")]
+    split = [tokenizer.encode(each, add_special_tokens=False) for each in spaced]
+    # Behind a line's end a vocabulary may have another token than at the beginning of a text.
+    marked = [mark + form for form in sorted(forms) for mark in ("", "Ġ", "▁")]
+    vocabulary = tokenizer.get_vocab()
+    whole = {ids[0] for ids in split if len(ids) == 1} | {vocabulary.get(each) for each in marked} - {None}
+    return whole or {ids[0] for ids in split if ids}
+
+
+def _encoded(tokenizer: Any, question: str) -> list[int]:
+    """The tokens of a question: to a chat model as in a chat, and the next word is to be the answer itself,
+    no thought about it."""
+    from jinja2.exceptions import TemplateError
+
+    from rlhf import checkpoint
+
+    asked = question if tokenizer.chat_template else question + "\n"
+    try:
+        return checkpoint.encode_prompt(tokenizer, asked, thinks=False)
+    except TemplateError as error:
+        raise CannotCheck(f"The judge’s chat template does not take the question: {error}.") from error
+
+
 def _plain(tokenizer: Any, answer: str) -> str:
-    """An answer in which the name of a special token is mere text: it ends no turn, and begins none."""
-    for name in filter(None, tokenizer.all_special_tokens):
+    """An answer in which the name of a special token is mere text: it ends no turn, and begins none. Some
+    vocabularies call few of those special that their chats are made of."""
+    added = tokenizer.added_tokens_decoder.values()
+    marks = {each.content for each in added if each.special or re.fullmatch(r"<.+>|\[.+\]", each.content)}
+    for name in sorted(marks | set(tokenizer.all_special_tokens), key=len, reverse=True):
         answer = answer.replace(name, f"{name[:1]} {name[1:]}")
     return answer
+
+
+def _portions(asked: list[Asked]) -> Iterator[list[Asked]]:
+    """Questions of about one length together; the longer, the fewer."""
+    some: list[Asked] = []
+    for each in sorted(asked, key=lambda each: len(each[1])):
+        if some and (len(some) == AT_ONCE or (len(some) + 1) * len(each[1]) > TOKENS):
+            yield some
+            some = []
+        some.append(each)
+    if some:
+        yield some
 
 
 def _chances(
@@ -152,11 +191,12 @@ def _chances(
     """Of every question, the chances that either word comes next."""
     import torch
 
-    from rlhf.sample import pad_left
+    from rlhf.sample import keeps_logits, pad_left
 
     ids, there, positions = (each.to(model.device) for each in pad_left(questions))
+    last = {"logits_to_keep": 1} if keeps_logits(model) else {}
     with torch.no_grad():
-        said = model(input_ids=ids, attention_mask=there, position_ids=positions, use_cache=False)
+        said = model(input_ids=ids, attention_mask=there, position_ids=positions, use_cache=False, **last)
         chances = said.logits[:, -1].float().softmax(-1).cpu()
     return [(float(row[words[0]].sum()), float(row[words[1]].sum())) for row in chances]
 

@@ -2,6 +2,7 @@
 in test_worker.py."""
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -25,17 +26,20 @@ say(ready=True, device="cpu")
 def stream(asked): # a rollout after the other; for ever where the prompt is "on and on", until a stop
     def part(**body): say(id=asked["id"], part=body)
     part(prompt={"length": 2, "cut": 0})
-    written, stopped = 0, False
+    written, how, more = 0, "", {}
     for number in range(10**6 if asked["prompts"] == ["on and on"] else asked["count"]):
         if number in asked["have"]: continue
-        if stopped := bool(select.select([sys.stdin], [], [], 0.01)[0]):
-            assert json.loads(sys.stdin.readline()) == {"id": asked["id"], "op": "stop"}
+        if select.select([sys.stdin], [], [], 0.01)[0]:
+            told = json.loads(sys.stdin.readline())
+            assert told["id"] == asked["id"]
+            how = told["op"]
+            if how == "pause": more = {"drafts": [{"number": number, "tokens": [1]}]}
             break
         one = {"number": number, "text": f"number {number} \\0", "length": 2, "finished": True}
         part(rollouts=[one], so_far=number)
         part(so_far=number)
         written += 1
-    say(id=asked["id"], written=written, stopped=stopped)
+    say(id=asked["id"], written=written, stopped=how == "stop", begun=len(asked["begun"]), **more)
 for line in sys.stdin:
     asked = json.loads(line)
     wish = asked.get("prompts", [""])[0]
@@ -187,11 +191,13 @@ def written(request: Request) -> list[str]:
 
 def test_parts_are_kept_as_they_come_and_signs_of_life_are_not(stream):
     asked = answered(stream())
-    assert asked.state == "answered" and asked.answer == {"written": 3, "stopped": False, "full": False}
+    sums = {"written": 3, "stopped": False, "full": False, "begun": 0}
+    assert asked.state == "answered" and asked.answer == sums
     assert written(asked) == ["number 0 \ufffd", "number 1 \ufffd", "number 2 \ufffd"]
-    assert [each.number for each in asked.parts.all()] == [1, 2, 3, 4]
+    assert [each.number for each in asked.parts.all()] == [1, 2, 3, 4, 5]
+    assert asked.parts.last().body == {"sums": sums}
     assert asked.parts.first().body == {"prompt": {"length": 2, "cut": 0}}
-    assert [part.number for part in asked.parts.after(2)] == [3, 4]
+    assert [part.number for part in asked.parts.after(3)] == [4, 5]
 
 
 def beside(work):
@@ -227,17 +233,23 @@ def test_thousands_let_others_pass_and_only_the_missing_ones_are_written_afterwa
     asked, other = stream(count=50), stream("short", form="tokens")
     tasks.answer(asked.pk)
     asked.refresh_from_db()
-    assert asked.state == "waiting" and "1 of 50 rollouts are written; others come first" in asked.phase
+    assert asked.state == "waiting"
+    assert re.fullmatch(r"the model has written \d of 50 rollouts; others come first.*", asked.phase)
     assert len(written(answered(other))) == 3
     answered(asked)
     assert asked.state == "answered" and asked.answer["written"] == 50
+    assert asked.answer["begun"] == 1, "what was a draft is gone on with"
     assert sorted(written(asked)) == sorted(f"number {n} \ufffd" for n in range(50))
 
 
-def test_what_is_read_word_by_word_begins_anew_after_an_interruption(stream, monkeypatch):
+def test_what_is_read_word_by_word_is_not_written_twice_after_an_interruption(stream):
     asked = stream(form="tokens")
-    asked.parts.create(number=1, body={"rollouts": [{"number": 0, "text": "half of it"}]})
-    assert len(written(answered(asked))) == 3
+    body = {"rollouts": [{"number": 0, "text": "whole"}, {"number": 1, "more": "half of"}]}
+    asked.parts.create(number=1, body=body)
+    answered(asked)
+    bodies = asked.parts.values_list("body", flat=True)
+    found = [each["number"] for body in bodies for each in body.get("rollouts", []) if "text" in each]
+    assert found == [0, 1, 2]
 
 
 def test_an_answer_that_is_too_large_to_keep_ends(stream, monkeypatch):

@@ -1,6 +1,8 @@
 """Rollouts that become demonstrations: counted before anything joins, each once, marked by where they are
 from, and out again."""
 
+import tracemalloc
+
 import pytest
 from django.db import transaction
 
@@ -64,7 +66,7 @@ def test_people_go_on_writing_while_rollouts_are_looked_for(project, as_admin, n
         new_ranking((2, 1, 3, 4, 5), prompt=f"Joke {number}", texts=f"ab{number}de")
     counted = pressed(as_admin, do="count")
     answered(counted)
-    chosen, wrote = gathering._chosen, []
+    choose, wrote = gathering._choose, []
 
     def somebody_writes():
         with transaction.atomic():
@@ -73,13 +75,13 @@ def test_people_go_on_writing_while_rollouts_are_looked_for(project, as_admin, n
             wrote.append(project.demonstrations.create(prompt=prompt, completion="b", origin="won"))
 
     def meanwhile_chosen(*given):
-        found = chosen(*given)
+        found = choose(*given)
         thread = meanwhile(somebody_writes)
         thread.join(5)
         assert wrote, "somebody waits for their turn"
         return found
 
-    monkeypatch.setattr(gathering, "_chosen", meanwhile_chosen)
+    monkeypatch.setattr(gathering, "_choose", meanwhile_chosen)
     assert answered(pressed(as_admin, do="take", of=counted.pk))["new"] == 1
     assert project.demonstrations.count() == 2, "what came meanwhile is not there twice"
 
@@ -168,3 +170,25 @@ def test_a_frozen_dataset_marks_where_each_line_is_from(project, new_ranking):
     with opened(freeze_demonstrations(project)) as source:
         lines = list(source.lines())
     assert {(line["completion"], line.get("origin")) for line in lines} == {("written", None), ("won", "won")}
+
+
+def test_the_texts_of_many_rollouts_are_never_in_memory_together(project, as_admin, monkeypatch):
+    """60 MB of them are looked at, and 15 MB join, by a worker that holds a few."""
+    prompt, many = project.prompts.create(content="Tell me all."), 600
+
+    def found(*_):
+        for number in range(many):
+            text = f"{number} {chr(65 + number % 26) * 100_000}"
+            yield gathering.Candidate((prompt.digest,), None, text, {"slot": 0})
+
+    monkeypatch.setattr(gathering, "won", found)
+    monkeypatch.setattr(gathering, "A_BATCH", 10)
+    request = Request.objects.claim(pressed(as_admin, do="count", most=64).pk)
+    tracemalloc.start()
+    try:
+        told = gathering.answer(request, {"most": 150, "take": True})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (told["good"], told["new"], told["beyond"]) == (many, 150, many - 150)
+    assert project.demonstrations.count() == 150 and peak < 10_000_000, f"{peak:,} bytes"

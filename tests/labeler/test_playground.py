@@ -81,6 +81,16 @@ def test_a_turn_is_added_and_nothing_is_asked(as_admin, start):
     assert not Request.objects.exists()
 
 
+def test_a_chat_that_is_too_long_is_refused_in_words_and_none_of_it_is_lost(as_admin, start):
+    many = {"role": ["user", "assistant"] * 21, "content": [f"Turn {number}" for number in range(42)]}
+    said = ask(as_admin, checkpoint=start.pk, **many | {"role": ["user"] * 42}, status=422)
+    assert "A chat is at most 40 turns long, and this one has 42: empty some." in said
+    assert said.count("<textarea") == 42 and "Turn 41</textarea>" in said
+    assert "Add a turn" not in said and "A chat has at most 40 turns." in said
+    shorter = {name: values[:39] for name, values in many.items()}
+    assert len(ask(as_admin, checkpoint=start.pk, **shorter).question["prompts"][0]) == 39
+
+
 @pytest.mark.parametrize(
     ("sent", "words"),
     [
@@ -240,10 +250,22 @@ def test_when_it_is_all_there_the_whole_is_shown_and_no_more_asked_for(as_admin,
 def test_an_answer_that_was_begun_anew_is_shown_anew(as_admin, asked):
     claimed = Request.objects.claim(asked.pk)
     played.tell(claimed, {"prompt": {"length": 3, "cut": 0}}, {"rollouts": [{"number": 0, "more": "Once"}]})
-    claimed.parts.all().delete()
     played.tell(claimed, {"prompt": {"length": 3, "cut": 0}})
     news = poll(as_admin, asked, 2)
-    assert '<section id="whole"' in news and "Once" not in news and "?after=1" in news
+    assert '<section id="whole"' in news and "Once" not in news and "?after=3" in news
+
+
+def test_an_answer_that_goes_on_after_others_came_first_is_read_on(as_admin, asked):
+    claimed = Request.objects.claim(asked.pk)
+    played.tell(claimed, {"prompt": {"length": 3, "cut": 0}}, {"rollouts": [{"number": 0, "more": "Once"}]})
+    played.tell(claimed, {"paused": {"drafts": [{"number": 0}], "sums": {}}})
+    claimed.give_back("Start has written 0 of 3 rollouts; others come first, then it goes on")
+    said = opened(as_admin, asked)
+    assert "Start has written 0 of 3 rollouts; others come first, then it goes on.</p>" in said
+    claimed = Request.objects.claim(asked.pk)
+    going = {"prompt": {"length": 3, "cut": 0, "drafts": [0]}}
+    played.tell(claimed, going, {"rollouts": [{"number": 0, "more": " more"}]})
+    assert ">Once more</p>" in poll(as_admin, asked, 3)
 
 
 # Reading
@@ -355,6 +377,12 @@ def test_two_checkpoints_stand_beside_each_other(as_admin, project, admin, start
     said = opened(as_admin, both)
     assert "Start beside Step 9" in said and said.count('class="panel answer"') == 6
     assert 'id="r-1-2"' in said
+
+
+def test_answers_that_became_too_many_say_so(as_admin, asked):
+    played.answer(asked)
+    played.tell(asked, {"sums": {"written": 3, "tokens": 9, "seconds": 1.0, "first": 0.1, "full": True}})
+    assert "The answers became too many to keep, and end here." in opened(as_admin, asked)
 
 
 def test_what_a_checkpoint_that_is_gone_has_said_stays(as_admin, project, admin):

@@ -6,9 +6,13 @@ import json
 import sys
 
 import pytest
+from django.urls import reverse
+from django.utils import timezone
 
 from labeler import answers, tasks
 from labeler.models import Checkpoint, Project, Request
+from labeler.models.runs import LEASE
+from labeler.playground import Sitting
 from labeler.warm import Warm
 from tests.labeler import played
 
@@ -31,10 +35,12 @@ for line in sys.stdin:
         part(prompt={"length": 2, "cut": 0, "tokens": []})
         told = {"sure": asked["top_p"], "stream": asked["stream"], "seed": asked["seed"]}
         for number in range(asked["count"]):
+            if number in asked["have"]: continue
             text = f"{name} says {number}"
             part(rollouts=[{"number": number, "more": text, "tokens": []}], so_far=1)
             part(rollouts=[{"number": number, "more": "", "text": text, "tokens": [], "length": 3,
-                            "log_prob": -1.0, "finished": True, **told}], so_far=3)
+                            "log_prob": -1.0, "finished": asked["seed"] != number + 1,
+                            "stopped": asked["temperature"] == 2, **told}], so_far=3)
         say(id=asked["id"], written=asked["count"], tokens=9, first=0.1, seconds=1.0, stopped=False)
 """
 
@@ -147,11 +153,47 @@ def test_after_a_stop_nobody_else_answers_and_nothing_is_judged(ask, project, mo
     assert {side for side, _ in texts(request)} == {0} and not bodies(request, "scores")
 
 
-def test_a_question_that_is_taken_up_again_is_answered_anew(ask, project):
-    start = played.policy(project, "Start")
-    asked = played.tell(played.asked(project, None, start), {"rollouts": [{"number": 0, "more": "Half of"}]})
+def test_what_was_cut_off_is_not_correct_and_of_what_was_stopped_nobody_knows(ask, project):
+    """As in training, where an answer has to end; “Start says 1” would be right."""
+    Project.objects.filter(pk=project.pk).update(judge="checker", checker={"name": "number"})
+    [told] = bodies(ask("Start", reference="1", seed=2), "verdicts")
+    verdict = dict(told["verdicts"])[1]
+    assert (verdict["correct"], verdict["reason"]) == (False, "It was cut off before it ended.")
+    [told] = bodies(ask("Start", reference="1", seed=2, temperature=2), "verdicts")
+    verdict = dict(told["verdicts"])[1]
+    assert (verdict["correct"], verdict["reason"]) == (None, "It was stopped before it ended.")
+
+
+HALF = {"rollouts": [{"number": 0, "more": "Half of", "tokens": [{"id": 1, "text": "Half of"}]}]}
+
+
+def half_answered(project) -> Request:
+    """By a worker that died over it: one is there whole, of another the beginning."""
+    asked = played.asked(project, None, played.policy(project, "Start"))
+    played.tell(asked, {"prompt": {"length": 2, "cut": 0}}, HALF, {"rollouts": [played.whole(1, "Whole.")]})
+    Request.objects.filter(pk=asked.pk).update(state="working", leased_until=timezone.now() - LEASE)
+    asked.refresh_from_db()
+    return asked
+
+
+def test_a_question_that_is_taken_up_again_keeps_what_is_whole_and_begins_the_rest_anew(warm, project):
+    asked = half_answered(project)
     tasks.answer(asked.pk)
-    assert len(texts(asked)) == 3 and "Half of" not in str(bodies(asked, "rollouts"))
+    asked.refresh_from_db()
+    said = Sitting(asked).read().rollouts
+    assert [one.text for one in said] == ["Start says 0", "Whole.", "Start says 2"]
+    assert all(one.ended and not one.stopped for one in said) and said[0].tokens == []
+
+
+def test_what_was_shown_stays_when_somebody_stops_it_after_its_worker_died(as_admin, warm, project):
+    asked = half_answered(project)
+    asked.stop()
+    tasks.answer(asked.pk)
+    asked.refresh_from_db()
+    assert asked.state == "answered" and asked.answer == {"stopped": True}
+    said = as_admin.get(reverse("play", args=[asked.pk])).content.decode()
+    assert "Half of</p>" in said and "Whole.</p>" in said
+    assert said.count('<span class="chip warn">stopped</span>') == 1
 
 
 def test_a_start_from_the_hub_answers_from_where_a_run_has_downloaded_it(ask, project, home):

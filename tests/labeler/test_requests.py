@@ -7,7 +7,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from labeler.models import Part, Request
-from labeler.models.requests import STALE
+from labeler.models.requests import KEPT, STALE
 from tests.labeler.scripted import meanwhile
 
 pytestmark = pytest.mark.django_db
@@ -82,3 +82,69 @@ def test_parts_go_when_nobody_waits_for_them_any_more(asked, project):
     Request.objects.filter(pk=old.pk).update(created_at=timezone.now() - STALE - timedelta(minutes=1))
     assert Part.objects.prune() == 1
     assert Part.objects.get().request_id == asked.pk
+
+
+def aged(request: Request, by: timedelta, **more) -> Request:
+    Request.objects.filter(pk=request.pk).update(
+        created_at=timezone.now() - by - timedelta(minutes=1), **more
+    )
+    request.refresh_from_db()
+    return request
+
+
+def test_what_nobody_answers_within_a_day_ends_in_words(asked, project):
+    killed = Request.objects.ask(project, "play", {}, None)
+    killed = aged(killed, STALE, state="working", attempt=1, leased_until=timezone.now() - timedelta(hours=1))
+    at_work = Request.objects.ask(project, "play", {}, None)
+    Request.objects.claim(at_work.pk)
+    aged(at_work, STALE)
+    fresh, waits = Request.objects.ask(project, "play", {}, None), aged(asked, STALE)
+    assert Request.objects.end_stale() == 2
+    for each in (killed, waits):
+        each.refresh_from_db()
+        assert (each.state, each.reason) == ("failed", "It was not answered within a day.")
+        assert "bin/manage doctor" in each.remedy and each.finished_at
+    assert {each.pk for each in Request.objects.filter(state="failed")} == {killed.pk, waits.pk}
+    assert fresh.is_live and Request.objects.end_stale() == 0
+
+
+@pytest.mark.parametrize("kind", Request.UNATTENDED)
+def test_what_nobody_sits_and_waits_for_is_done_however_late(project, asked, kind):
+    late = aged(Request.objects.ask(project, kind, {}, None), STALE * 3)
+    assert Request.objects.end_stale() == 0
+    assert Request.objects.claim(late.pk)
+
+
+def test_a_question_that_nobody_answered_does_not_stand_in_the_way_of_the_next(project, asked):
+    first = aged(Request.objects.ask_to_simulate(project), STALE)
+    assert Request.objects.ask_to_simulate(project) == first
+    Request.objects.end_stale()
+    assert Request.objects.ask_to_simulate(project) != first
+
+
+def test_old_questions_go_but_for_what_became_of_something(project, asked):
+    def answered(kind: str, **more) -> int:
+        made = Request.objects.create(project=project, kind=kind, question={}, state="answered", **more)
+        return aged(made, KEPT).pk
+
+    gone = [answered(kind) for kind in ("play", "sample", "order", "try")]
+    stay = [answered(kind) for kind in ("compare", "harvest", "gather", "compare")]
+    stay += [answered("play", kept=True), answered("order"), answered("try")]
+    newest = [
+        Request.objects.create(project=project, kind=kind, question={}).pk for kind in ("play", "sample")
+    ]
+    assert Request.objects.prune() == len(gone)
+    assert set(Request.objects.values_list("pk", flat=True)) == {*stay, *newest, asked.pk}
+
+
+def test_only_workers_that_died_count_against_a_request(asked):
+    """One that let others pass many times is not given up when a worker dies over it once."""
+    for _ in range(5):
+        Request.objects.claim(asked.pk).give_back("read 3 of 9; others come first")
+    for died in range(3):
+        claimed = Request.objects.claim(asked.pk)
+        assert claimed and claimed.lost == died
+        Request.objects.filter(pk=asked.pk).update(leased_until=timezone.now() - timedelta(minutes=1))
+    assert Request.objects.claim(asked.pk) is None
+    asked.refresh_from_db()
+    assert (asked.state, asked.reason) == ("failed", "The worker died 3 times over this.")

@@ -161,6 +161,17 @@ def test_in_a_checked_project_each_answer_has_its_verdict_and_its_thinking_is_fo
     assert "<summary>Thinking</summary>" in page and "&lt;think&gt;" not in page
 
 
+def test_an_answer_that_was_cut_off_is_not_correct_whatever_it_ends_with(started, as_admin):
+    started.judge, started.checker = Project.Judge.CHECKER, {"name": "number"}
+    started.save()
+    prompt = started.prompts.create(content="2+2?", answer="4")
+    as_admin.post(f"{HERE}ask/", {"prompt": prompt.pk})
+    claimed = Request.objects.claim(Request.objects.get().pk)
+    claimed.answer_with({"rollouts": [[{"text": "It is 4", "tokens": [1], "finished": False}]]})
+    page = as_admin.get(f"{HERE}?asked={claimed.pk}").content.decode()
+    assert "✓ correct" not in page and "It was cut off before it ended." in page
+
+
 def test_requests_of_another_project_are_not_shown(started, as_admin, admin):
     other = Project.objects.create(name="Other", slug="other")
     theirs = Request.objects.ask(other, "sample", {"checkpoint": 1, "prompts": ["Secret?"]}, admin)

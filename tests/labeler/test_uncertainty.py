@@ -113,7 +113,10 @@ def test_whoever_waits_in_front_of_a_page_comes_first(judge, project, compose):
     asked = Request.objects.ask(project, "score", {"checkpoint": judge.pk, "items": [item]}, None)
     tasks.answer(ordering.pk)
     ordering.refresh_from_db()
-    assert (ordering.state, ordering.phase) == ("waiting", "read 2 of 5 quintets; others come first")
+    assert (ordering.state, ordering.phase) == (
+        "waiting",
+        "read 2 of 5 quintets; others come first, then it goes on",
+    )
     assert sum(quintet.scored_by_id is not None for quintet in project.quintets.all()) == 2
     tasks.answer(asked.pk)
     tasks.answer(ordering.pk)

@@ -61,7 +61,7 @@ class _Says:
         self.words, self.wanted, self.odds = words, wanted, odds
         self.asked: list[str] = []
 
-    def __call__(self, input_ids, attention_mask, **_):
+    def forward(self, input_ids, attention_mask, **_):
         logits = torch.full((*input_ids.shape, len(self.words)), -30.0)
         for number, (ids, there) in enumerate(zip(input_ids, attention_mask, strict=True)):
             self.asked.append(self.words.decode(ids[there.bool()]))
@@ -69,6 +69,9 @@ class _Says:
             logits[number, -1, self.words.encode("Yes")[0]] = sign * torch.tensor(self.odds).log() / 2
             logits[number, -1, self.words.encode("No")[0]] = -sign * torch.tensor(self.odds).log() / 2
         return SimpleNamespace(logits=logits)
+
+    def __call__(self, **given):
+        return self.forward(**given)
 
 
 def test_an_answer_is_correct_where_the_model_is_sure_of_it():
@@ -128,7 +131,7 @@ class _Quiet(_Says):
         super().__init__(words, "", 1)
         self.level = 0.0
 
-    def __call__(self, input_ids, attention_mask, **_):
+    def forward(self, input_ids, attention_mask, **_):
         logits = torch.full((*input_ids.shape, len(self.words)), self.level)
         logits[..., 7] += 20
         return SimpleNamespace(logits=logits)

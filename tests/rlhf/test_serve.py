@@ -100,6 +100,7 @@ def test_unload_gives_everything_back(shelf, start):
         ("sample", {"prompts": ["A"], "stream": "slowly"}, "“stream” must be tokens or rollouts"),
         ("sample", {"prompts": ["A", "B"], "stream": "tokens"}, "Only one prompt"),
         ("sample", {"prompts": ["A"], "stream": "tokens", "have": "all"}, "a list of numbers"),
+        ("sample", {"prompts": ["A"], "stream": "tokens", "begun": [3]}, "a list of drafts"),
         ("score", {"items": [{}], "stream": "tokens"}, "Only what is sampled"),
         ("score", {"items": [3]}, "must be a text"),
         ("score", {"items": [{"prompt": "A", "rollouts": [3]}], "checkpoint": "x"}, "must hold texts"),
@@ -170,6 +171,19 @@ def test_the_child_streams_and_is_stopped_while_it_writes(start):
     while "part" in said[-1]:
         said.append(json.loads(served.stdout.readline()))
     assert said[-1]["stopped"] is True and said[-1]["written"] == 1 and said[-1]["tokens"] < 2000
+    say(served, id=3, op="sample", temperature=0.01, **request)
+    assert "prompt" in json.loads(served.stdout.readline())["part"]
+    say(served, id=3, op="pause")
+    said = [json.loads(served.stdout.readline())]
+    while "part" in said[-1]:
+        said.append(json.loads(served.stdout.readline()))
+    assert said[-1]["written"] == 0 and not said[-1]["stopped"]
+    say(served, id=4, op="sample", temperature=0.01, begun=said[-1]["drafts"], **request)
+    say(served, id=4, op="stop")
+    said = [json.loads(served.stdout.readline())]
+    while "part" in said[-1]:
+        said.append(json.loads(served.stdout.readline()))
+    assert said[0]["part"]["prompt"]["drafts"] == [0] and said[-1]["stopped"] is True
     say(served, id=2, op="sample", **request | {"max_new_tokens": 3, "stream": "rollouts", "count": 100})
     said = [json.loads(served.stdout.readline())]
     while "part" in said[-1]:

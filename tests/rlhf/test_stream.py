@@ -1,6 +1,7 @@
 """Rollouts told while they are written: the parts come to the same as what is sampled at once, in any
 portions, after an interruption, and as far as they were let."""
 
+import json
 import math
 
 import pytest
@@ -30,11 +31,11 @@ def at_once(monkeypatch):
     monkeypatch.setattr(stream, "EVERY", {"tokens": 0.0, "rollouts": 0.0})
 
 
-def told(policy, form="tokens", have=(), enough=lambda parts: False, **wish):
+def told(policy, form="tokens", have=(), enough=lambda parts: False, how=stream.STOP, begun=(), **wish):
     parts: list = []
     wish = Wish(**{"count": 3, "longest": 8, "seed": 4} | wish)
-    stopped = lambda: enough(parts)  # noqa: E731
-    sums = stream.stream(*policy, PROMPT, wish, form, set(have), parts.append, stopped)
+    halted = lambda: how if enough(parts) else ""  # noqa: E731
+    sums = stream.stream(*policy, PROMPT, wish, form, set(have), parts.append, halted, begun)
     return parts, sums
 
 
@@ -116,9 +117,9 @@ def test_a_portion_is_forgotten_when_it_is_told(policy, monkeypatch):
     held, real = [], stream.Teller
 
     class Watched(real):
-        def end(self, cut_by_hand):
+        def end(self):
             held.append((len(self.drafts) + len(self.ended), len(self.numbers)))
-            super().end(cut_by_hand)
+            super().end()
             held.append((len(self.drafts) + len(self.ended), len(self.numbers)))
 
     monkeypatch.setattr(stream, "Teller", Watched)
@@ -146,6 +147,46 @@ def test_after_a_stop_no_portion_is_begun(policy, monkeypatch):
     monkeypatch.setattr(stream, "PORTION", 2)
     parts, sums = told(policy, "rollouts", count=9, enough=lambda parts: len(parts) > 2)
     assert sums["written"] == 2 == len(whole(parts))
+
+
+@pytest.mark.parametrize("read", [1 << 14, 30])
+@pytest.mark.parametrize("turn", [2, 3, 6])
+@pytest.mark.parametrize("form", stream.FORMS)
+def test_what_is_paused_is_gone_on_with_and_comes_to_the_same(policy, form, turn, read, monkeypatch):
+    """However short the turns, and however few drafts can be read at once."""
+    monkeypatch.setattr(stream, "PORTION", 3)
+    expected, sums = told(policy, form, count=5)
+    expected, written = whole(expected), sums["tokens"]
+    monkeypatch.setattr(stream, "READ", read)
+    parts, turns, tokens, begun = [], 0, 0, []
+    while begun is not None:
+        drafts = [each["number"] for each in begun]
+        new, sums = told(
+            policy, form, have=whole(parts), enough=lambda parts: len(parts) > turn, how=stream.PAUSE,
+            begun=begun, count=5,
+        )  # fmt: skip
+        assert new[0]["prompt"].get("drafts", []) == sorted(drafts) and not sums["stopped"]
+        parts, turns, tokens = parts + new, turns + 1, tokens + sums["tokens"]
+        begun = json.loads(json.dumps(sums["drafts"])) if "drafts" in sums else None
+    found = whole(parts)
+    assert turns > 2 and tokens == written and sorted(found) == list(range(5))
+    for number, each in found.items():
+        alike = ("text", "length", "finished")
+        assert [each[name] for name in alike] == [expected[number][name] for name in alike]
+        assert each["log_prob"] == pytest.approx(expected[number]["log_prob"], abs=1e-4)
+        mine = [one for part in parts for one in part.get("rollouts", []) if one["number"] == number]
+        if form == "tokens":
+            assert "".join(one["more"] for one in mine) == each["text"]
+            assert sum(len(one["tokens"]) for one in mine) == each["length"]
+
+
+def test_a_draft_that_is_stopped_ends_where_it_was_put_down(policy):
+    _, sums = told(policy, count=2, longest=200, enough=lambda parts: len(parts) > 4, how=stream.PAUSE)
+    parts, stopped = told(policy, count=2, longest=200, begun=sums["drafts"], enough=lambda parts: True)
+    assert stopped["stopped"] is True and stopped["tokens"] == 0
+    ended = whole(parts)
+    for each in sums["drafts"]:
+        assert ended[each["number"]]["stopped"] and ended[each["number"]]["length"] == len(each["tokens"])
 
 
 def test_where_memory_runs_out_it_goes_on_with_smaller_portions(policy, monkeypatch):
@@ -187,7 +228,7 @@ def test_a_prompt_that_is_too_long_says_how_much_was_cut(policy):
     model = tiny.model("gpt2", n_positions=16)
     parts: list = []
     wish = Wish(count=1, longest=6)
-    stream.stream(model, policy[1], "x" * 30, wish, "tokens", set(), parts.append, lambda: False)
+    stream.stream(model, policy[1], "x" * 30, wish, "tokens", set(), parts.append, lambda: "")
     assert parts[0]["prompt"]["length"] == 32 and parts[0]["prompt"]["cut"] == 22
     assert len(parts[0]["prompt"]["tokens"]) == 10
 
@@ -198,7 +239,7 @@ def test_where_the_model_takes_few_tokens_rollouts_are_shorter_than_was_asked(po
     assert [stream.room(model, 40, each) for each in (5, 8, 9)] == [5, 8, 8]
     assert stream.room(policy[0], 40, 900) == 900
     parts: list = []
-    sums = stream.stream(model, policy[1], "xx", Wish(2, 900), "rollouts", set(), parts.append, lambda: False)
+    sums = stream.stream(model, policy[1], "xx", Wish(2, 900), "rollouts", set(), parts.append, lambda: "")
     assert parts[0]["prompt"] == {"length": 4, "cut": 0, "longest": 12} and sums["tokens"] <= 24
 
 
