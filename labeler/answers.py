@@ -118,7 +118,7 @@ def _as_tiles(told: dict[str, Any], asked: dict[str, Any], judge: Judging | None
 
 def _mark(rollouts: list[dict[str, Any]], asked: dict[str, Any], judge: Judging) -> None:
     for each, said in zip(rollouts, _verdicts(judge, asked, rollouts), strict=True):
-        each |= {"correct": said["correct"], "checked": said["reason"], "read": said["read"]}
+        each |= {"correct": said["correct"], "checked": said["reason"], "read": said.get("read", "")}
 
 
 def _judge_parts(request: Request, asked: dict[str, Any], total: int) -> int:
@@ -130,7 +130,7 @@ def _judge_parts(request: Request, asked: dict[str, Any], total: int) -> int:
         part = parts.get(pk=pk)
         unread = [each for each in part.body["rollouts"] if "checked" not in each]
         for first in range(0, len(unread), A_FEW):
-            if not _goes_on(request, f"the judge has read {read:,} of {total:,} answers", read > before):
+            if not goes_on(request, f"the judge has read {read:,} of {total:,} answers", read > before):
                 return total - read
             some = unread[first : first + A_FEW]
             _mark(some, asked, judge)
@@ -140,9 +140,11 @@ def _judge_parts(request: Request, asked: dict[str, Any], total: int) -> int:
     return total - read
 
 
-def _goes_on(request: Request, words: str, begun: bool) -> bool:
-    """Between two portions: tell how far it is. Once something is done in this turn, whoever waits for
-    something short goes first; not at all where somebody has enough. Raises Later."""
+def goes_on(request: Request, words: str, begun: bool) -> bool:
+    """Between two portions: tell how far it is; whether to go on, or somebody has enough. Once something is
+    done in this turn, whoever waits for something short goes first. Raises Interrupted, Later."""
+    if is_stopping():
+        raise Interrupted
     if request.is_to_stop():
         return False
     if begun and (what_for() or Request.objects.read_along()):
@@ -186,7 +188,7 @@ def _write(
             if said.get("rollouts") or "prompt" in said:
                 size += len(json.dumps(said))
                 full = size > ROOM
-                _keep(request, kept(said), side)
+                keep(request, kept(said), side)
             written += sum("text" in each for each in said.get("rollouts", []))
             if "so_far" in said:
                 began = began or time.monotonic()
@@ -195,9 +197,9 @@ def _write(
                     request.tell(words)
     sums = _added(before.get("sums", {}), said) | {"written": written, "full": full}
     if "drafts" in said:
-        _keep(request, {"paused": {"drafts": said["drafts"], "sums": sums}}, side)
+        keep(request, {"paused": {"drafts": said["drafts"], "sums": sums}}, side)
         raise Later(told)
-    _keep(request, {"sums": sums}, side)
+    keep(request, {"sums": sums}, side)
     return sums
 
 
@@ -209,7 +211,8 @@ def _added(before: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]
     return sums | ({"first": before["first"]} if before.get("first") is not None else {})
 
 
-def _keep(request: Request, body: dict[str, Any], side: int | None = None) -> None:
+def keep(request: Request, body: dict[str, Any], side: int | None = None) -> None:
+    """One more part of its answer. Raises Interrupted where it is another worker's by now."""
     if not request.keep(body if side is None else {"side": side, **body}):
         raise Interrupted
 
@@ -248,11 +251,11 @@ def _judge(
     try:
         for first in range(0, len(unread), A_FEW):
             read = total - len(unread) + first
-            if not _goes_on(request, f"{who} has read {read:,} of {total:,} answers", first > 0):
+            if not goes_on(request, f"{who} has read {read:,} of {total:,} answers", first > 0):
                 return
-            _keep(request, {what: thoughts(request, unread[first : first + A_FEW])}, side)
+            keep(request, {what: thoughts(request, unread[first : first + A_FEW])}, side)
     except Unanswerable as none:
-        _keep(request, {"trouble": f"No {what}: {none.reason} {none.remedy}".strip()}, side)
+        keep(request, {"trouble": f"No {what}: {none.reason} {none.remedy}".strip()}, side)
 
 
 def _scores(request: Request, some: list[Said]) -> list[list[Any]]:

@@ -211,9 +211,16 @@ def answer(request_id: int) -> None:
             request.fail(unanswerable.reason, unanswerable.remedy)
         except answers.Later as later:
             request.give_back(str(later))
-            request.ring()  # behind those who came meanwhile
+            for each in Request.objects.others_first(request):
+                each.ring()
         except answers.Interrupted:
             request.give_back()
+        except DatabaseError:
+            raise  # the next attempt may find it there again
+        except Exception as error:  # the same would meet the next one
+            logger.exception("Request %s could not be answered.", request.pk)
+            words = f"{type(error).__name__}: {error}"
+            request.fail(words[:500], "The worker's log tells where it happened.")
 
 
 @app.task(name="take_in")

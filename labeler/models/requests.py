@@ -72,6 +72,11 @@ class RequestQuerySet(models.QuerySet["Request"]):
         many = Q(question__contains={"stream": "rollouts"})  # true or false also where there is no such key
         return waiting.filter(~many, state=Request.State.WAITING).exists()
 
+    def others_first(self, request: "Request") -> list["Request"]:
+        """Whoever waits, in the order in which they came, and this one behind them: a message that was lost
+        must not keep it giving way to somebody who is not rung for."""
+        return [*self.claimable().exclude(pk=request.pk).order_by("pk"), request]
+
     def being_answered(self) -> "RequestQuerySet":
         return self.filter(state=Request.State.WORKING, leased_until__gt=Now())
 

@@ -104,6 +104,13 @@ def test_what_went_wrong_is_said_and_the_next_question_is_answered(ask, wish, re
     assert ask("Joke, please.").state == "answered"
 
 
+def test_what_nobody_expected_is_said_at_once_and_not_tried_again(ask, monkeypatch):
+    monkeypatch.setitem(answers.KINDS, "sample", lambda request, asked: asked["nothing"])
+    asked = ask("Joke, please.")
+    assert (asked.state, asked.reason, asked.lost) == ("failed", "KeyError: 'nothing'", 0)
+    assert asked.remedy == "The worker's log tells where it happened."
+
+
 def test_files_that_are_not_here_are_said_to_be_missing(ask, project):
     gone = Checkpoint.objects.create(project=project, name="Old one", location="checkpoints/gone")
     assert ask("Joke.", checkpoint=gone.pk).reason == "The files of “Old one” are not on this machine."

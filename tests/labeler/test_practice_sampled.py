@@ -23,8 +23,11 @@ for line in sys.stdin:
     asked = json.loads(line)
     if asked["op"] == "stop": continue
     if asked["op"] == "judge":
-        said = {"reason": "Judged.", "read": ""}
-        say(id=asked["id"], said=[said | {"correct": "4" in each["answer"]} for each in asked["items"]])
+        said = []
+        for each in asked["items"]:
+            if "6" in each["answer"]: said.append({"correct": None, "reason": "Too long."})
+            else: said.append({"correct": "4" in each["answer"], "reason": "Judged.", "read": ""})
+        say(id=asked["id"], said=said)
         continue
     assert not {"prompt", "reference", "name"} & set(asked)
     assert len(asked["have"]) < asked["count"], "what is written is not asked for again"
@@ -111,10 +114,10 @@ def test_what_was_cut_off_is_not_correct_and_of_what_was_stopped_nobody_knows(as
     """As in training: the number that half an answer happens to end with is not what it comes to."""
     prompt.project.checker, prompt.project.judge_model = {"name": name}, prompt.project.start
     prompt.project.save()
-    for seed, words in ((1, "1 of 15 correct"), (2, "1 of 14 correct")):
+    for seed, right, of in ((1, 1, 15), (2, 1, 14)):
         request = ask(as_admin, prompt, seed=seed)
         tasks.answer(request.pk)
-        assert words in page(as_admin, request)
+        assert f"{right} of {of - (name == 'judge')} correct" in page(as_admin, request)
         assert ("It was cut off" if seed == 1 else "It was stopped") in page(as_admin, request, "?one=4")
 
 
@@ -124,7 +127,8 @@ def test_a_judge_reads_them_when_all_are_written(as_admin, prompt, warm):
     prompt.project.save()
     request = ask(as_admin, prompt)
     tasks.answer(request.pk)
-    assert "2 of 15 correct" in page(as_admin, request)
+    assert "2 of 14 correct" in page(as_admin, request)
+    assert "Too long." in page(as_admin, request, "?one=6")
 
 
 @pytest.fixture
@@ -170,7 +174,7 @@ def test_whoever_waits_for_something_short_goes_before_the_rest_of_what_is_judge
     tasks.answer(judged.pk)
     judged.refresh_from_db()
     assert judged.state == "answered" and sum(read) == 15, "nobody is read twice"
-    assert judged.answer["written"] == 15 and "2 of 15 correct" in page(as_admin, judged)
+    assert judged.answer["written"] == 15 and "2 of 14 correct" in page(as_admin, judged)
 
 
 def test_a_judge_is_stopped_among_its_answers_and_says_how_far_it_came(as_admin, judged, monkeypatch):

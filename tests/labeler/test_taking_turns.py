@@ -48,6 +48,9 @@ for line in sys.stdin:
     elif asked["op"] == "score":
         long = [[float(len(text)) for text in item["rollouts"]] for item in asked["items"]]
         say(id=asked["id"], rewards=long, scores=long)
+    elif asked["op"] == "judge":
+        told = {"reason": "Judged.", "read": ""}
+        say(id=asked["id"], said=[told | {"correct": each["answer"] == "4"} for each in asked["items"]])
 """
 
 
@@ -145,3 +148,26 @@ def test_what_is_judged_lets_others_pass_and_nobody_is_read_twice(start, project
         assert numbers == [0, 1, 2, 3, 4]
     assert all(one.score == 2.0 and one.verdict["correct"] for one in Sitting(long).read().rollouts)
     assert answered(short).state == "answered"
+
+
+def test_whoever_is_given_way_to_is_rung_for_even_where_a_message_was_lost(start, project, monkeypatch):
+    """Else the long one would give way for ever to somebody who does not come."""
+    monkeypatch.setattr(answers, "A_TURN", 0.0)
+    rung: list[int] = []
+    monkeypatch.setattr("labeler.models.requests.ring", lambda task, pk: rung.append(pk))
+    long = played.asked(project, None, start, count=1, max_new_tokens=9)
+    first, second = (played.asked(project, None, start, count=1) for _ in range(2))
+    assert answered(long).state == "waiting" and rung == [first.pk, second.pk, long.pk]
+
+
+def test_answers_that_somebody_tries_a_judge_on_let_others_pass(start, project):
+    given = {"judge": "checker", "checker": {"name": "judge"}, "judge_model": start}
+    Project.objects.filter(pk=project.pk).update(**given)
+    items = [{"prompt": "", "answer": str(number), "reference": "4"} for number in range(25)]
+    tried = Request.objects.ask_to_check(project, items, None)
+    played.asked(project, None, start, count=1)
+    phases = []
+    while answered(tried).state == "waiting":
+        phases.append(tried.phase.partition(";")[0])
+    assert phases == ["checked 10 of 25 answers", "checked 20 of 25 answers"]
+    assert [each["correct"] for each in tried.answer["verdicts"]] == [number == 4 for number in range(25)]
