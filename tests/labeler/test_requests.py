@@ -70,7 +70,7 @@ def test_parts_are_numbered_in_the_order_in_which_they_came(asked):
         (1, 4),
         (2, 2),
     ]
-    assert asked.parts.written() == [4, 2]  # number 5 is not there whole
+    assert asked.parts.numbers("text") == [4, 2]  # number 5 is not there whole
     assert asked.parts.size() > 20
     assert not asked.keep({})  # this one has not claimed it
 

@@ -1,5 +1,6 @@
 """A long question of the playground and the short ones of others: who goes first, what is put down meanwhile,
-and that nothing is lost. With a scripted child that takes a hundredth of a second a token."""
+and that nothing is lost. With a scripted child that, where top-p is .5, waits after two tokens whether it is
+to pause, so that it makes no difference how fast a machine is."""
 
 import sys
 
@@ -29,7 +30,8 @@ def write(asked):
         if number in asked["have"]: continue
         draft = begun.get(number, {"number": number, "tokens": [], "log_prob": 0.0, "said": 0})
         while len(draft["tokens"]) < asked["max_new_tokens"]:
-            if select.select([sys.stdin], [], [], 0.01)[0]:
+            patience = 1.5 if tokens == 2 and asked["top_p"] == 0.5 else 0
+            if select.select([sys.stdin], [], [], patience)[0]:
                 how = json.loads(sys.stdin.readline())["op"]
                 return end(how, **({"drafts": [draft]} if how == "pause" else {}))
             place = len(draft["tokens"])
@@ -81,8 +83,8 @@ def said(request: Request) -> list[str]:
 
 
 def test_a_long_question_lets_a_short_one_pass_and_goes_on_where_it_was(start, project, monkeypatch):
-    monkeypatch.setattr(answers, "A_TURN", 0.05)
-    long = played.asked(project, None, start, start, count=2, max_new_tokens=9)
+    monkeypatch.setattr(answers, "A_TURN", 0.0)
+    long = played.asked(project, None, start, start, count=2, max_new_tokens=9, top_p=0.5)
     short = played.asked(project, None, start, count=1, max_new_tokens=1)
     assert "1 question is before yours" in waits_for(short)
     assert answered(long).state == "waiting"
@@ -98,7 +100,7 @@ def test_a_long_question_lets_a_short_one_pass_and_goes_on_where_it_was(start, p
 
 def test_however_often_others_come_every_turn_goes_further(start, project, monkeypatch):
     monkeypatch.setattr(answers, "A_TURN", 0.0)
-    long = played.asked(project, None, start, count=2, max_new_tokens=9)
+    long = played.asked(project, None, start, count=2, max_new_tokens=9, top_p=0.5)
     played.asked(project, None, start, count=1)
     turns, far = 0, [""]
     while answered(long).state == "waiting":
@@ -116,8 +118,8 @@ def test_within_its_turn_a_question_is_answered_to_the_end(start, project):
 
 
 def test_it_is_stopped_while_others_are_before_it_and_what_is_there_stays(start, project, monkeypatch):
-    monkeypatch.setattr(answers, "A_TURN", 0.05)
-    long = played.asked(project, None, start, count=2, max_new_tokens=9)
+    monkeypatch.setattr(answers, "A_TURN", 0.0)
+    long = played.asked(project, None, start, count=2, max_new_tokens=9, top_p=0.5)
     played.asked(project, None, start, count=1)
     shown = said(answered(long))
     long.stop()
@@ -155,7 +157,7 @@ def test_whoever_is_given_way_to_is_rung_for_even_where_a_message_was_lost(start
     monkeypatch.setattr(answers, "A_TURN", 0.0)
     rung: list[int] = []
     monkeypatch.setattr("labeler.models.requests.ring", lambda task, pk: rung.append(pk))
-    long = played.asked(project, None, start, count=1, max_new_tokens=9)
+    long = played.asked(project, None, start, count=1, max_new_tokens=9, top_p=0.5)
     first, second = (played.asked(project, None, start, count=1) for _ in range(2))
     assert answered(long).state == "waiting" and rung == [first.pk, second.pk, long.pk]
 

@@ -107,8 +107,8 @@ def test_the_question_is_the_users_and_the_next_word_the_assistants(kind):
     assert said.endswith("<think>\n\n</think>\n\n" if kind == "qwen3" else "<|tail|>\n\n")
 
 
-def test_a_model_that_always_thinks_first_is_asked_as_if_it_had(saved):
-    tokenizer = words(KINDS["gpt2"] + "<think>\n")
+def test_a_model_that_always_thinks_first_is_asked_as_if_it_had():
+    tokenizer = words(KINDS["gpt2"] + "{{ '<think>\n' }}")
     ids, _ = make("judge", SHORT)._question(network("gpt2", tokenizer), tokenizer, ITEMS[0])
     assert tokenizer.decode(ids).endswith("<|tail|>\n\n<think>\n\n</think>\n\n")
     assert tokenizer.decode(checkpoint.encode_prompt(tokenizer, "A joke")).endswith("<think>\n")

@@ -173,6 +173,7 @@ def test_the_child_streams_and_is_stopped_while_it_writes(start):
     assert said[-1]["stopped"] is True and said[-1]["written"] == 1 and said[-1]["tokens"] < 2000
     say(served, id=3, op="sample", temperature=0.01, **request)
     assert "prompt" in json.loads(served.stdout.readline())["part"]
+    assert json.loads(served.stdout.readline())["part"]["rollouts"]
     say(served, id=3, op="pause")
     said = [json.loads(served.stdout.readline())]
     while "part" in said[-1]:
