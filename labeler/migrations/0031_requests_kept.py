@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('labeler', '0029_set_aside'),
+        ('labeler', '0030_answers_brought'),
     ]
 
     operations = [
