@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rlhf import config as configs
 from rlhf import data, processes
+from rlhf.loading import loading
 from rlhf.run import Cancelled, Failed, Outcome, RunDirectory, Stopped
 
 FINISHED, FAILED, TRY_AGAIN = 0, 1, 75
@@ -94,16 +95,19 @@ def _attempt(run: RunDirectory, config: configs.Config) -> tuple[int, str]:
 
 def _train(run: RunDirectory, config: configs.Config) -> Outcome:
     """Call the trainer of this kind; whatever goes wrong comes out as Failed, in words."""
+    module, _, function = TRAINERS[config.kind].partition(":")
     try:
-        from rlhf import memory
-        from rlhf.checkpoint import Unloadable
+        with loading():
+            from rlhf import memory
+            from rlhf.checkpoint import Unloadable
+
+            train = getattr(importlib.import_module(module), function)
     except ImportError as error:
         raise Failed(f"{error.name or error} is not installed.", "Install the worker's packages.") from error
     try:
         run.tell("loading")
         memory.keep_what_is_freed()
-        module, _, function = TRAINERS[config.kind].partition(":")
-        return getattr(importlib.import_module(module), function)(run, config)
+        return train(run, config)
     except (Cancelled, Stopped, Failed):
         raise
     except configs.Refused as refused:

@@ -33,12 +33,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-
-from rlhf import checkers, checkpoint, data, stream, tryout
+from rlhf import checkers, data
 from rlhf.config import LONGEST_ROLLOUT, Refused
-from rlhf.reward_model import RewardModel, spread
-from rlhf.sample import chances_of, fitted, sample
+from rlhf.loading import loading
+
+with loading():  # somebody waits for the first answer
+    import torch
+
+    from rlhf import checkpoint, stream, tryout
+    from rlhf.reward_model import RewardModel, spread
+    from rlhf.sample import chances_of, fitted, sample
 
 KEPT = 2  # models in memory
 AT_ONCE = 64  # rollouts sampled together
