@@ -11,13 +11,8 @@ from labeler.models import Demonstration, Quintet, Request
 from tests.browser import axe
 from tests.labeler import played
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_bell")]
 PHONE = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobile": True}
-
-
-@pytest.fixture(autouse=True)
-def nobody_is_rung(monkeypatch):
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *_: None)
 
 
 @pytest.fixture

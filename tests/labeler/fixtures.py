@@ -84,6 +84,32 @@ def new_ranking(project, labeler):
 
 
 @pytest.fixture
+def no_bell(monkeypatch) -> None:
+    """Whoever asks something rings for nobody: the test calls the worker, or none comes."""
+    monkeypatch.setattr("labeler.models.requests.ring", lambda *_: None)
+
+
+@pytest.fixture
+def warm_child(monkeypatch, home, no_bell):
+    """`warm_child(script, "Start")`: this script answers in the place of the warm child, and checkpoints of
+    these names have a folder."""
+    from labeler import answers
+    from labeler.warm import Warm
+
+    warm = Warm()
+
+    def choose(script: str, *names: str) -> Warm:
+        for name in names:
+            (home / "checkpoints" / name).mkdir(parents=True, exist_ok=True)
+        monkeypatch.setattr(Warm, "COMMAND", (sys.executable, "-c", script))
+        monkeypatch.setattr(answers, "warm", warm)
+        return warm
+
+    yield choose
+    warm.stop()
+
+
+@pytest.fixture
 def as_admin(admin) -> Client:
     client = Client()
     client.force_login(admin)

@@ -5,17 +5,15 @@ import os
 import re
 import signal
 import socket
-import sys
-import threading
 import time
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from labeler import answers, tasks
 from labeler.models import Checkpoint, Request, Run
 from labeler.models.runs import LEASE
+from tests.labeler.scripted import meanwhile
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -55,14 +53,8 @@ for line in sys.stdin:
 
 
 @pytest.fixture
-def warm(monkeypatch, home):
-    (home / "checkpoints" / "plain").mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr(answers.Warm, "COMMAND", (sys.executable, "-c", CHILD))
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *_: None)
-    warm = answers.Warm()
-    monkeypatch.setattr(answers, "warm", warm)
-    yield warm
-    warm.stop()
+def warm(warm_child):
+    return warm_child(CHILD, "plain")
 
 
 @pytest.fixture
@@ -207,24 +199,10 @@ def test_parts_are_kept_as_they_come_and_signs_of_life_are_not(stream):
     assert [part.number for part in asked.parts.after(3)] == [4, 5]
 
 
-def beside(work):
-    """In another thread, with a connection of its own."""
-
-    def run():
-        try:
-            work()
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
-
-
 def test_a_stop_is_heard_while_it_is_written_and_the_child_stays(stream, warm):
     answered(stream())
     asked, process = stream("on and on"), warm.process
-    thread = beside(lambda: tasks.answer(asked.pk))
+    thread = meanwhile(lambda: tasks.answer(asked.pk))
     deadline = time.monotonic() + 10
     while not asked.parts.filter(number__gt=3).exists() and time.monotonic() < deadline:
         time.sleep(0.02)

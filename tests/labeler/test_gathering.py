@@ -13,13 +13,8 @@ from labeler.models import Demonstration, Request, Sheet, User
 from rlhf.run import LineFile
 from tests.labeler.scripted import meanwhile
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_bell")]
 HERE = "/demonstrations/pelican-jokes/gather/"
-
-
-@pytest.fixture(autouse=True)
-def no_bell(monkeypatch):
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *bell: None)
 
 
 def answered(request: Request) -> dict:

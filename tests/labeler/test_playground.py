@@ -12,12 +12,7 @@ from django.utils import timezone
 from labeler.models import Membership, Project, Request, Run
 from tests.labeler import played
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def nobody_is_rung(monkeypatch):
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *_: None)
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_bell")]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ word by word, then judged; stopped, refused, begun anew. The real child streams 
 tests/rlhf/test_serve.py."""
 
 import json
-import sys
 
 import pytest
 from django.urls import reverse
@@ -13,7 +12,6 @@ from labeler import answers, tasks
 from labeler.models import Checkpoint, Project, Request
 from labeler.models.runs import LEASE
 from labeler.playground import Sitting
-from labeler.warm import Warm
 from tests.labeler import played
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -46,15 +44,8 @@ for line in sys.stdin:
 
 
 @pytest.fixture
-def warm(monkeypatch, home):
-    for name in ("Start", "Step 9", "Judge", "Broken"):
-        (home / "checkpoints" / name).mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr(Warm, "COMMAND", (sys.executable, "-c", CHILD))
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *_: None)
-    warm = Warm()
-    monkeypatch.setattr(answers, "warm", warm)
-    yield warm
-    warm.stop()
+def warm(warm_child):
+    return warm_child(CHILD, "Start", "Step 9", "Judge", "Broken")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ the grid, stopped. With a scripted warm child; the real one streams in tests/rlh
 
 import json
 import re
-import sys
 
 import pytest
 from django.urls import reverse
@@ -43,19 +42,12 @@ for line in sys.stdin:
 
 
 @pytest.fixture
-def warm(monkeypatch, home):
-    (home / "checkpoints" / "Start").mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr(Warm, "COMMAND", (sys.executable, "-c", CHILD))
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *_: None)
-    warm = Warm()
-    monkeypatch.setattr(answers, "warm", warm)
-    yield warm
-    warm.stop()
+def warm(warm_child):
+    return warm_child(CHILD, "Start")
 
 
 @pytest.fixture
-def prompt(project, monkeypatch):
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *_: None)
+def prompt(project, no_bell):
     project.judge, project.checker = "checker", {"name": "number"}
     project.start = played.policy(project)
     project.save()

@@ -14,8 +14,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def asked(project, monkeypatch) -> Request:
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *_: None)
+def asked(project, no_bell) -> Request:
     return Request.objects.ask(project, "sample", {"stream": "rollouts"}, None)
 
 

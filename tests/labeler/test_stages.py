@@ -9,13 +9,8 @@ from labeler.course import Course, curves
 from labeler.datasets import freeze_documents
 from labeler.models import Checkpoint, Project, Request, Run
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_bell")]
 HERE = "/stages/pelican-jokes/"
-
-
-@pytest.fixture(autouse=True)
-def no_bell(monkeypatch):
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *bell: None)
 
 
 @pytest.fixture

@@ -2,14 +2,11 @@
 and that nothing is lost. With a scripted child that, where top-p is .5, waits after two tokens whether it is
 to pause, so that it makes no difference how fast a machine is."""
 
-import sys
-
 import pytest
 
 from labeler import answers, tasks
 from labeler.models import Project, Request
 from labeler.playground import Sitting, waits_for
-from labeler.warm import Warm
 from tests.labeler import played
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -57,15 +54,9 @@ for line in sys.stdin:
 
 
 @pytest.fixture
-def start(monkeypatch, home, project):
-    for name in ("Start", "Judge"):
-        (home / "checkpoints" / name).mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr(Warm, "COMMAND", (sys.executable, "-c", CHILD))
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *_: None)
-    warm = Warm()
-    monkeypatch.setattr(answers, "warm", warm)
-    yield played.policy(project)
-    warm.stop()
+def start(warm_child, project):
+    warm_child(CHILD, "Start", "Judge")
+    return played.policy(project)
 
 
 def answered(request: Request) -> Request:

@@ -3,7 +3,6 @@ rollout's reward is its length."""
 
 import json
 import math
-import sys
 from itertools import combinations
 
 import pytest
@@ -50,19 +49,14 @@ def test_the_measure_of_an_ensemble_grows_with_its_spread():
 
 
 @pytest.fixture
-def judge(project, home, monkeypatch) -> Checkpoint:
-    (home / "checkpoints" / "judge").mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr(answers.Warm, "COMMAND", (sys.executable, "-c", CHILD))
-    monkeypatch.setattr("labeler.models.requests.ring", lambda *_: None)
+def judge(project, warm_child, monkeypatch) -> Checkpoint:
+    warm_child(CHILD, "judge")
     monkeypatch.setattr(answers, "A_CHUNK", 2)
-    warm = answers.Warm()
-    monkeypatch.setattr(answers, "warm", warm)
     project.queue, project.random_share = Project.Queue.UNCERTAIN, 0
     project.save()
-    yield Checkpoint.objects.create(
+    return Checkpoint.objects.create(
         project=project, kind="reward", name="Judge", location="checkpoints/judge", lineage={"tau": 2.0}
     )
-    warm.stop()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -82,11 +76,11 @@ def test_what_the_reward_model_is_least_sure_of_is_ranked_first(judge, project, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_where_the_members_of_an_ensemble_are_apart_is_ranked_first(judge, project, compose, monkeypatch):
+def test_where_the_members_of_an_ensemble_are_apart_is_ranked_first(judge, project, compose, warm_child):
     ensemble = CHILD.replace(
         "scores=rewards", "scores=rewards, spreads=[[each / 9 for each in row] for row in rewards]"
     )
-    monkeypatch.setattr(answers.Warm, "COMMAND", (sys.executable, "-c", ensemble))
+    warm_child(ensemble)
     sure, unsure = compose(1, SURE), compose(1, UNSURE)
     tasks.answer(Request.objects.ask_to_order(project, judge).pk)
     for quintet in (*sure, *unsure):

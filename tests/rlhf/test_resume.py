@@ -1,7 +1,5 @@
 """Going on after a sudden end: whichever step was the last, weights, optimizer and lines are the same."""
 
-import json
-
 import pytest
 
 from rlhf import config
@@ -29,34 +27,13 @@ def run(path):
     return train(RunDirectory(path), config.read(path))
 
 
-def left(path, outcome):
-    """All bytes that a run leaves and that no clock is in."""
-    steps = [json.loads(line) for line in (path / "steps.jsonl").read_text().splitlines()]
-    for line in steps:
-        line.pop("seconds")
-    files = (
-        "model.safetensors",
-        "heads.safetensors",
-        "trainer/state.safetensors",
-        "quintet.json",
-        "README.md",
-    )
-    return (
-        steps,
-        (path / "samples.jsonl").read_bytes(),
-        {name: (path / outcome.checkpoint / name).read_bytes() for name in files},
-        outcome,
-        sorted(each.name for each in (path / "checkpoints").iterdir()),
-    )
-
-
 @pytest.fixture(scope="module")
 def whole(policy_folder, tmp_path_factory):
     """What a run leaves that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     dataset = tiny.rankings(folder / "rankings.jsonl", 24)
     path = tiny.run_directory(folder / "run", "reward", policy_folder, dataset, **EVERYTHING)
-    found = left(path, run(path))
+    found = tiny.left(path, run(path), "heads.safetensors")
     assert len(found[0]) == STEPS
     return found
 
@@ -68,7 +45,7 @@ def test_killed_around_any_step_it_ends_with_the_same_bits(directory, whole, las
     if not (saved and last == STEPS):  # after that nothing is left to kill
         with pytest.raises(tiny.Killed):
             train(tiny.Doomed(path, last, saved), config.read(path))
-    assert left(path, run(path)) == whole
+    assert tiny.left(path, run(path), "heads.safetensors") == whole
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bits(directory, whole):
@@ -76,4 +53,4 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(directory, whole):
     for last in (6, 5, 7):
         with pytest.raises(tiny.Killed):
             train(tiny.Doomed(path, last), config.read(path))
-    assert left(path, run(path)) == whole
+    assert tiny.left(path, run(path), "heads.safetensors") == whole

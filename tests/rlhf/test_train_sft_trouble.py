@@ -49,27 +49,12 @@ def run(path, kind=RunDirectory, *more):
     return train(kind(path, *more), config.read(path))
 
 
-def left(path, outcome):
-    """All bytes that a run leaves and that no clock is in."""
-    steps = [json.loads(line) for line in (path / "steps.jsonl").read_text().splitlines()]
-    for line in steps:
-        line.pop("seconds")
-    files = ("model.safetensors", "trainer/state.safetensors", "quintet.json", "README.md")
-    return (
-        steps,
-        (path / "samples.jsonl").read_bytes(),
-        {name: (path / outcome.checkpoint / name).read_bytes() for name in files},
-        outcome,
-        sorted(each.name for each in (path / "checkpoints").iterdir()),
-    )
-
-
 @pytest.fixture(scope="module")
 def whole(policy_folder, tmp_path_factory):
     """What runs leave that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     paths = {way: made(folder / way, policy_folder, way) for way in WAYS}
-    return {way: left(path, run(path)) for way, path in paths.items()}
+    return {way: tiny.left(path, run(path)) for way, path in paths.items()}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -78,7 +63,7 @@ def test_killed_around_any_step_it_ends_with_the_same_bits(directory, whole, way
     path = directory(way, way)
     with pytest.raises(tiny.Killed):
         run(path, tiny.Doomed, last, saved)
-    assert left(path, run(path)) == whole[way]
+    assert tiny.left(path, run(path)) == whole[way]
 
 
 def test_what_does_not_fit_is_packed_by_halves_and_learns_the_same(directory, whole, monkeypatch):
@@ -91,7 +76,7 @@ def test_what_does_not_fit_is_packed_by_halves_and_learns_the_same(directory, wh
 
     monkeypatch.setattr(Packing, "losses", short)
     path = directory("run", micro_batch=8)
-    found = left(path, run(path))
+    found = tiny.left(path, run(path))
     for one, other in zip(found[0], whole["full"][0], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
     log = (path / "log.txt").read_text()

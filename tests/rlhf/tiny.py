@@ -1,6 +1,7 @@
 """Tiny models and data made on the spot: a byte-level tokenizer, random weights of several architectures,
 people who love pelicans, runs that die."""
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -138,6 +139,21 @@ def run_directory(path: Path, kind: str, start: Path, dataset: Path, **values) -
     shutil.copytree(start, path / "inputs" / "policy")
     shutil.copyfile(dataset, path / "dataset.jsonl")
     return path
+
+
+def left(path: Path, outcome, *more: str) -> tuple:
+    """All bytes that a run leaves and that no clock is in; `more`: of a checkpoint's files."""
+    steps = [json.loads(line) for line in (path / "steps.jsonl").read_text().splitlines()]
+    for line in steps:
+        line.pop("seconds")
+    files = ("model.safetensors", "trainer/state.safetensors", "quintet.json", "README.md", *more)
+    return (
+        steps,
+        (path / "samples.jsonl").read_bytes(),
+        {name: (path / outcome.checkpoint / name).read_bytes() for name in files},
+        outcome,
+        sorted(each.name for each in (path / "checkpoints").iterdir()),
+    )
 
 
 class Killed(BaseException):
