@@ -3,7 +3,8 @@
 Three signs are read off a run's metrics: the KL to the start, the variety of what is written, the entropy.
 Each of them shows in healthy runs too, so that a crop is suggested only where two agree. On the demo's runs
 the KL tells a fall from a policy that has settled on few words (docs/log.md); how much of it is too much
-differs from project to project. It is a suggestion: people decide. What does end a run are the limits that
+differs from project to project. By then much has been lost, so the checkpoint to look at is one from when the
+KL was at half its limit. It is a suggestion: people decide. What does end a run are the limits that
 whoever started it has set. Knows numbers only, no tensors and no files.
 """
 
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 
 SIGNS = ("kl", "distinct_2", "entropy")
 SMOOTHED = 5  # steps behind a smoothed value, never later ones
-BEHIND = 3  # steps by which a smoothed sign shows later than what it is a sign of
 START = SMOOTHED  # steps whose mean is a series' start
+SAFE = 0.5  # of the KL's limit: signs show late, what was gained is mostly gained before that
 AGREEING = 2  # of the three signs
 
 
@@ -30,9 +31,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Crop:
-    """The step of which a crop is suggested, and the signs that agreed there, in words."""
+    """The step at which a crop is suggested, the last one before it that seems safe, and the signs that
+    agreed there, in words."""
 
     step: int
+    safe: int
     signs: tuple[str, ...]
     rules: tuple[str, ...]
 
@@ -41,7 +44,7 @@ class Watch:
     """Looks at a run step by step, and keeps no more of it than it compares: its start and the last steps."""
 
     def __init__(self, limits: Limits):
-        self.limits, self.seen = limits, 0
+        self.limits, self.seen, self.safe = limits, 0, 0
         self.start: dict[str, float] = {}
         self.last: dict[str, deque[float]] = {name: deque(maxlen=SMOOTHED) for name in SIGNS}
 
@@ -53,10 +56,13 @@ class Watch:
         now = {name: mean(values) for name, values in self.last.items()}
         if self.seen == START:
             self.start = now
+        number = int(step["step"])
+        if now["kl"] <= SAFE * self.limits.kl:
+            self.safe = number - len(self.last["kl"]) // 2  # the middle of the steps that the mean is of
         found = signs(self.start, now, self.limits) if self.seen >= START else {}
-        return (
-            Crop(int(step["step"]), tuple(found), tuple(found.values())) if len(found) >= AGREEING else None
-        )
+        if len(found) < AGREEING:
+            return None
+        return Crop(number, self.safe, tuple(found), tuple(found.values()))
 
     def see_all(self, steps: Iterable[Mapping[str, float]]) -> Crop | None:
         """The crop at the first step at which one is suggested."""

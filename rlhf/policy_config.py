@@ -126,7 +126,7 @@ class PolicyConfig(Sampling):
         8, "Sampled prompts", "Fixed prompts answered at every measurement, to read along.",
         0, 64, advanced=True)
     crop_kl: float = setting(
-        20.0, "KL of a crop", "A sequence KL above this is a sign of gaming; short answers take less.",
+        20.0, "KL of a crop", "A sequence KL above this is a sign of gaming; a crop goes back to half of it.",
         0.01, 1000, only=("model", "mixed"), advanced=True, unit="nats")
     crop_distinct: float = setting(
         0.35, "Variety of a crop", "Distinct word pairs below this share of their start are such a sign.",

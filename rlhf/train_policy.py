@@ -290,7 +290,7 @@ def _in_words(metrics: dict[str, Any]) -> str:
 def _suggestion(
     run: RunDirectory, crop: guard.Crop | None, last: str | None, history: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The crop, if there is one, and the checkpoint to look at first: the last one before its signs began;
+    """The crop, if there is one, and the checkpoint to look at first: the last safe one before it;
     without a crop the one of the best measured accuracy, or the last one where none was measured."""
     kept = {int(path.name.removeprefix("step-")): f"checkpoints/{path.name}" for path in _checkpoints(run)}
     if crop is None:
@@ -300,8 +300,8 @@ def _suggestion(
         best = max(known, key=lambda each: (each["held_out_accuracy"], each["step"]))
         why = f"It had the best accuracy on held-out prompts, {best['held_out_accuracy']:.1%}."
         return {"crop": None, "suggested": kept[best["step"]], "why": why}
-    before = [step for step in kept if step <= crop.step - guard.BEHIND]
-    suggested = kept[max(before)] if before else None
+    safe = [step for step in kept if step <= crop.safe]
+    suggested = kept[max(safe)] if safe else None
     return {
         "crop": {"step": crop.step, "rules": list(crop.rules), "checkpoint": suggested},
         "suggested": suggested,

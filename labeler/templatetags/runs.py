@@ -171,8 +171,8 @@ def why_suggested(run: Run) -> str:
     """Why the checkpoint that a run suggests is that one, which need not be the last."""
     if said := run.result.get("why"):
         return said
-    if found := crop(run):
-        return f"It is the last one before step {found['step']}, where a crop is suggested."
+    if crop(run):
+        return "A crop is suggested, and it is the last one with a KL of at most half the limit."
     if run.kind in (Run.Kind.REWARD, Run.Kind.SFT) and run.result:
         return "It is the last one: only with the setting “Patience” does a run look for the best one."
     return "It is the last one." if run.result else ""

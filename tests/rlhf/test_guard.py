@@ -46,6 +46,24 @@ def test_two_signs_that_agree_suggest_the_step_at_which_they_first_do():
     assert found.rules[1] == "The entropy is at 40% of its start, below 60%."
 
 
+def test_the_checkpoint_to_look_at_is_from_when_the_kl_was_at_half_its_limit():
+    kl = [0.0] * 10 + [0.25 * step for step in range(1, 21)] + [9.0] * 20
+    found = crop(run(kl, [0.4] * 10 + [0.1] * 40, [2.0] * 50), LIMITS)
+    # Step 10 + n has a KL of n/4, the mean of the five steps around it as well: above 2 for n = 9, which is
+    # seen two steps later; at half of that, 1, for n = 4.
+    assert (found.step, found.safe) == (21, 14)
+
+
+def test_where_the_kl_was_never_small_no_step_is_safe():
+    assert crop(run([9.0] * 50, [0.4] * 10 + [0.1] * 40, [2.0] * 50), LIMITS).safe == 0
+
+
+def test_where_the_kl_is_no_sign_of_a_crop_the_steps_before_it_are_safe():
+    found = crop(run([0.5] * 50, [0.4] * 10 + [0.1] * 40, [2.0] * 10 + [0.5] * 40), LIMITS)
+    assert found.signs == ("distinct_2", "entropy")
+    assert found.safe == found.step - 2
+
+
 def test_signs_at_different_times_do_not_add_up():
     kl = [0.5] * 10 + [9.0] * 5 + [0.0] * 35
     entropy = [2.0] * 30 + [0.1] * 20
@@ -133,11 +151,13 @@ def slowly(steps, limits):
     """The same, of the whole history anew."""
     series = {name: [float(each[name]) for each in steps] for name in SIGNS}
     start = {name: mean(values[:5]) for name, values in series.items()}
+    kept = [mean(series["kl"][max(0, end - 5) : end]) <= limits.kl / 2 for end in range(1, len(steps) + 1)]
     for end in range(5, len(steps) + 1):
         now = {name: mean(values[max(0, end - 5) : end]) for name, values in series.items()}
         found = signs(start, now, limits)
         if len(found) >= 2:
-            return Crop(int(steps[end - 1]["step"]), tuple(found), tuple(found.values()))
+            safe = max((at - min(at, 5) // 2 for at in range(1, end + 1) if kept[at - 1]), default=0)
+            return Crop(int(steps[end - 1]["step"]), safe, tuple(found), tuple(found.values()))
     return None
 
 
