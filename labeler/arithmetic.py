@@ -4,7 +4,7 @@ how many people read for that simulator to be trained, and what it would have ta
 Counts and one measured time. What nobody measured is said to be unknown, not guessed."""
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from statistics import median
 
 from labeler.models import Project, Ranking, Run
@@ -29,7 +29,8 @@ class Arithmetic:
         """Of a policy run against a reward model that has made a step; None for every other."""
         if run.kind != Run.Kind.POLICY or not run.step or not run.reward_model:
             return None
-        asked = run.step * run.config.get("prompts_per_step", 0) * run.config.get("rollouts_per_prompt", 0)
+        each = ("prompts_per_step", 0), ("rollouts_per_prompt", 0), ("candidates", 1)
+        asked = run.step * prod(run.config.get(name, otherwise) for name, otherwise in each)
         source = run.reward_model.run.dataset if run.reward_model.run else None
         return cls(
             scored=asked,

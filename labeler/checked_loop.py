@@ -55,10 +55,10 @@ def _start(standing: Standing) -> Step:
         said = "There are no worked solutions: practice begins with the starting model as it is"
         return Step(title, "passed", said, "Import some", _url(standing, "imports"))
     if start.was_finetuned:
-        said = f"{start} was finetuned before; there are {solved} here"
+        said = f"“{start}” was finetuned before; there are {solved} here"
         return Step(title, "passed", said, "Show them to it", _launch(standing, "sft"))
     state = "passed" if standing.policy else "open"
-    said = f"{solved} to be shown to {start} before it practises"
+    said = f"{solved} to be shown to “{start}” before it practises"
     return Step(title, state, said, "Show worked solutions", _launch(standing, "sft"))
 
 

@@ -14,7 +14,7 @@ from django.db.models import Count, Q
 
 from labeler.models import Demonstration, Project, Prompt, Request
 from labeler.templatetags.words import count
-from rlhf import checkers, data
+from rlhf import checkers, config, data
 
 QUICK = ("number", "exact", "choice")  # judge thousands of answers in a second, whatever is in them
 A_MOMENT = 0.8  # seconds that a page may be kept waiting
@@ -57,6 +57,20 @@ def is_quick(project: Project) -> bool:
     return project.checker_name in QUICK
 
 
+def doubt(prompt: Prompt, answer: str) -> str:
+    """What the project's checker has against an answer to this prompt, where it can say so at once; nothing
+    where it has nothing."""
+    project = prompt.project
+    if not (project.is_checked and is_quick(project) and prompt.answer):
+        return ""
+    item = {"prompt": data.prompt_text(prompt.content), "answer": answer, "reference": prompt.answer}
+    try:
+        [said] = rule(project)([item])
+    except config.Refused:
+        return ""  # its options cannot be, which its own page says
+    return said["reason"] if said["correct"] is False else ""
+
+
 # References
 
 
@@ -91,8 +105,11 @@ class References:
         if not self.troubled:
             return ""
         do = "does not pass its" if self.troubled == 1 else "do not pass their"
-        said = f"{self.troubled:,} of {count(self.answered, 'reference')} {do} own checker"
-        return f"{said}, {self.unreadable:,} of them cannot be read" if self.unreadable else said
+        said, of = f"{self.troubled:,}", count(self.answered, "reference")
+        if not self.failing:
+            return f"{said} of {of} cannot be read by {'its' if self.troubled == 1 else 'their'} own checker"
+        said += f" of {of} {do} own checker"
+        return f"{said}; {self.unreadable:,} of them cannot be read by it" if self.unreadable else said
 
     @property
     def left_out(self) -> str:

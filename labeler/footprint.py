@@ -181,6 +181,5 @@ def disk(made: config.Config, start: Model | None, steps: int) -> int:
     resuming = (start.adapters(rank) if rank else TRAINED * start.parameters) * 3 // 4
     total = kept * start.weights + 2 * resuming  # the newest one's replaces the older one's, once written
     if isinstance(made, config.PolicyConfig):
-        rollouts = steps * made.prompts_per_step * made.rollouts_per_prompt
-        total += rollouts * made.max_new_tokens * LINE
+        total += steps * made.written * made.max_new_tokens * LINE
     return total

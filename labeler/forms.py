@@ -90,7 +90,7 @@ class RunForm(InputsForm):
             values |= {name: value for name, value in source.config.items() if name in values}
             names = ("start", "reward_model", "against", "dataset")
             inputs = {name: getattr(source, f"{name}_id") for name in names}
-            values |= {name: pk for name, pk in inputs.items() if pk}
+            values |= {name: pk for name, pk in inputs.items() if pk} | {"against": source.against_id or ""}
         values |= self.preset["values"] if self.preset else {}
         return {name: plain(value) if isinstance(value, float) else value for name, value in values.items()}
 
@@ -215,10 +215,10 @@ class RunForm(InputsForm):
             return ""
         if isinstance(made, config.PolicyConfig):
             steps, prompts, rollouts = made.steps, made.prompts_per_step, made.rollouts_per_prompt
-            return (
-                f"{count(steps, 'step')} × {count(prompts, 'prompt')} × {count(rollouts, 'rollout')}"
-                f" = {steps * prompts * rollouts:,} rollouts {'checked' if self.checked else 'scored'}"
-            )
+            asked, how = count(prompts * made.candidates, "prompt"), "checked" if self.checked else "scored"
+            said = f"{count(steps, 'step')} × {asked} × {count(rollouts, 'rollout')}"
+            said += f" = {steps * made.written:,} rollouts {how}"
+            return f"{said}; learnt from: {prompts} prompts a step" if made.candidates > 1 else said
         if isinstance(made, config.RolloutsConfig):
             prompts = self.project.prompts.count()
             total = f"{count(prompts, 'prompt')} × {count(made.count, 'rollout')}"

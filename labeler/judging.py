@@ -43,7 +43,8 @@ def references(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
             raise Interrupted
         if read and (Request.objects.others_wait() or (not project.checked_by_rule and what_for())):
             raise Later(f"tried {read:,} references")
-        request.tell(f"tried {read:,} of {read + unchecked.count():,} references")
+        every = project.prompts.answered().count()
+        request.tell(f"tried {every - unchecked.count():,} of {every:,} references")
         checking.hold(project, some, of(request))
         read += len(some)
 

@@ -42,7 +42,7 @@ class Time:
 
 def work(made: config.Config, lines: int, prompts: int) -> Work:
     if isinstance(made, config.PolicyConfig):
-        return Work(made.steps, made.prompts_per_step * made.rollouts_per_prompt, made.max_new_tokens)
+        return Work(made.steps, made.written, made.max_new_tokens)
     if isinstance(made, config.RolloutsConfig):
         return Work(-(-prompts // made.batch), min(made.batch, prompts) * made.count, made.max_new_tokens)
     if isinstance(made, config.RewardConfig | config.SftConfig):
@@ -155,7 +155,7 @@ def by_a_try(asked: Request, made: config.Config, wanted: Work, tokens: tuple[in
         return None
     elif isinstance(made, config.PolicyConfig):
         # The start and the reward model read every rollout once, which is a third of learning from it.
-        passes = made.updates_per_batch + 2 / 3
+        passes = made.updates_per_batch / made.candidates + 2 / 3
         a_step = rows * (made.max_new_tokens / speed + passes * (prompt + made.max_new_tokens) / learning)
     elif isinstance(made, config.RewardConfig):
         a_step = rows * (prompt + 5 * rollout) / learning

@@ -104,9 +104,10 @@ class InputsForm(forms.Form):
             empty_label="nothing",
         )
         field.queryset = field.queryset.exclude(location__startswith="hub:")
-        shown = field.queryset.filter(run__kind=Run.Kind.SFT, run__state=Run.State.FINISHED)
-        shown = shown.exclude(pk=self.project.start_id or 0).order_by("-run_id", "-suggested", "-pk")
-        field.initial = shown.values_list("pk", flat=True).first()
+        begins = self.initial.get("start") or self.project.start_id
+        start = field.queryset.filter(pk=begins).first() if str(begins or "").isdecimal() else None
+        imitation = Checkpoint.objects.imitation_of(self.project, start) if start else None
+        field.initial = imitation.pk if imitation else None
         return field
 
     def _dataset_field(self) -> forms.Field:

@@ -41,8 +41,8 @@ class PolicyConfig(Sampling):
         300, "Steps", f"Updates of the policy; at most {STEP_CAP} where any of its reward is a model's word.",
         1, 1_000_000, unit="steps")
     beta: float = setting(
-        0.1, "β, pull to the start", "What moving away from the start costs; 0 lets it run off the cliff.",
-        0, 10)
+        0.1, "β, pull to the start",
+        "What moving away from the start costs; 0 lets it run off the cliff where a model judges.", 0, 10)
     learning_rate: float = setting(
         1e-6, "Learning rate", "Size of a step; tiny models take 3e-4 and more.", 1e-9, 0.1)
     prompts_per_step: int = setting(
@@ -141,6 +141,11 @@ class PolicyConfig(Sampling):
         if not self.checker:
             return "model"
         return "rules" if self.checker in RULES and not self.reward else "mixed"
+
+    @property
+    def written(self) -> int:
+        """Rollouts of a step; those of candidates that are not learnt from are written, too."""
+        return self.prompts_per_step * self.candidates * self.rollouts_per_prompt
 
     def check(self) -> None:
         if self.checker and self.checker not in CHECKERS:

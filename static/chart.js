@@ -216,7 +216,7 @@ const { Chart, known } = (() => {
       const end = width - room.right;
       const series = (side) => this.series.find((each) => each.axis === side);
       const digits = (axis, one) => (value) => {
-        if (one.format === "percent") return FORMATS.percent(value);
+        if (one.format === "percent") return axis[1] - axis[0] < 0.01 ? `${(100 * value).toFixed(1)} %` : FORMATS.percent(value);
         if (one.format === "rate") return value === 0 ? "0" : FORMATS.rate(value).replace(".0e", "e");
         const unit = axis.log ? value : axis[1] - axis[0];
         const fits = (places) => Math.abs(unit * 10 ** places - Math.round(unit * 10 ** places)) < 1e-6;
@@ -292,10 +292,36 @@ const { Chart, known } = (() => {
       const at = Math.round(up) + 0.5;
       this.svg.append(svg("line", { class: "reference", x1: start, x2: end, y1: at, y2: at }));
       // A share of its start lies below where a curve begins; what is learnt leaves chance behind on its way right.
-      // Above the highest line there would be no room.
-      const beside = at < 16 ? at + 15 : at - 5;
-      const place = line.share && !line.end ? { x: start + 4, y: at + 15 } : { x: end, y: beside, "text-anchor": "end" };
-      return svg("text", { class: "said", ...place }, line.label);
+      const first = line.share && !line.end ? { x: start + 4, y: at + 15 } : { x: end, y: at - 5, "text-anchor": "end" };
+      return svg("text", { class: "said", ...this.clear(first, at, end, start, line.label) }, line.label);
+    }
+
+    /** Where a line's words hide the least of the curves: at `first`, if that is as good as any place beside it. */
+    clear(first, at, end, start, words) {
+      const curves = this.series.flatMap((series) => this.view.runs.flatMap((run) => this.inked(series, run)));
+      const beside = [at + 15, at - 5].flatMap((y) => [{ x: end, y, "text-anchor": "end" }, { x: start + 4, y }]);
+      const wide = words.length * 6.8;
+      const hidden = (place) => {
+        const from = place["text-anchor"] ? place.x - wide : place.x;
+        return curves.filter(([x, y]) => x > from && x < from + wide && y > place.y - 13 && y < place.y + 4).length;
+      };
+      const room = [first, ...beside].filter((place) => place.y > 12); // above the highest line there is none
+      return room.reduce((best, place) => (hidden(place) < hidden(best) ? place : best));
+    }
+
+    /** A curve as places on the page, near enough to each other that none of it slips through between two. */
+    inked(series, run) {
+      const y = this.height(series), all = [];
+      const points = this.points(series, run).map(([step, value]) => [this.x(step, run), y(value)]);
+      const placed = thinned(points.filter(([x, up]) => x !== null && up !== null), this.width);
+      placed.forEach(([x, up], index) => {
+        const [before, from] = placed[index - 1] ?? [x, up];
+        const parts = Math.max(1, Math.ceil((x - before) / 8));
+        for (let part = 1; part <= parts; part += 1) {
+          all.push([before + ((x - before) * part) / parts, from + ((up - from) * part) / parts]);
+        }
+      });
+      return all;
     }
 
     /** Diamonds on the first curve, one for each checkpoint; the suggested one is filled. */

@@ -49,6 +49,17 @@
     uncover(tile);
   }
 
+  // On a phone the sheet goes when it is read.
+  document.addEventListener("click", (event) => {
+    if (!(event.target instanceof Element) || !event.target.closest("#reading [data-closes]")) return;
+    event.preventDefault();
+    const tile = document.querySelector(".tile[aria-current]");
+    tile?.removeAttribute("aria-current");
+    document.getElementById("reading").replaceChildren();
+    history.replaceState(null, "", location.pathname);
+    tile?.focus({ preventScroll: true });
+  });
+
   document.addEventListener("click", (event) => {
     const tile = tileOf(event.target);
     if (!tile || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;

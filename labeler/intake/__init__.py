@@ -37,10 +37,12 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Imported:
-    """How many lines were new, and how many were there already and left out."""
+    """How many lines were new, how many were there already and left out, and how many of these with another
+    answer."""
 
     added: int
     known: int
+    contradicted: int = 0
 
 
 def read_prompts(file: BinaryIO, name: str) -> Iterator[tuple[int, PromptLine]]:
@@ -100,7 +102,7 @@ def _import(project: Project, lines: Iterator[tuple[int, Line]], round: Round | 
             raise bad
     writer.finish()
     checking.attend(project)
-    return Imported(writer.added, writer.known)
+    return Imported(writer.added, writer.known, writer.contradicted)
 
 
 def _checked(rows: Iterable[tuple[int, Any]], read: Callable[[Any], Read]) -> Iterator[tuple[int, Read]]:

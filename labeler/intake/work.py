@@ -50,6 +50,7 @@ class Progress:
 class Outcome:
     added: int = 0
     known: int = 0
+    contradicted: int = 0
     left_out: int = 0
     errors: int = 0
     first_errors: list[str] = field(default_factory=list)
@@ -131,7 +132,7 @@ def write(found: Import, source: Source, progress: Progress, errors: IO[str]) ->
             keep()
     keep()
     writer.finish()
-    outcome.added, outcome.known = writer.added, writer.known
+    outcome.added, outcome.known, outcome.contradicted = writer.added, writer.known, writer.contradicted
     return outcome
 
 

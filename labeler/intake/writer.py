@@ -74,7 +74,8 @@ class Alike:
 
 
 class Writer:
-    """Takes one project's lines. `added` and `known` count what they bring: prompts, quintets, rankings …"""
+    """Takes one project's lines. `added` and `known` count what they bring: prompts, quintets, rankings …;
+    `contradicted` the answers that are others than their prompts have."""
 
     def __init__(self, project: Project, brought_by: Import | None = None, round: Round | None = None):
         self.project = project
@@ -82,7 +83,7 @@ class Writer:
         self.round = round or Round.objects.current(project)
         self.rounds = dict(project.rounds.values_list("number", "pk"))
         self.guidelines = dict(project.guideline_versions.values_list("number", "pk"))
-        self.added = self.known = 0
+        self.added = self.known = self.contradicted = 0
         self._seated: set[int] = set()
         # Only who is trusted with every project may bring rankings of people whom this one does not know.
         by = brought_by.created_by if brought_by else None
@@ -199,7 +200,12 @@ class Writer:
         """The number of each prompt by its digest, and the digests of those that are new."""
         wanted = {line.digest: line for line in reversed(lines)}
         known = Prompt.objects.filter(project=self.project, digest__in=list(wanted))
-        found = dict(known.values_list("digest", "pk"))
+        there = list(known.values_list("digest", "pk", "answer"))
+        found = {mark: pk for mark, pk, _ in there}
+        right = {mark: line.prompt_fields.get("answer", "") for mark, line in wanted.items()}
+        right |= {mark: answer for mark, _, answer in there if answer}
+        said = [(right[line.digest], line.prompt_fields.get("answer")) for line in lines]
+        self.contradicted += sum(bool(answer) and answer != it for it, answer in said)
         self._answers(
             {
                 found[mark]: line.prompt_fields.get("answer", "")

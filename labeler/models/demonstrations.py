@@ -67,6 +67,10 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
     def written_by(self, writer: User) -> "DemonstrationQuerySet":
         return self.filter(author=writer, origin__in=BY_HAND)
 
+    def changeable_by(self, writer: User) -> "DemonstrationQuerySet":
+        """What one has written, and rollouts that one has picked, to be made what they should have been."""
+        return self.filter(author=writer, origin__in=[*BY_HAND, Origin.PICKED])
+
     def left_to(self, writer: User) -> "DemonstrationQuerySet":
         """Without those that somebody else has withdrawn: whoever wrote one does not undo that."""
         return self.filter(Q(withdrawn_at=None) | Q(withdrawn_by=writer))
@@ -173,10 +177,12 @@ class Demonstration(models.Model):
         was = Demonstration.objects.select_for_update(no_key=True).get(pk=self.pk)
         if was.completion != text:
             was.earlier.create(version=was.version, completion=was.completion)
+            if was.origin == Origin.PICKED:
+                was.origin, was.source = Origin.EDITED, was.completion
             was.completion, was.version = text, was.version + 1
         if focus_seconds:
             was.focus_seconds = (was.focus_seconds or 0.0) + focus_seconds
-        was.save(update_fields=["completion", "version", "focus_seconds"])
+        was.save(update_fields=["completion", "version", "focus_seconds", "origin", "source"])
         return was
 
     @transaction.atomic

@@ -102,6 +102,9 @@ class Import(models.Model):
     lines = models.PositiveIntegerField(default=0)
     added = models.PositiveIntegerField(default=0)
     known = models.PositiveIntegerField(default=0)
+    contradicted = models.PositiveIntegerField(
+        default=0, help_text="Lines whose prompt was here with another answer, which stays."
+    )
     left_out = models.PositiveIntegerField(default=0, help_text="Lines that say nothing, like unranked ones.")
     errors = models.PositiveIntegerField(default=0)
     first_errors = models.JSONField(default=list, blank=True)

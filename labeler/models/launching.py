@@ -5,6 +5,7 @@ Left out: the row, and what may happen to it (runs.py)."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 from django.db import models, transaction
@@ -50,7 +51,7 @@ class Launching(models.QuerySet["Run"]):
         *,
         start: Checkpoint | None = None,
         reward_model: Checkpoint | None = None,
-        against: Checkpoint | None = None,
+        against: Checkpoint | EllipsisType | None = ...,
         dataset: Dataset | None = None,
         simulated: bool | None = None,
         prompts: Iterable[Prompt] | None = None,
@@ -60,9 +61,9 @@ class Launching(models.QuerySet["Run"]):
         """Queue a run of this kind; `values` go over the project's own defaults. Raises Refused.
 
         What is not given is chosen: the project's start, its newest reward model (in a checked project none),
-        all of its prompts (there, those with an answer), and a dataset frozen now. What the run learns from
-        is fixed here, not when a worker comes to it. `again`: though an equal run is there, or though the one
-        of this number is."""
+        all of its prompts (there, those with an answer), what practice is held against (None is nothing), and
+        a dataset frozen now. What the run learns from is fixed here, not when a worker comes to it. `again`:
+        though an equal run is there, or though the one of this number is."""
         from labeler.preview import Look  # it is built on these models
 
         defaults = project.run_defaults.get(kind, {})
@@ -75,8 +76,8 @@ class Launching(models.QuerySet["Run"]):
         if "policy" in needed:
             start = self._usable("start", start or project.start, Checkpoint.Kind.POLICY, project)
             wanted["policy"] = start.location if start.is_hub else needed["policy"]
-        if checked and start and not against:
-            against = Checkpoint.objects.imitation_of(project, start)
+        if against is ...:
+            against = Checkpoint.objects.imitation_of(project, start) if checked and start else None
         judge_model = self._judge_model(project) if checked else None
         if "reward" in needed and (reward_model or not wanted.get("checker")):
             judge = reward_model or Checkpoint.objects.judge_of(project)

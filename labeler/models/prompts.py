@@ -160,5 +160,10 @@ class Prompt(models.Model):
         return [{"role": "user", "content": self.content}] if isinstance(self.content, str) else self.content
 
     @property
+    def is_plain(self) -> bool:
+        """One turn of the user's, however it is written down."""
+        return [each["role"] for each in self.turns] == ["user"]
+
+    @property
     def text(self) -> str:
         return self.turns[-1]["content"]

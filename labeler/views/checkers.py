@@ -96,10 +96,16 @@ def _verdicts(project: Project, given: Any) -> dict[str, Any]:
         name = given.get("beside") if given.get("beside") in checking.QUICK else checking.QUICK[0]
         context |= {"beside": verdicts.beside(found, name), "rules": checking.QUICK}
     return context | {
-        "page": Paginator(rows, A_PAGE).get_page(given.get("page")),
+        "page": Paginator(rows, A_PAGE).get_page(given.get("page") or _page_of(rows, given.get("one"))),
         "before": run.steps.filter(step__lt=row.step).order_by("-step").first(),
         "after": run.steps.filter(step__gt=row.step).order_by("step").first(),
     }
+
+
+def _page_of(rows: list[verdicts.Judged], name: str | None) -> int:
+    """The page on which the rollout of this name stands."""
+    at = next((index for index, each in enumerate(rows) if each.one.name == name), 0)
+    return at // A_PAGE + 1
 
 
 def _step(run: Run, asked: str) -> Step | None:

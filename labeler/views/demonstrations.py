@@ -15,8 +15,8 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from labeler import checking, gap_pictures, gathering
 from labeler import gap as measured
-from labeler import gap_pictures, gathering
 from labeler.access import admin_required, labeler_required
 from labeler.cards import seconds, turns
 from labeler.datasets import Query
@@ -70,8 +70,11 @@ def send(request: HttpRequest, slug: str) -> HttpResponse:
         if ticket:
             return answer(request, project, ticket.sheet, filled=filled, error=str(refused), status=422)
         note, status = str(refused), 422
+    if made and (doubt := checking.doubt(ticket.sheet.prompt, made.completion)):
+        note = f"Kept, though the checker finds it wrong: {doubt}"
     if made and not request.htmx:
-        messages.success(request, "Kept. It is in “Your answers”, where it can be changed.")
+        where = "It is in “Your answers”, where it can be changed."
+        (messages.warning if note else messages.success)(request, f"{note or 'Kept.'} {where}")
         return redirect("demonstrations", slug=slug)
     sheet = Sheet.objects.next_for(request.user, project)
     return answer(request, project, sheet, note=note, status=status, undo=made)
@@ -165,7 +168,8 @@ def mine(request: HttpRequest, slug: str) -> HttpResponse:
 def edit(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """One's own answer, to be changed: what stood there before is kept beside it."""
     project = project_of(request, slug)
-    found = get_object_or_404(mine_in(request, project).select_related("prompt"), pk=pk)
+    mine = project.demonstrations.changeable_by(request.user).select_related("prompt__project")
+    found = get_object_or_404(mine, pk=pk)
     filled, error = request.POST.dict(), ""
     if request.method == "POST":
         try:
@@ -174,7 +178,10 @@ def edit(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
         except AnswerRefused as refused:
             error = str(refused)
         else:
-            messages.success(request, "Changed. What stood there before is kept beside it.")
+            doubt = checking.doubt(found.prompt, filled.get("completion", ""))
+            words = "Changed. What stood there before is kept beside it."
+            words += f" The checker finds it wrong: {doubt}" if doubt else ""
+            (messages.warning if doubt else messages.success)(request, words)
             there = reverse("demonstrations_mine", args=[slug])
             return HttpResponse(headers={"HX-Redirect": there}) if request.htmx else redirect(there)
     context = about(request.user, project) | {"error": error, "demonstration": found}
@@ -286,6 +293,7 @@ def one(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     found = _found(request, slug, pk)
     context: dict[str, Any] = {"project": found.project, "demonstration": found, "turns": turns(found.prompt)}
     context["earlier"] = list(found.earlier.all())
+    context["may_change"] = found.project.demonstrations.changeable_by(request.user).filter(pk=pk).exists()
     if found.origin == Origin.EDITED:
         was, now = differences(found.source, found.completion)
         context |= {"was": was, "now": now, "same": found.source.strip() == found.completion.strip()}

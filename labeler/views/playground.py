@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from labeler import checking
 from labeler import playground as play
 from labeler.access import admin_required
 from labeler.models import Checkpoint, Project, Quintet, Request
@@ -22,6 +23,7 @@ from labeler.playground_forms import PlayForm, filled_from, handed_on
 from labeler.sending import SendRefused
 
 PAGE = "playground/playground.html"
+EXAMPLES = 5  # prompts of the project, where none is typed
 AT_ONCE = 5_000  # tokens of all rollouts that are shown as chips together
 
 
@@ -85,7 +87,10 @@ def one(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _context(request: HttpRequest, project: Project | None, form: PlayForm, **more: Any) -> dict[str, Any]:
-    return {"project": project, "form": form, "lately": play.lately(request.user), **more}
+    context = {"project": project, "form": form, "lately": play.lately(request.user), **more}
+    if project and not any(turn["content"].strip() for turn in form.turns):
+        context["examples"] = [each for each in project.prompts.order_by("?")[:EXAMPLES] if each.is_plain]
+    return context
 
 
 def _shown(request: HttpRequest, sitting: Sitting) -> dict[str, Any]:
@@ -148,16 +153,19 @@ def stop(request: HttpRequest, pk: int) -> HttpResponse:
 def send(request: HttpRequest, pk: int) -> HttpResponse:
     """The chosen ones to the labelers, or that quintet back; one of them among the demonstrations, or out."""
     sitting = _sitting(request, pk).read()
-    said = request.POST
+    said, there = request.POST, ""  # what is said stands at the head of the page
     try:
         if number := said.get("quintet"):
             sitting.take_back(whole(number), request.user)
             words = f"Quintet {number} is taken back."
         elif name := said.get("demonstrate"):
-            made = sitting.demonstrate(name, request.user)
-            words = f"It is kept as demonstration {made.pk}."
+            made, there = sitting.demonstrate(name, request.user), f"#r-{name}"
+            doubt = checking.doubt(made.prompt, made.completion)
+            words = f"It is kept as demonstration {made.pk}" + (f", though wrong: {doubt}" if doubt else ".")
         elif number := said.get("withdraw"):
-            get_object_or_404(sitting.demonstrations(), pk=whole(number)).withdraw(request.user)
+            kept = get_object_or_404(sitting.demonstrations(), pk=whole(number))
+            kept.withdraw(request.user)
+            there = f"#r-{kept.came_from['rollout']}"
             words = f"Demonstration {number} is withdrawn."
         else:
             quintet, new = sitting.send(said.getlist("rollout"), request.user)
@@ -168,7 +176,7 @@ def send(request: HttpRequest, pk: int) -> HttpResponse:
         raise Http404 from None
     except (SendRefused, AnswerRefused) as refused:
         messages.error(request, str(refused))
-    return redirect(f"{reverse('play', args=[pk])}#answers")
+    return redirect(f"{reverse('play', args=[pk])}{there}")
 
 
 @admin_required

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from labeler import difficulty as hard
 from labeler import practice as grid
+from labeler import verdicts
 from labeler.access import admin_required
 from labeler.models import Project, Prompt, Request, Run, Step
 from labeler.numbers import whole
@@ -81,6 +82,7 @@ def _shown(run: Run, step: Step, given: Any) -> dict[str, Any]:
         ],
         "one": read,
         "of": of,
+        "to_overrule": read and read.correct is not None and verdicts.newest_run(run.project) == run,
         "beside": of.beside(read) if of and read and read.text.strip() else None,
     }
 
@@ -149,7 +151,9 @@ def aside(request: HttpRequest, slug: str) -> HttpResponse:
         words = f"{count(moved, 'prompt')} set aside from the next run on, and listed as such."
         messages.success(request, words)
     kept = {name: said[name] for name in KEPT if said.get(name)}
-    return redirect(f"{reverse('practice_difficulty', args=[slug])}?{urlencode(kept)}")
+    one = said.get("prompt") or said.get("back", "")
+    there = f"#p-{one}" if one.isdecimal() else ""  # the row that was pressed stays in sight
+    return redirect(f"{reverse('practice_difficulty', args=[slug])}?{urlencode(kept)}{there}")
 
 
 # Sampled now
@@ -192,9 +196,8 @@ def sampled(request: HttpRequest, pk: int) -> HttpResponse:
     if request.htmx and "one" in given and "had" not in given:
         return render(request, READING, context)
     context["sampled"] = grid.Sampled(asked)
-    if request.htmx:
-        return render(request, f"{SAMPLED}#renewed", context)
-    return render(request, SAMPLED, context | _again(asked, row))
+    context |= _again(asked, row)
+    return render(request, f"{SAMPLED}#renewed" if request.htmx else SAMPLED, context)
 
 
 def _again(asked: Request, row: Prompt) -> dict[str, Any]:

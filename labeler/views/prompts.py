@@ -19,6 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from labeler import checking, intake
 from labeler.access import admin_required
 from labeler.models import Project
+from labeler.templatetags.words import count
 from rlhf import data
 from rlhf.data import BadLine, PromptLine
 
@@ -152,7 +153,14 @@ def add(request: HttpRequest, slug: str) -> HttpResponse:
     form = PromptsForm(project, *(request.POST, request.FILES) if request.method == "POST" else ())
     if form.is_valid() and (done := form.keep()):
         known = f", {done.known:,} were there already and left out" if done.known else ""
-        messages.success(request, f"{done.added:,} prompt{'' if done.added == 1 else 's'} added{known}.")
+        other = (
+            f", {done.contradicted:,} of them with another answer, which was not taken"
+            if done.contradicted
+            else ""
+        )
+        found = checking.references(project) if project.is_checked else None
+        fare = f" {found.words}." if found and found.words else ""
+        messages.success(request, f"{count(done.added, 'prompt')} added{known}{other}.{fare}")
         return redirect("prompts", slug)
     status = 422 if form.is_bound else 200
     return render(request, "prompts/add.html", {"project": project, "form": form}, status=status)

@@ -1,6 +1,7 @@
 """Launching in a real browser: the preview follows what is typed, and who asked is told when a run ends."""
 
 import shutil
+import time
 from datetime import timedelta
 
 import pytest
@@ -65,6 +66,29 @@ def test_a_try_is_waited_for_and_shown_without_losing_what_was_typed(form):
     Request.objects.filter(kind="try").update(state="answered", answer=answer)
     form.wait_for_selector("#sums >> text=by a try with 64 rows on cpu")
     assert "about 45 s" in form.inner_text("#sums") and form.input_value("[name=steps]") == "60"
+
+
+def test_a_try_is_waited_for_on_a_slow_machine_too(form):
+    """News that come later than the next question is asked are not thrown away for it."""
+    form.click("text=Try it for a few seconds")
+    form.wait_for_selector("#sums >> text=Waiting for the worker")
+    form.route("**/runs/new/**", lambda route: (time.sleep(1.3), route.continue_()))
+    Request.objects.filter(kind="try").update(phase="the model is tried out")
+    form.wait_for_selector("#sums >> text=The model is tried out", timeout=10_000)
+
+
+def test_a_reward_model_beside_the_checker_brings_its_settings(form, project):
+    project.judge, project.checker = "checker", {"name": "number"}
+    project.save()
+    project.prompts.create(content="What is 2 + 3?", answer="5")
+    form.reload()
+    form.fill("[name=learning_rate]", "7e-4")
+    form.select_option("[name=reward_model]", label="Taste")
+    form.wait_for_selector("[name=reward_weight]")
+    assert form.input_value("[name=beta]") == "0.1" and form.input_value("[name=learning_rate]") == "7e-4"
+    form.select_option("[name=reward_model]", "")
+    form.wait_for_selector("[name=reward_weight]", state="detached")
+    assert form.input_value("[name=beta]") == "0"
 
 
 def test_the_preview_fits_a_phone(form):

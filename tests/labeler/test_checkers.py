@@ -98,7 +98,7 @@ def test_a_reference_that_fails_on_its_own_solution_is_listed_with_why(as_admin,
     found = checking.references(sums)
     assert (found.answered, found.passing, found.failing, found.unreadable) == (4, 2, 1, 1)
     shown = page(as_admin, "checkers", sums.slug)
-    assert "2 of 4 references do not pass their own checker, 1 of them cannot be read" in shown
+    assert "2 of 4 references do not pass their own checker; 1 of them cannot be read by it" in shown
     assert "What is 9 + 9?" in shown and "What is love?" in shown
     wrong.refresh_from_db()
     assert wrong.reference == Prompt.Reference.FAILS and wrong.reference_said in shown.replace("&#x27;", "'")

@@ -96,7 +96,7 @@ def test_what_a_demo_s_runs_are_launched_with_may_run_and_nothing_holds_the_poli
 def test_what_comes_next_in_a_demo_is_practice_and_the_worker_tries_its_references(seeded, admin, as_admin):
     project = seeded["sums"]
     shown = as_admin.get(project.get_absolute_url()).content.decode()
-    assert "Sums, the start was finetuned before; there are 3,000 worked solutions here" in shown
+    assert "“Sums, the start” was finetuned before; there are 3,000 worked solutions here" in shown
     steps = {each.title: each.state for each in loop.standings([project], admin)[0].steps}
     assert (steps["Supervised start"], steps["Practise"]) == ("passed", "next")
     assert Request.objects.claimable().filter(project=project, kind=Request.Kind.REFERENCES).exists()

@@ -13,6 +13,7 @@ from labeler.datasets import freeze_demonstrations, freeze_documents
 from labeler.forms import RunForm
 from labeler.models import Checkpoint, Demonstration, Membership, Run, Sheet, User
 from rlhf.config import Refused
+from tests.labeler.checked import sums  # noqa: F401 - a fixture
 from tests.labeler.fixtures import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -139,6 +140,17 @@ def test_a_draft_comes_back_and_goes_with_the_answer(as_labeler, prompts):
     assert (page.context["completion"], page.context["focus_seconds"]) == ("A pelican", "30")
     write(as_labeler, "A pelican, whole.")
     assert Sheet.objects.get(prompt=prompts[0]).draft is None
+
+
+def test_an_answer_that_the_checker_finds_wrong_is_kept_and_said_to_be(as_labeler, sums):  # noqa: F811
+    said = {"ticket": ticket(as_labeler.get(HERE)), "completion": "It is 6."}
+    page = as_labeler.post(f"{HERE}send/", said, headers={"HX-Request": "true"}).content.decode()
+    assert "Kept, though the checker finds it wrong: 6, read from the last number, is not 5." in page
+    made = Demonstration.objects.get()
+    right = as_labeler.post(f"{HERE}mine/{made.pk}/", {"completion": "It is 5."}, follow=True)
+    assert "Changed." in right.content.decode() and "finds it wrong" not in right.content.decode()
+    wrong = as_labeler.post(f"{HERE}mine/{made.pk}/", {"completion": "7"}, follow=True)
+    assert "The checker finds it wrong: 7, read from the last number" in wrong.content.decode()
 
 
 def test_a_rollout_that_one_may_come_to_rank_is_no_beginning_yet(as_labeler, labeler, compose, project):
@@ -299,8 +311,8 @@ def test_a_finetuning_run_says_how_many_of_each_origin_it_learns_from(as_admin, 
     new = "/runs/new/pelican-jokes/sft/"
     sent = {field.html_name: field.value() for field in RunForm(project, "sft")}
     for origins, many in ((["written", "won"], 4), ([], 0), (["written", "won", "imported"], 6)):
-        sums = as_admin.get(new, sent | {"origins": origins}, headers={"HX-Request": "true"})
-        assert f"{many} demonstrations, " in sums.content.decode()
+        shown = as_admin.get(new, sent | {"origins": origins}, headers={"HX-Request": "true"})
+        assert f"{many} demonstrations, " in shown.content.decode()
     run = Run.objects.launch(project, "sft", {}, None, origins=["written", "won"])
     assert (run.dataset.lines, run.dataset.origins) == (4, {"written": 3, "won": 1})
     page = as_admin.get("/runs/new/pelican-jokes/sft/").content.decode()

@@ -157,6 +157,19 @@ def test_an_answer_given_to_a_prompt_that_was_here_is_taken_out_as_well(as_admin
     )
 
 
+def test_a_line_that_contradicts_an_answer_is_told_of_and_not_taken(as_admin, sums):  # noqa: F811
+    rows = [{"prompt": "What is 2 + 3?", "answer": "6"}, {"prompt": "1 + 1?", "answer": "2"}]
+    found = bring(as_admin, sums, lines(*rows, {"prompt": "1 + 1?", "answer": "3"}, rows[1]), "pairs.jsonl")
+    assert (found.added, found.contradicted) == (1, 2)
+    shown = page(as_admin, "import", sums.slug, found.pk)
+    assert "2 lines give a prompt another answer than it has here" in shown
+    assert dict(sums.prompts.values_list("content", "answer"))["What is 2 + 3?"] == "5"
+    pasted = {"pasted": "1 + 1? => 4\n2 + 2? => four"}
+    shown = read(as_admin.post(f"/prompts/{sums.slug}/add/", pasted, follow=True))
+    assert "1 were there already and left out, 1 of them with another answer, which was not taken." in shown
+    assert "1 of 4 references cannot be read by its own checker." in shown
+
+
 def test_a_prompt_stays_with_the_answer_that_another_file_gave_it(as_admin, sums):  # noqa: F811
     bare = bring(as_admin, sums, lines({"prompt": "How many ducks?"}), "bare.jsonl")
     bring(as_admin, sums, lines({"prompt": "How many ducks?", "answer": "18"}), "answers.jsonl")

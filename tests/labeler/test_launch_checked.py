@@ -56,7 +56,7 @@ def test_prompts_without_an_answer_or_with_one_that_cannot_be_read_are_left_out_
     assert {each["answer"] for each in prompts_of(run)} == {"5", "24"}
     said = " ".join(run.foreseen.warnings)
     assert "2 prompts without an answer and 1 whose answer the checker cannot read are left out" in said
-    assert "1 of 3 references does not pass" in said
+    assert "1 of 3 references cannot be read by its own checker" in said
 
 
 def test_a_reference_that_fails_is_warned_of_and_stops_nothing(ready):
@@ -150,6 +150,27 @@ def test_what_was_shown_solutions_is_offered_to_be_held_against(as_admin, ready)
     hub = Checkpoint.objects.create(project=ready, name="Hub", location="hub:a/b@main")
     with pytest.raises(Refused, match="must be a folder"):
         launch(ready, against=hub)
+
+
+def test_imitation_that_came_with_the_project_is_held_against_and_may_be_left_out(as_admin, ready):
+    """Of a checkpoint that no run made here, its lineage says that it imitates."""
+    lineage = {"config": {"kind": "sft"}}
+    given = {"project": ready, "kind": "policy", "location": ready.start.location, "lineage": lineage}
+    imitation = Checkpoint.objects.create(name="All solutions imitated", **given)
+    address = reverse("run_new", args=[ready.slug, "policy"])
+    assert as_admin.get(address).context["form"]["against"].value() == imitation.pk
+    form = as_admin.get(address, {"start": imitation.pk}).context["form"]
+    assert form["against"].value() is None, "that would be held against itself"
+    sent = {name: form[name].value() for name in form.fields if form[name].value() not in ("", None)}
+    assert as_admin.post(address, sent | {"start": ready.start.pk, "against": ""}).status_code == 302
+    assert Run.objects.latest("pk").against is None, "nothing was chosen, and nothing it is"
+    assert launch(ready, values={"seed": 7}).against == imitation
+
+
+def test_all_that_is_written_is_counted_though_less_is_learnt_from(as_admin, ready):
+    shown = page(as_admin, "run_new", ready.slug, "policy")
+    assert "90 steps × 16 prompts × 8 rollouts = 11,520 rollouts checked" in shown
+    assert "learnt from: 8 prompts a step" in shown
 
 
 def test_a_page_without_answers_leads_to_where_they_are_added(as_admin, ready):

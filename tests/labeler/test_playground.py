@@ -119,6 +119,16 @@ def test_the_address_fills_the_form(as_admin, start, project):
     assert f'value="{start.pk}" selected' in said
 
 
+def test_prompts_of_the_project_are_offered_until_one_is_typed(as_admin, start, project):
+    project.prompts.create(content="What is 2 + 3?")
+    project.prompts.create(content=[{"role": "system", "content": "Add."}, {"role": "user", "content": "1"}])
+    form = as_admin.get(reverse("playground"), {"project": project.slug})
+    [address] = re.findall(r'href="(\?project=[^"]+content=[^"]+)"', form.content.decode())
+    typed = as_admin.get(reverse("playground") + address.replace("&amp;", "&"))
+    assert typed.context["form"].turns == [{"role": "user", "content": "What is 2 + 3?"}]
+    assert "examples" not in typed.context
+
+
 def test_a_question_hands_its_settings_on_as_an_address(as_admin, answered):
     address = re.search(r'href="([^"]*)">These settings as a link', opened(as_admin, answered))[1]
     said = as_admin.get(address.replace("&amp;", "&")).content.decode()

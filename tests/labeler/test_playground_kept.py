@@ -10,6 +10,7 @@ from django.urls import reverse
 from labeler.models import AuditEntry, Demonstration, Place, Quintet, Request
 from labeler.playground import Sitting
 from tests.labeler import played
+from tests.labeler.checked import sums  # noqa: F401 - a fixture
 from tests.labeler.scripted import meanwhile
 
 pytestmark = pytest.mark.django_db
@@ -90,6 +91,28 @@ def test_one_is_saved_as_a_demonstration_once_and_withdrawn(as_admin, answered, 
     assert "is withdrawn" in send(as_admin, answered, withdraw=made.pk)
     assert not Demonstration.objects.counted().exists()
     assert "Save as demonstration" in opened(as_admin, answered)
+
+
+def test_one_that_was_saved_is_made_what_it_should_have_been(as_admin, as_labeler, answered, project):
+    send(as_admin, answered, demonstrate="0-0")
+    made = Demonstration.objects.get()
+    was = made.completion
+    address = reverse("demonstration_edit", args=[project.slug, made.pk])
+    assert address in opened(as_admin, answered)
+    as_admin.post(address, {"completion": was})
+    assert Demonstration.objects.get().origin == "picked", "nothing was changed of it"
+    assert as_labeler.post(address, {"completion": "Mine."}).status_code == 404
+    as_admin.post(address, {"completion": "A better one."})
+    made.refresh_from_db()
+    assert (made.origin, made.source, made.completion) == ("edited", was, "A better one.")
+
+
+def test_what_the_checker_finds_wrong_is_kept_and_said_to_be(as_admin, admin, sums, start):  # noqa: F811
+    asked = played.answer(
+        played.asked(sums, admin, start, prompt="What is 2 + 3?", count=2), ["It is 6.", "5"]
+    )
+    assert "though wrong: 6, read from the last number, is not 5." in send(as_admin, asked, demonstrate="0-0")
+    assert send(as_admin, asked, demonstrate="0-1").endswith(f"{Demonstration.objects.latest('pk').pk}.")
 
 
 @pytest.mark.django_db(transaction=True)

@@ -84,6 +84,17 @@ def test_a_tile_is_read_with_what_the_checker_read_out_of_it_and_why(as_admin, d
     assert whole.count('aria-current="true"><b aria-hidden="true">✗') == 1 and "107 is not 8." in whole
 
 
+def test_from_a_tile_its_verdict_is_one_press_away_on_whichever_page_it_stands(as_admin, drilled):  # noqa: F811
+    text = opened(as_admin, drilled, query="?one=2-14", headers={"HX-Request": "true"})
+    [address] = re.findall(r'href="([^"]+)">Confirm or overrule', text)
+    listed = as_admin.get(address.replace("&amp;", "&").partition("#")[0]).content.decode()
+    assert 'id="r-2-14"' in listed and address.endswith("#r-2-14")
+    newer = {name: getattr(drilled, name) for name in ("kind", "state", "step", "total", "checker", "config")}
+    drilled.project.runs.create(**newer).steps.create(step=1, metrics={})
+    text = opened(as_admin, drilled, query="?one=2-14", headers={"HX-Request": "true"})
+    assert "Confirm or overrule" not in text, "verdicts are said of the newest run"
+
+
 def test_one_is_sent_to_the_labelers_beside_others_of_its_prompt(as_admin, drilled):  # noqa: F811
     text = opened(as_admin, drilled, query="?one=0-7", headers={"HX-Request": "true"})
     names = re.findall(r'name="rollout" value="([^"]+)"', text)

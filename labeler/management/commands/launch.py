@@ -54,7 +54,7 @@ class Command(BaseCommand):
                 None,
                 start=self.known(Checkpoint.objects, given["start"], "checkpoint"),
                 reward_model=self.known(Checkpoint.objects, given["reward"], "checkpoint"),
-                against=self.known(Checkpoint.objects, given["against"], "checkpoint"),
+                against=self.known(Checkpoint.objects, given["against"], "checkpoint") or ...,
                 dataset=self.known(found.datasets, given["dataset"], "dataset"),
                 simulated=given["simulated"],
                 again=given["again"],
