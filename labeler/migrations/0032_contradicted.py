@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('labeler', '0030_answers_brought'),
+        ('labeler', '0031_requests_kept'),
     ]
 
     operations = [
