@@ -15,36 +15,17 @@ from django.db import transaction
 from labeler import gathering, harvest, judging, simulated
 from labeler.celery import is_stopping
 from labeler.checking import Judging
-from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request, Run
+from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request
 from labeler.playground import Said, Sitting
 from labeler.uncertainty import disagreement, uncertainty
-from labeler.warm import Interrupted, Unanswerable, Warm, runs_here
+from labeler.warm import Interrupted, Later, Unanswerable, folder_of, goes_on, keep, warm, what_for
 from rlhf import checkers, data
 
 ROOM = 64_000_000  # bytes of one answer's parts, at which it ends
 PAGES_OWN = ("checkpoint", "name", "prompt", "reference")  # of a question: what the child is not told
 A_FEW = 8  # answers that are judged at once
 A_TURN = 10.0  # seconds that a question is written for in the playground before it lets others pass
-DOWNLOADED = 20  # runs in whose folders a start from the Hub is looked for
 A_CHUNK = 32  # quintets that the reward model reads before it looks whether somebody else waits
-
-warm = Warm()
-
-
-class Later(Exception):
-    """A part is done, and others come before the rest; how far it is, in words."""
-
-    def __init__(self, words: str):
-        super().__init__(f"{words}; others come first, then it goes on")
-
-
-def what_for() -> str:
-    """What an answer has to wait for, in words; nothing where it need not. A graphics card holds a run's
-    models and not also ours; beside a run on the processor an answer is only slower."""
-    run = runs_here().first()
-    if run is None or run.device.startswith("cpu"):
-        return ""
-    return f"waiting for run {run.pk} to finish"
 
 
 def answer(request: Request) -> dict[str, Any]:
@@ -58,7 +39,7 @@ def _compare(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     sides = {}
     for side, words in (("before", "the starting model"), ("after", "the tuned model")):
         request.tell(f"{words} answers")
-        folder = _folder(asked[side], request.run)
+        folder = folder_of(asked[side], request.run)
         said = warm.ask("sample", checkpoint=str(folder), prompts=asked["prompts"], count=1, **options)
         sides[side] = [{"text": one["text"], "finished": one["finished"]} for [one] in said["rollouts"]]
     items = [
@@ -71,7 +52,7 @@ def _compare(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
             {"prompt": each["prompt"], "rollouts": [each["before"]["text"], each["after"]["text"]]}
             for each in items
         ]
-        said = warm.ask("score", checkpoint=str(_folder(asked["reward_model"])), items=both)
+        said = warm.ask("score", checkpoint=str(folder_of(asked["reward_model"])), items=both)
         for item, (before, after) in zip(items, said["scores"], strict=True):
             item["before"]["score"], item["after"]["score"] = before, after
     return {"items": items}
@@ -81,7 +62,7 @@ def _sample(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     request.tell("the model answers")
     options = {name: value for name, value in asked.items() if name not in PAGES_OWN}
     if not asked.get("stream"):
-        folder = _folder(asked["checkpoint"])
+        folder = folder_of(asked["checkpoint"])
         return {"rollouts": warm.ask("sample", checkpoint=str(folder), **options)["rollouts"]}
     checked, shown = asked.get("reference"), "prompt" in asked  # shown as tiles
     rule = judging.of(request) if checked and request.project.checked_by_rule else None
@@ -140,19 +121,6 @@ def _judge_parts(request: Request, asked: dict[str, Any], total: int) -> int:
     return total - read
 
 
-def goes_on(request: Request, words: str, begun: bool) -> bool:
-    """Between two portions: tell how far it is; whether to go on, or somebody has enough. Once something is
-    done in this turn, whoever waits for something short goes first. Raises Interrupted, Later."""
-    if is_stopping():
-        raise Interrupted
-    if request.is_to_stop():
-        return False
-    if begun and (what_for() or Request.objects.read_along()):
-        raise Later(words)
-    request.tell(words)
-    return True
-
-
 def _write(
     request: Request,
     checkpoint: int,
@@ -167,7 +135,7 @@ def _write(
     parts = request.parts.of(side)
     if sums := parts.sums():
         return sums
-    have, before, folder = parts.numbers("text"), parts.take_up(), _folder(checkpoint)
+    have, before, folder = parts.numbers("text"), parts.take_up(), folder_of(checkpoint)
     written, size, full = len(have), request.parts.size(), False
     turn, began, told = A_TURN if options["stream"] == "tokens" else 0.0, 0.0, ""
     said: dict[str, Any] = {}
@@ -209,12 +177,6 @@ def _added(before: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]
     for name in {"tokens", "seconds"} & sums.keys() & before.keys():
         sums[name] += before[name]
     return sums | ({"first": before["first"]} if before.get("first") is not None else {})
-
-
-def keep(request: Request, body: dict[str, Any], side: int | None = None) -> None:
-    """One more part of its answer. Raises Interrupted where it is another worker's by now."""
-    if not request.keep(body if side is None else {"side": side, **body}):
-        raise Interrupted
 
 
 def _play(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
@@ -261,7 +223,7 @@ def _judge(
 def _scores(request: Request, some: list[Said]) -> list[list[Any]]:
     asked = request.question
     items = [{"prompt": asked["prompts"][0], "rollouts": [one.text for one in some]}]
-    said = warm.ask("score", checkpoint=str(_folder(asked["reward_model"])), items=items)
+    said = warm.ask("score", checkpoint=str(folder_of(asked["reward_model"])), items=items)
     numbers = [one.number for one in some]
     return [list(each) for each in zip(numbers, said["rewards"][0], said["scores"][0], strict=True)]
 
@@ -273,13 +235,13 @@ def _checked(request: Request, some: list[Said]) -> list[list[Any]]:
 
 def _score(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     request.tell("the reward model reads the answers")
-    said = warm.ask("score", checkpoint=str(_folder(asked["checkpoint"])), items=asked["items"])
+    said = warm.ask("score", checkpoint=str(folder_of(asked["checkpoint"])), items=asked["items"])
     return {"rewards": said["rewards"], "scores": said["scores"]}
 
 
 def _order(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     """The reward model reads what waits, chunk by chunk; then the queue is ordered by how unsure it was."""
-    folder, judge = _folder(asked["checkpoint"]), Checkpoint.objects.get(pk=asked["checkpoint"])
+    folder, judge = folder_of(asked["checkpoint"]), Checkpoint.objects.get(pk=asked["checkpoint"])
     waiting = request.project.quintets.waiting().filter(purpose=Purpose.WORK)
     unread = waiting.exclude(scored_by=judge).order_by("pk").select_related("prompt")
     total, read, last = unread.count(), 0, 0
@@ -311,7 +273,7 @@ def _try(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     """A dry pass for the launch form (preview.py): how fast the start writes and learns here."""
     request.tell("the model is tried out")
     options = {name: asked[name] for name in ("prompts", "max_new_tokens", "at_once", "train")}
-    folder = _folder(asked["checkpoint"])
+    folder = folder_of(asked["checkpoint"])
     said = warm.ask("try", checkpoint=str(folder), **options)
     return {name: value for name, value in said.items() if name != "id"}
 
@@ -378,18 +340,3 @@ KINDS = {
     "references": judging.references,
     "play": _play,
 }
-
-
-def _folder(pk: int | None, run: Run | None = None) -> Path:
-    """Where a checkpoint's files are. A start from the Hub lies where the run has downloaded it."""
-    checkpoint = Checkpoint.objects.filter(pk=pk or 0).first()
-    if checkpoint is None:
-        raise Unanswerable("The checkpoint is no longer known.", "Choose another.")
-    began = [run] if run else checkpoint.started_runs.order_by("-pk")[:DOWNLOADED]
-    there = (each.directory / "inputs" / "policy" for each in began)
-    folder = checkpoint.folder or next((each for each in there if each.is_dir()), None)
-    if folder is None or not folder.is_dir():
-        raise Unanswerable(
-            f"The files of “{checkpoint}” are not on this machine.", "Choose another checkpoint."
-        )
-    return folder

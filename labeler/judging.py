@@ -8,6 +8,7 @@ from typing import Any
 from labeler import checking
 from labeler.celery import is_stopping
 from labeler.models import Request
+from labeler.warm import Interrupted, Later, Unanswerable, folder_of, goes_on, keep, warm, what_for
 from rlhf import config
 
 A_FEW = 10  # answers that are read before it is told how far it is
@@ -15,8 +16,6 @@ A_FEW = 10  # answers that are read before it is told how far it is
 
 def check(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     """What the project's checker says of answers that somebody tries it on; others may pass in between."""
-    from labeler.answers import goes_on, keep  # it asks this
-
     items, judged = asked["items"], of(request)
     said = [each for body in request.parts.values_list("body", flat=True) for each in body["verdicts"]]
     before = len(said)
@@ -30,8 +29,6 @@ def check(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
 
 def references(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
     """The project's checker reads its own references, a few at a time; it may be another one at the next."""
-    from labeler.answers import Interrupted, Later, what_for
-
     project, read = request.project, 0
     while True:
         project.refresh_from_db(fields=["judge", "checker", "judge_model"])
@@ -51,8 +48,6 @@ def references(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
 
 def of(request: Request) -> checking.Judging:
     """The checker of a request's project. Raises Unanswerable."""
-    from labeler.answers import Unanswerable, _folder, warm
-
     project = request.project
     if project.checker_name in config.RULES:
         try:
@@ -61,5 +56,5 @@ def of(request: Request) -> checking.Judging:
             raise Unanswerable(refused.message, "Change the checker's options.") from None
     if project.judge_model is None:
         raise Unanswerable("The judge has no model.", "Choose one on the checker's settings.")
-    asked = {"checkpoint": str(_folder(project.judge_model_id)), "options": project.checker_options}
+    asked = {"checkpoint": str(folder_of(project.judge_model_id)), "options": project.checker_options}
     return lambda items: warm.ask("judge", **asked, items=[dict(each) for each in items])["said"]

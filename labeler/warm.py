@@ -1,6 +1,7 @@
 """The warm child: a process (`python -m rlhf.serve`) that keeps its models in memory for the next question,
 and gives that memory up after five idle minutes, and as soon as a run begins on this machine.
 
+Also what all have in common that ask it: where a checkpoint's files are, and when they give way to others.
 Which question is asked when is decided in labeler/tasks.py, what each kind asks in labeler/answers.py."""
 
 import contextlib
@@ -13,17 +14,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 from django.db import DatabaseError, connection
 
 from labeler.celery import is_stopping
-from labeler.models import Run
+from labeler.models import Checkpoint, Request, Run
 from labeler.trainer import MEMORY, kill_group, spawn
 
 IDLE = 300.0  # seconds
 LONGEST = 900.0
 TICK = 0.5
+DOWNLOADED = 20  # runs in whose folders a start from the Hub is looked for
 
 
 class Unanswerable(Exception):
@@ -36,6 +39,13 @@ class Unanswerable(Exception):
 
 class Interrupted(Exception):
     """This worker has to go; the request is another one's."""
+
+
+class Later(Exception):
+    """A part is done, and others come before the rest; how far it is, in words."""
+
+    def __init__(self, words: str):
+        super().__init__(f"{words}; others come first, then it goes on")
 
 
 class Warm:
@@ -163,3 +173,49 @@ class Warm:
 def runs_here():
     """The run that this machine works on."""
     return Run.objects.filter(state=Run.State.RUNNING, worker=socket.gethostname())
+
+
+warm = Warm()
+
+
+def what_for() -> str:
+    """What an answer has to wait for, in words; nothing where it need not. A graphics card holds a run's
+    models and not also ours; beside a run on the processor an answer is only slower."""
+    run = runs_here().first()
+    if run is None or run.device.startswith("cpu"):
+        return ""
+    return f"waiting for run {run.pk} to finish"
+
+
+def goes_on(request: Request, words: str, begun: bool) -> bool:
+    """Between two portions: tell how far it is; whether to go on, or somebody has enough. Once something is
+    done in this turn, whoever waits for something short goes first. Raises Interrupted, Later."""
+    if is_stopping():
+        raise Interrupted
+    if request.is_to_stop():
+        return False
+    if begun and (what_for() or Request.objects.read_along()):
+        raise Later(words)
+    request.tell(words)
+    return True
+
+
+def keep(request: Request, body: dict[str, Any], side: int | None = None) -> None:
+    """One more part of its answer. Raises Interrupted where it is another worker's by now."""
+    if not request.keep(body if side is None else {"side": side, **body}):
+        raise Interrupted
+
+
+def folder_of(pk: int | None, run: Run | None = None) -> Path:
+    """Where a checkpoint's files are. A start from the Hub lies where the run has downloaded it."""
+    checkpoint = Checkpoint.objects.filter(pk=pk or 0).first()
+    if checkpoint is None:
+        raise Unanswerable("The checkpoint is no longer known.", "Choose another.")
+    began = [run] if run else checkpoint.started_runs.order_by("-pk")[:DOWNLOADED]
+    there = (each.directory / "inputs" / "policy" for each in began)
+    folder = checkpoint.folder or next((each for each in there if each.is_dir()), None)
+    if folder is None or not folder.is_dir():
+        raise Unanswerable(
+            f"The files of “{checkpoint}” are not on this machine.", "Choose another checkpoint."
+        )
+    return folder

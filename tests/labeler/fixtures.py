@@ -93,16 +93,14 @@ def no_bell(monkeypatch) -> None:
 def warm_child(monkeypatch, home, no_bell):
     """`warm_child(script, "Start")`: this script answers in the place of the warm child, and checkpoints of
     these names have a folder."""
-    from labeler import answers
-    from labeler.warm import Warm
+    from labeler.warm import Warm, warm
 
-    warm = Warm()
+    warm.stop()  # whom another test has left
 
     def choose(script: str, *names: str) -> Warm:
         for name in names:
             (home / "checkpoints" / name).mkdir(parents=True, exist_ok=True)
         monkeypatch.setattr(Warm, "COMMAND", (sys.executable, "-c", script))
-        monkeypatch.setattr(answers, "warm", warm)
         return warm
 
     yield choose

@@ -13,6 +13,7 @@ from django.utils import timezone
 from labeler import answers, tasks
 from labeler.models import Checkpoint, Request, Run
 from labeler.models.runs import LEASE
+from labeler.warm import Warm
 from tests.labeler.scripted import meanwhile
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -110,7 +111,7 @@ def test_files_that_are_not_here_are_said_to_be_missing(ask, project):
     assert "no longer known" in ask("Joke.", checkpoint=gone.pk or 0).reason
 
 
-def gone_within(warm: answers.Warm, seconds: float) -> bool:
+def gone_within(warm: Warm, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while warm.process and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -219,7 +220,7 @@ def test_thousands_let_others_pass_and_only_the_missing_ones_are_written_afterwa
     tasks.answer(asked.pk)
     asked.refresh_from_db()
     assert asked.state == "waiting"
-    assert re.fullmatch(r"the model has written \d of 50 rollouts; others come first.*", asked.phase)
+    assert re.fullmatch(r"the model has written \d+ of 50 rollouts; others come first.*", asked.phase)
     assert len(written(answered(other))) == 3
     answered(asked)
     assert asked.state == "answered" and asked.answer["written"] == 50
