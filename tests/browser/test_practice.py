@@ -109,6 +109,36 @@ def test_tiles_stream_into_the_grid_while_one_is_read(opened, sampling):
     assert not axe.faults(opened)
 
 
+def test_what_is_read_stays_when_all_are_there(opened, sampling):
+    opened.goto(reverse("practice_sampled", args=[sampling.pk]))
+    tile = opened.locator("#tiles .tile").nth(1)
+    tile.click()
+    expect(opened.locator("#reading")).to_contain_text("1 was read.")
+    Request.objects.filter(pk=sampling.pk).update(state="answered", answer={"stopped": False})
+    expect(opened.locator(".passes")).to_be_visible()
+    expect(opened.locator("#reading")).to_contain_text("1 was read.")
+    expect(tile).to_be_focused()
+    expect(opened.locator("#today")).not_to_contain_text("being sampled")
+
+
+def test_on_a_phone_a_thousand_tiles_can_be_touched_and_what_is_read_put_away(
+    new_page, sign_in, admin, sampling
+):
+    Request.objects.filter(pk=sampling.pk).update(question=sampling.question | {"count": 1000})
+    page = new_page(**PHONE)
+    sign_in(page, admin)
+    page.goto(reverse("practice_sampled", args=[sampling.pk]))
+    tile = page.locator("#tiles.many .tile").first
+    box = tile.bounding_box()
+    assert box["width"] >= 44 and box["height"] >= 44
+    tile.tap()
+    expect(page.locator("#reading")).to_contain_text("0 was read.")
+    page.get_by_role("link", name="Close").tap()
+    expect(page.locator("#reading")).to_be_hidden()
+    tile.tap()
+    expect(page.locator("#reading")).to_contain_text("0 was read.")
+
+
 def test_a_prompt_is_set_aside_and_taken_back_on_a_phone(new_page, sign_in, admin, drilled):  # noqa: F811
     page = new_page(**PHONE)
     sign_in(page, admin)
