@@ -88,7 +88,7 @@ class Writer:
         # Only who is trusted with every project may bring rankings of people whom this one does not know.
         by = brought_by.created_by if brought_by else None
         self.of_anybody = by is None or by.is_admin
-        self.brought_by = brought_by and brought_by.pk
+        self.brought_by: int | None = brought_by.pk if brought_by else None
         mark, mine = {"brought_by_id": self.brought_by}, {"project_id": project.pk}
         said = ["id", "content", "digest", "answer", "external_id", "extra"]
         self.prompts = Copier(Prompt, said, **mine, **mark)
