@@ -19,7 +19,7 @@ from django.utils.text import capfirst
 
 from labeler import sending
 from labeler.models import Checkpoint, Demonstration, Origin, Project, Prompt, Quintet, Request, Run, User
-from labeler.models.demonstrations import checked
+from labeler.models.demonstrations import fit_to_keep
 from labeler.models.prompts import digest
 from labeler.models.requests import STALE
 from labeler.steps import SHADES
@@ -283,7 +283,7 @@ class Sitting:
         """Keep one as a demonstration; once. Raises AnswerRefused."""
         self._take_turn()
         one = next(iter(self.chosen([name])), None)
-        text = checked(one.text if one else "")
+        text = fit_to_keep(one.text if one else "")
         came_from = {"request": self.request.pk, "rollout": name}
         if there := self.demonstrations().filter(came_from=came_from).first():
             return there

@@ -99,7 +99,7 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
         """Keep what was written on a sheet, once for its key: the same form with another text is an edit, and
         after it was taken back a change of mind. `source`: the rollout that it began as. However late it
         comes, it is kept."""
-        text, sheet = checked(completion), ticket.sheet
+        text, sheet = fit_to_keep(completion), ticket.sheet
         Sheet.objects.take_turn(sheet.project)
         if found := self.filter(key=ticket.key).first():
             if found.withdrawn_by == sheet.writer and not sheet.done:
@@ -173,7 +173,7 @@ class Demonstration(models.Model):
     @transaction.atomic
     def rewrite(self, completion: str, focus_seconds: float | None = None) -> "Demonstration":
         """Another text in place of this one, which is kept beside it."""
-        text = checked(completion)
+        text = fit_to_keep(completion)
         was = Demonstration.objects.select_for_update(no_key=True).get(pk=self.pk)
         if was.completion != text:
             was.earlier.create(version=was.version, completion=was.completion)
@@ -403,7 +403,7 @@ def release_sheets(sender, user, **kwargs) -> None:
 TOO_LONG = f"An answer is at most {LONGEST:,} characters long."
 
 
-def checked(completion: str) -> str:
+def fit_to_keep(completion: str) -> str:
     """The text as it is kept. Raises AnswerRefused."""
     text = completion.replace("\0", "").replace("\r\n", "\n").strip()
     if not text:
