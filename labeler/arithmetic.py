@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from math import ceil, prod
 from statistics import median
 
+from django.db.models import IntegerField, Sum
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast, Coalesce
+
 from labeler.models import Project, Ranking, Run
 from labeler.templatetags.words import count, duration
 from rlhf.data import MOST
@@ -29,11 +33,9 @@ class Arithmetic:
         """Of a policy run against a reward model that has made a step; None for every other."""
         if run.kind != Run.Kind.POLICY or not run.step or not run.reward_model:
             return None
-        each = ("prompts_per_step", 0), ("rollouts_per_prompt", 0), ("candidates", 1)
-        asked = run.step * prod(run.config.get(name, otherwise) for name, otherwise in each)
         source = run.reward_model.run.dataset if run.reward_model.run else None
         return cls(
-            scored=asked,
+            scored=scored(run),
             people=source.by_people if source else None,
             simulated=source.simulated if source else 0,
             whole=source is not None and source.manifest.get("partial") == 0,
@@ -65,6 +67,15 @@ class Arithmetic:
 
     def __str__(self) -> str:
         return f"The simulator scored {count(self.scored, 'rollout')}; {self.read}. {self.instead}"
+
+
+def scored(run: Run) -> int:
+    """Rollouts that its steps say were scored. A run from before they said so had as many prompts as its
+    settings ask for, as far as one can know."""
+    each = ("prompts_per_step", 0), ("rollouts_per_prompt", 0), ("candidates", 1)
+    asked = prod(run.config.get(name, otherwise) for name, otherwise in each)
+    told = Cast(KeyTextTransform("scored", "metrics"), IntegerField())
+    return run.steps.filter(step__gt=0).aggregate(all=Sum(Coalesce(told, asked)))["all"] or 0
 
 
 def focus(project: Project) -> float | None:

@@ -214,11 +214,13 @@ class RunForm(InputsForm):
         if refusals:
             return ""
         if isinstance(made, config.PolicyConfig):
-            steps, prompts, rollouts = made.steps, made.prompts_per_step, made.rollouts_per_prompt
-            asked, how = count(prompts * made.candidates, "prompt"), "checked" if self.checked else "scored"
-            said = f"{count(steps, 'step')} × {asked} × {count(rollouts, 'rollout')}"
-            said += f" = {steps * made.written:,} rollouts {how}"
-            return f"{said}; learnt from: {prompts} prompts a step" if made.candidates > 1 else said
+            steps, rollouts, how = made.steps, made.rollouts_per_prompt, "checked" if self.checked else "scored"
+            there = self.practised() if self.checked else self.project.prompts.count()
+            prompts = min(made.prompts_per_step * made.candidates, there)
+            said = f"{count(steps, 'step')} × {count(prompts, 'prompt')} × {count(rollouts, 'rollout')}"
+            said += f" = {steps * prompts * rollouts:,} rollouts {how}"
+            learnt = min(made.prompts_per_step, prompts)
+            return f"{said}; learnt from: {learnt} prompts a step" if made.candidates > 1 else said
         if isinstance(made, config.RolloutsConfig):
             prompts = self.project.prompts.count()
             total = f"{count(prompts, 'prompt')} × {count(made.count, 'rollout')}"

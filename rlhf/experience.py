@@ -108,6 +108,7 @@ class Experience:
         return {
             "reward": guard.mean([_worth(verdict) for verdict in self.verdicts]),
             "raw_reward": guard.mean(raws) if raws else None,
+            **({"scored": len(raws)} if raws else {}),
             "accuracy": guard.mean(solved) if solved else None,
             "solved": guard.mean([share > 0 for share in solved]) if solved else None,
             "mixed": guard.mean([0 < share < 1 for share in solved]) if solved else None,

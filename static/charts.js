@@ -95,7 +95,7 @@
       const there = step ?? own.rows.at(-1)?.step;
       opener.hidden = !there; // step 0 is the start, which learnt from nothing
       opener.href = `${spec.open}${there}/`;
-      opener.textContent = `Read the rollouts of step ${there}`;
+      opener.textContent = `${spec.opens} step ${there}`;
     },
 
     open(step) {

@@ -60,6 +60,12 @@ class RunQuerySet(Launching):
         begun = Case(When(state=Run.State.RUNNING, then=0), default=1, output_field=models.IntegerField())
         return self.order_by(begun, "-ahead", "pk")
 
+    def turns(self) -> dict[int, int]:
+        """Of each that waits, how many run or are to run before it."""
+        waiting = list(self.claimable().in_turn().values_list("pk", flat=True))
+        running = self.live().exclude(pk__in=waiting).count()
+        return {pk: running + place for place, pk in enumerate(waiting)}
+
     def claim_next(self, worker: str) -> "Run | None":
         """The run whose turn it is. Which one a message was sent for makes no difference: nothing passes by
         the order that the queue's page shows."""

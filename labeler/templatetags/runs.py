@@ -74,10 +74,12 @@ def remaining(run: Run) -> float | None:
 
 
 @register.filter
-def sentence(run: Run) -> str:
-    """Where the run stands: `step 27 of 90 · 46 s gone, about 1 min left`."""
+def sentence(run: Run, turns: dict[int, int] | None = None) -> str:
+    """Where the run stands: `step 27 of 90 · 46 s gone, about 1 min left`. `turns`: where many are told at once,
+    how many runs are before each (`RunQuerySet.turns`)."""
     if run.state == Run.State.QUEUED:
-        return _waiting(run)
+        ahead = (Run.objects.turns() if turns is None else turns).get(run.pk, 0)
+        return f"waiting behind {count(ahead, 'run')}" if ahead else "waiting for the worker to take it"
     gone = elapsed(run)
     noun = STEPS.get(run.kind, "step")
     steps = f"{noun} {run.step:,} of {run.total:,}" if run.total else f"not a {noun} yet"
@@ -97,18 +99,6 @@ def sentence(run: Run) -> str:
         return run.reason or "ended before it was started"
     ended = "stopped" if run.state == Run.State.CANCELLED else "failed"
     return f"{ended} {f'at {steps}' if run.total else 'while it was starting'}, after {duration(gone)}"
-
-
-def _waiting(run: Run) -> str:
-    ahead = _before(run)
-    return f"waiting behind {count(ahead, 'run')}" if ahead else "waiting for the worker to take it"
-
-
-def _before(run: Run) -> int:
-    """How many run or are to run before it."""
-    waiting = list(Run.objects.claimable().in_turn().values_list("pk", flat=True))
-    running = Run.objects.live().exclude(pk__in=waiting).count()
-    return running + (waiting.index(run.pk) if run.pk in waiting else 0)
 
 
 def _busy_with(run: Run) -> list[str]:

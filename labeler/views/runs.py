@@ -49,11 +49,13 @@ def runs(request: HttpRequest) -> HttpResponse:
     found = seen_by(request).filter(project=project) if project else seen_by(request)
     found = found.defer("log_tail", "cursors")
     page = Paginator(found, A_PAGE).get_page(request.GET.get("page"))
+    live = any(run.is_live for run in page)
     context = {
         "project": project,
         "projects": projects,
         "page": page,
-        "live": any(run.is_live for run in page),
+        "live": live,
+        "turns": Run.objects.turns() if live else {},
     }
     return render(request, "runs/runs.html#list" if request.htmx else "runs/runs.html", context)
 
@@ -189,7 +191,7 @@ def _chart_spec(run: Run, drawn: list[dict[str, Any]]) -> dict[str, Any]:
     others = others.only("project", "kind", "config")
     return {
         "source": reverse("run_steps", args=[run.pk]),
-        "open": reverse("steps", args=[run.pk]) if run.kind == Run.Kind.POLICY else "",
+        **_openable(run),
         "charts": drawn,
         "most": OVERLAID,
         "others": [
@@ -202,6 +204,15 @@ def _chart_spec(run: Run, drawn: list[dict[str, Any]]) -> dict[str, Any]:
             for each in others[:OFFERED]
         ],
     }
+
+
+def _openable(run: Run) -> dict[str, str]:
+    """What a press on a curve opens, and what the link to it says."""
+    if run.kind != Run.Kind.POLICY:
+        return {"open": "", "opens": ""}
+    if run.checker:
+        return {"open": reverse("practice", args=[run.pk]), "opens": "See the practice grid of"}
+    return {"open": reverse("steps", args=[run.pk]), "opens": "Read the rollouts of"}
 
 
 @admin_required

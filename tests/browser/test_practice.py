@@ -39,6 +39,16 @@ def test_the_keyboard_goes_from_tile_to_tile_and_reads(opened):
     expect(grid.locator(".tile").nth(14)).to_be_focused()
 
 
+def test_a_press_on_a_curve_opens_the_grid_of_that_step(opened, drilled):  # noqa: F811
+    opened.goto(reverse("run", args=[drilled.pk]))
+    opened.wait_for_selector(".chart.large .plot polyline", state="attached")
+    expect(opened.locator(".open-step")).to_have_text("See the practice grid of step 2")
+    box = opened.locator(".chart.large .plot").first.bounding_box()
+    opened.mouse.click(box["x"] + 60, box["y"] + 150)
+    opened.wait_for_url(f"**{reverse('practice_step', args=[drilled.pk, 1])}")
+    expect(opened.locator(".tile")).to_have_count(45)
+
+
 def test_a_click_reads_a_tile_and_a_reload_keeps_it(opened, drilled):  # noqa: F811
     opened.locator('[data-name="0-0"]').click()
     expect(opened.locator("#reading")).to_contain_text("slightly more likely")

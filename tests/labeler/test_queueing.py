@@ -32,8 +32,8 @@ def running(project, **fields) -> Run:
     return queued(project, **lease | fields)
 
 
-def read(client) -> str:
-    return " ".join(client.get(reverse("run_queue")).content.decode().split())
+def read(client, name: str = "run_queue") -> str:
+    return " ".join(client.get(reverse(name)).content.decode().split())
 
 
 def order(client) -> list[int]:
@@ -161,6 +161,19 @@ def test_the_queue_asks_as_often_however_many_wait_and_reads_no_logs(as_admin, p
     assert len(many) <= len(few) + 1
     for column in ("log_tail", '"result"', "cursors", "guidelines", "lineage"):
         assert not [sql for sql in many if column in sql], column
+
+
+def test_the_list_of_runs_asks_as_often_however_many_wait_and_says_behind_how_many_each_does(
+    as_admin, project
+):
+    running(project)
+    queued(project)
+    few = asked_for(as_admin, reverse("runs"), **POLLED)
+    runs = [queued(project) for _ in range(20)]
+    assert len(asked_for(as_admin, reverse("runs"), **POLLED)) == len(few)
+    runs[-1].move_to_front(None)
+    said = read(as_admin, "runs")
+    assert said.index("waiting behind 1 run<") < said.index("waiting behind 20 runs"), "the newest is first"
 
 
 def test_a_long_queue_comes_in_pages_and_tells_no_start_of_what_is_far(as_admin, project):

@@ -94,6 +94,13 @@ def test_the_page_says_what_was_right_and_what_came_of_it(client, admin, run):
     assert steps[0] == AT_STEP_0 | {"step": 0}
 
 
+def test_a_curve_leads_to_the_practice_grid(client, admin, run):
+    client.force_login(admin)
+    response = client.get(reverse("run", args=[run.pk]))
+    assert response.context["chart_spec"]["open"] == reverse("practice", args=[run.pk])
+    assert "See the practice grid of a step" in response.content.decode()
+
+
 def test_the_start_has_no_rollouts_to_open(client, admin, run):
     client.force_login(admin)
     assert client.get(reverse("step", args=[run.pk, 0])).status_code == 404

@@ -39,7 +39,7 @@ def test_the_form_explains_every_setting_and_begins_with_the_projects_own(as_adm
         assert setting.label in said
     assert 'value="90"' in said and "1 to 500 steps · project&#x27;s default 90" in said
     assert "1e-9 to 0.1 · default 1e-6" in said and "All settings are at this project's defaults" in said
-    assert "90 steps × 8 prompts × 8 rollouts = 5,760 rollouts scored" in said
+    assert "90 steps × 2 prompts × 8 rollouts = 1,440 rollouts scored" in said, "there are no more than two"
     assert "1,000 updates × 1,000 prompts × 1,000 rollouts = 1,000,000,000, and people read 1,000 × 5" in said
 
 

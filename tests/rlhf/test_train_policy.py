@@ -89,6 +89,12 @@ def told(path, name="steps.jsonl"):
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines(path, name)]
 
 
+def test_no_more_is_told_to_be_scored_than_there_are_prompts_for(made):
+    path = made(prompts=PROMPTS[:1], steps=1)
+    assert execute(path) == FINISHED
+    assert lines(path)[0]["scored"] == 4, "one prompt where a step wants two"
+
+
 def test_a_run_writes_all_that_the_contract_names(made):
     path = made()
     assert execute(path) == FINISHED
@@ -106,6 +112,7 @@ def test_a_run_writes_all_that_the_contract_names(made):
     assert ended["metrics"]["kl"] == steps[-1]["kl"]
     folders = sorted(each.name for each in (path / "checkpoints").iterdir())
     assert folders == ["step-000002", "step-000004"]
+    assert {line["scored"] for line in steps} == {len(lines(path, "rollouts.jsonl.zst")) // 4}
     assert not (path / "checkpoints/step-000002/trainer").exists()
     model, _ = checkpoint.load_policy(path / ended["checkpoint"])
     assert isinstance(model, torch.nn.Module)
