@@ -110,10 +110,14 @@ const Desk = (() => {
     focusOn(names[here < 0 ? (by > 0 ? 0 : names.length - 1) : Math.min(Math.max(here + by, 0), names.length - 1)]);
   }
 
-  function goOn(letter) {
+  // Gives the card its rank, then on to the next open one. Where the last place filled itself, to the card that it
+  // took: a hand that presses a key for every card presses the last one there, and moves nothing.
+  function takeAndGoOn(letter, order) {
     const names = Order.letters;
     const from = names.indexOf(letter);
-    focusOn([...names.slice(from + 1), ...names.slice(0, from)].find((name) => !Order.rank(name)) || letter);
+    const others = [...names.slice(from + 1), ...names.slice(0, from)].filter((name) => !Order.rank(name));
+    take(letter, order);
+    focusOn(others.find((name) => !Order.rank(name)) || others[0] || letter);
   }
 
   function submit() {
@@ -197,11 +201,9 @@ const Desk = (() => {
     if (event.key === "Backspace" || event.key === "Delete") clear(letter);
     else if (!single()) return false;
     else if (Order.ties && (event.key === "=" || /^(Equal|NumpadEqual)$/.test(event.code))) {
-      take(letter, Order.tied(letter, latest));
-      goOn(letter);
+      takeAndGoOn(letter, Order.tied(letter, latest));
     } else if (number >= 1 && number <= Order.letters.length) {
-      take(letter, Order.put(letter, number));
-      goOn(letter);
+      takeAndGoOn(letter, Order.put(letter, number));
     } else if (number === 0) clear(letter);
     else if (name && card(letter).querySelector(`[name=${name}]`)) flag(letter, name);
     else if (letterKey(event) === "a" && one(".line")) lineAt(letter);

@@ -146,7 +146,7 @@ def crop(run: Run) -> dict[str, Any] | None:
     """The suggested crop: its `step` and the rules that fired as `words`; None where none is suggested."""
     if found := run.result.get("crop"):
         return {"step": found["step"], "words": " ".join(found.get("rules", []))}
-    if run.kind != Run.Kind.POLICY or run.result:
+    if run.kind != Run.Kind.POLICY or run.result or not run.step:
         return None
     # The result comes at the end; the step at which signs first agreed names them already.
     step = run.steps.filter(metrics__has_key="crop").first()

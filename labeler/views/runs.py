@@ -132,6 +132,7 @@ def live(request: HttpRequest, pk: int) -> HttpResponse:
 def _news(request: HttpRequest, run: Run) -> HttpResponse:
     said = _samples(run, request.GET, had=request.GET.get("had"))
     context = {"project": run.project, "run": run, "oob": True, **_shown(run), **said}
+    context |= {} if run.is_live else {"alarm": _alarm(run)}
     return render(request, "runs/run.html#update", context)
 
 

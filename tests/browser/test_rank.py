@@ -43,6 +43,20 @@ def test_three_by_keyboard_and_two_by_pointer(desk, project, compose):
     assert Ranking.objects.count() == 5
 
 
+def test_whoever_presses_a_digit_for_the_last_card_as_well_moves_nothing(desk, project, compose):
+    compose(3)
+    look(desk, project)
+    for turn, keys in enumerate(("13254", "12345"), start=1):
+        for number, key in enumerate(keys, start=1):
+            desk.keyboard.press(key)
+            expect(desk.locator(".card").nth(min(number, 4))).to_be_focused()
+        assert ranks(desk) == keys
+        texts = shown(desk)
+        desk.keyboard.press("Enter")
+        expect(desk.locator(".asked .say")).to_have_text(f"Joke number {turn + 1}, please.")
+        assert kept(Ranking.objects.last()) == [texts[keys.index(rank)] for rank in "12345"]
+
+
 def test_the_cards_never_move_while_one_ranks(desk, project, compose):
     compose(1)
     look(desk, project)
@@ -107,8 +121,9 @@ def test_a_digit_that_is_taken_moves_the_others_along(desk, project, compose):
     desk.keyboard.press("1")
     assert ranks(desk) == "321··"
     desk.keyboard.press("5")
-    assert ranks(desk) == "32154" and focus(desk) == "D"  # nothing is open any more: focus stays
-    desk.keyboard.press("ArrowUp")
+    assert ranks(desk) == "32154" and focus(desk) == "E"  # the last place filled itself with it
+    for _ in "DC":
+        desk.keyboard.press("ArrowUp")
     desk.keyboard.press("3")  # C from first to third: the two between move up, nobody else
     assert ranks(desk) == "21354"
     desk.keyboard.press("Backspace")

@@ -72,9 +72,9 @@ def test_without_ties_shift_and_arrows_swap_and_the_equals_key_does_nothing(desk
     look(desk, project)
     press(desk, "1234")
     desk.keyboard.press("Shift+ArrowUp")
-    assert ranks(desk) == "12435" and focus(desk) == "D"
+    assert ranks(desk) == "12354" and focus(desk) == "E"
     desk.keyboard.press("=")
-    assert ranks(desk) == "12435"
+    assert ranks(desk) == "12354"
 
 
 def test_a_drop_on_a_row_ties_and_between_two_rows_parts(desk, tying, compose):

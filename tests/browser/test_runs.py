@@ -262,7 +262,7 @@ def test_the_sums_of_the_launch_form_follow_the_hand(page, sign_in, admin, proje
     sign_in(page, admin)
     page.goto(reverse("run_new", args=[project.slug, "policy"]))
     page.fill("[name=steps]", "10")
-    page.wait_for_selector("text=10 steps × 8 prompts × 8 rollouts = 640 rollouts scored")
+    page.wait_for_selector("text=10 steps × 1 prompt × 8 rollouts = 80 rollouts scored")
     assert "1 setting differs from the defaults" in page.text_content("#sums")
     page.fill("[name=steps]", "many")
     page.wait_for_selector("text=One of the values cannot be used")

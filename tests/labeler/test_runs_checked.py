@@ -96,6 +96,7 @@ def test_the_page_says_what_was_right_and_what_came_of_it(client, admin, run):
 
 def test_a_curve_leads_to_the_practice_grid(client, admin, run):
     client.force_login(admin)
+    Run.objects.filter(pk=run.pk).update(checker={"name": "number"})
     response = client.get(reverse("run", args=[run.pk]))
     assert response.context["chart_spec"]["open"] == reverse("practice", args=[run.pk])
     assert "See the practice grid of a step" in response.content.decode()

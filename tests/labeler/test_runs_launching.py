@@ -114,7 +114,7 @@ def test_the_sums_follow_what_is_typed(as_admin, project, reward_model):
     shown = as_admin.get(reverse("run_new", args=[project.slug, "policy"])).context["form"]
     values = {field.name: field.value() for field in shown if field.value() is not None} | {"steps": "10"}
     said = page(as_admin, "run_new", project.slug, "policy", query_params=values, **HTMX)
-    assert "10 steps × 8 prompts × 8 rollouts = 640 rollouts scored" in said and "<html" not in said
+    assert "10 steps × 2 prompts × 8 rollouts = 160 rollouts scored" in said and "<html" not in said
 
 
 def test_a_run_can_be_done_again(as_admin, project, reward_model, start):
