@@ -214,11 +214,11 @@ class RunForm(InputsForm):
         if refusals:
             return ""
         if isinstance(made, config.PolicyConfig):
-            steps, rollouts, how = made.steps, made.rollouts_per_prompt, "checked" if self.checked else "scored"
+            steps, rollouts = made.steps, made.rollouts_per_prompt
             there = self.practised() if self.checked else self.project.prompts.count()
             prompts = min(made.prompts_per_step * made.candidates, there)
             said = f"{count(steps, 'step')} × {count(prompts, 'prompt')} × {count(rollouts, 'rollout')}"
-            said += f" = {steps * prompts * rollouts:,} rollouts {how}"
+            said += f" = {steps * prompts * rollouts:,} rollouts {'checked' if self.checked else 'scored'}"
             learnt = min(made.prompts_per_step, prompts)
             return f"{said}; learnt from: {learnt} prompts a step" if made.candidates > 1 else said
         if isinstance(made, config.RolloutsConfig):

@@ -75,8 +75,8 @@ def remaining(run: Run) -> float | None:
 
 @register.filter
 def sentence(run: Run, turns: dict[int, int] | None = None) -> str:
-    """Where the run stands: `step 27 of 90 · 46 s gone, about 1 min left`. `turns`: where many are told at once,
-    how many runs are before each (`RunQuerySet.turns`)."""
+    """Where the run stands: `step 27 of 90 · 46 s gone, about 1 min left`. `turns`: where many are told at
+    once, how many runs are before each (`RunQuerySet.turns`)."""
     if run.state == Run.State.QUEUED:
         ahead = (Run.objects.turns() if turns is None else turns).get(run.pk, 0)
         return f"waiting behind {count(ahead, 'run')}" if ahead else "waiting for the worker to take it"

@@ -168,6 +168,8 @@ def test_imitation_that_came_with_the_project_is_held_against_and_may_be_left_ou
 
 
 def test_all_that_is_written_is_counted_though_less_is_learnt_from(as_admin, ready):
+    for number in range(20):
+        ready.prompts.create(content=f"What is {number} + 9?", answer=str(number + 9))
     shown = page(as_admin, "run_new", ready.slug, "policy")
     assert "90 steps × 16 prompts × 8 rollouts = 11,520 rollouts checked" in shown
     assert "learnt from: 8 prompts a step" in shown
