@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from django.db import transaction
 
 from labeler import gathering, harvest, judging, simulated
 from labeler.celery import is_stopping
-from labeler.checking import Judging
+from labeler.checking import Item, Judging
 from labeler.models import Checkpoint, Harvest, Purpose, Quintet, Request
 from labeler.playground import Said, Sitting
 from labeler.uncertainty import disagreement, uncertainty
@@ -65,7 +66,7 @@ def _sample(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
         folder = folder_of(asked["checkpoint"])
         return {"rollouts": warm.ask("sample", checkpoint=str(folder), **options)["rollouts"]}
     checked, shown = asked.get("reference"), "prompt" in asked  # shown as tiles
-    rule = judging.of(request) if checked and request.project.checked_by_rule else None
+    rule = _once(judging.of(request)) if checked and request.project.checked_by_rule else None
 
     def kept(told: dict[str, Any]) -> dict[str, Any]:
         return _as_tiles(told, asked, rule) if shown and told.get("rollouts") else told
@@ -88,6 +89,21 @@ def _verdicts(
     return [next(said) if each["finished"] else stopped if each.get("stopped") else cut for each in rollouts]
 
 
+def _once(judge: Judging) -> Judging:
+    """The same for answers to one prompt, asked about each once, however many rollouts say it."""
+    known: dict[bytes, dict[str, Any]] = {}
+
+    def judged(items: Sequence[Item]) -> list[dict[str, Any]]:
+        marks = [
+            blake2b(each["answer"].encode(errors="surrogatepass"), digest_size=16).digest() for each in items
+        ]
+        new = {mark: each for mark, each in zip(marks, items, strict=True) if mark not in known}
+        known.update(zip(new, judge(list(new.values())) if new else [], strict=True))
+        return [known[mark] for mark in marks]
+
+    return judged
+
+
 def _as_tiles(told: dict[str, Any], asked: dict[str, Any], judge: Judging | None) -> dict[str, Any]:
     """A part with what the checker says of each of its rollouts, and with these as tiles: number, length and
     verdict, which is all that a page reads of thousands."""
@@ -105,7 +121,7 @@ def _mark(rollouts: list[dict[str, Any]], asked: dict[str, Any], judge: Judging)
 def _judge_parts(request: Request, asked: dict[str, Any], total: int) -> int:
     """A judge is a model, which the warm child asks when it has written all: a few answers at a time, until
     it is enough. How many it has not read then. Raises Unanswerable, Interrupted, Later."""
-    judge, parts = judging.of(request), request.parts.filter(body__has_key="tiles")
+    judge, parts = _once(judging.of(request)), request.parts.filter(body__has_key="tiles")
     read = before = len(parts.numbers("checked"))
     for pk in list(parts.values_list("pk", flat=True)):
         part = parts.get(pk=pk)

@@ -113,16 +113,6 @@ def test_what_was_cut_off_is_not_correct_and_of_what_was_stopped_nobody_knows(as
         assert ("It was cut off" if seed == 1 else "It was stopped") in page(as_admin, request, "?one=4")
 
 
-def test_a_judge_reads_them_when_all_are_written(as_admin, prompt, warm):
-    prompt.project.checker = {"name": "judge"}
-    prompt.project.judge_model = prompt.project.start
-    prompt.project.save()
-    request = ask(as_admin, prompt)
-    tasks.answer(request.pk)
-    assert "2 of 14 correct" in page(as_admin, request)
-    assert "Too long." in page(as_admin, request, "?one=6")
-
-
 @pytest.fixture
 def judged(as_admin, prompt, warm, monkeypatch) -> Request:
     """Fifteen that wait for a judge; the worker has been told to look up after each few of them."""
@@ -148,6 +138,15 @@ def after_the_first_few(monkeypatch, do) -> list[int]:
     return asked
 
 
+def test_a_judge_reads_them_when_all_are_written_each_once_however_many_say_the_same(
+    as_admin, judged, monkeypatch
+):
+    read = after_the_first_few(monkeypatch, lambda: None)
+    tasks.answer(judged.pk)
+    assert "2 of 14 correct" in page(as_admin, judged)
+    assert "Too long." in page(as_admin, judged, "?one=6") and sum(read) == 10
+
+
 def test_whoever_waits_for_something_short_goes_before_the_rest_of_what_is_judged(
     as_admin, judged, prompt, monkeypatch
 ):
@@ -165,7 +164,7 @@ def test_whoever_waits_for_something_short_goes_before_the_rest_of_what_is_judge
     Request.objects.filter(pk=others[0].pk).update(state="answered")
     tasks.answer(judged.pk)
     judged.refresh_from_db()
-    assert judged.state == "answered" and sum(read) == 15, "nobody is read twice"
+    assert judged.state == "answered" and sum(read) == 5 + 10, "what has its verdict is not read again"
     assert judged.answer["written"] == 15 and "2 of 14 correct" in page(as_admin, judged)
 
 
