@@ -204,8 +204,8 @@ class Writer:
         found = {mark: pk for mark, pk, _ in there}
         right = {mark: line.prompt_fields.get("answer", "") for mark, line in wanted.items()}
         right |= {mark: answer for mark, _, answer in there if answer}
-        said = [(right[line.digest], line.prompt_fields.get("answer")) for line in lines]
-        self.contradicted += sum(bool(answer) and answer != it for it, answer in said)
+        answers = [(right[line.digest], line.prompt_fields.get("answer")) for line in lines]
+        self.contradicted += sum(bool(answer) and answer != kept for kept, answer in answers)
         self._answers(
             {
                 found[mark]: line.prompt_fields.get("answer", "")
