@@ -37,6 +37,13 @@ def test_prompts_are_listed_page_by_page_with_their_quintets(as_admin, project):
     assert response.context["page"].object_list[-1].quintet_count == 1
 
 
+def test_a_runs_lines_name_prompts_by_their_numbers_and_others_otherwise(project):
+    here, other = project.prompts.create(content="Joke?"), Project.objects.create(name="Other", slug="other")
+    there = other.prompts.create(content="Joke?")
+    names = [str(here.pk), str(here.pk), str(there.pk), "", "gsm8k-7", "-1", "9" * 40, "²"]
+    assert project.prompts.numbered(names) == {str(here.pk): here}
+
+
 @pytest.mark.parametrize("words, found", [("pelican", 2), ("joke PELICAN", 1), ('"', 1), ("ü", 1), ("\\", 0)])
 def test_prompts_can_be_searched(as_admin, project, words, found):
     project.prompts.create(content="Write a joke about a pelican.")
