@@ -89,6 +89,23 @@ def test_without_javascript_a_tile_is_a_link(plain, opened, drilled):  # noqa: F
     assert not axe.faults(opened)
 
 
+def test_words_beside_a_dashed_line_hide_no_curve(opened, drilled):  # noqa: F811
+    """The last that was measured stands near the line that imitation reaches, and is what one looks for."""
+    drilled.steps.all().delete()
+    for step in range(11):
+        greedy = {"held_out_accuracy": 0.5 + 0.047 * step, "held_out_sampled": 0.4 + 0.04 * step}
+        first = {"imitation_accuracy": 1.0} if step == 0 else {"accuracy": 0.4 + 0.04 * step}
+        drilled.steps.create(step=step, metrics=greedy | first)
+    opened.goto(reverse("run", args=[drilled.pk]))
+    words = opened.locator("svg text.said").filter(has_text="all solutions imitated")
+    box = words.bounding_box()
+    dots = [each.bounding_box() for each in opened.locator("svg circle.dot").all()]
+    assert len(dots) >= 22, "both measured curves are drawn"
+    for dot in dots:
+        beside = dot["x"] + dot["width"] < box["x"] or dot["x"] > box["x"] + box["width"]
+        assert beside or dot["y"] + dot["height"] < box["y"] or dot["y"] > box["y"] + box["height"]
+
+
 @pytest.fixture
 def sampling(drilled) -> Request:  # noqa: F811
     """Two rollouts of a prompt have come, and more are on their way."""
