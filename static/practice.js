@@ -33,11 +33,14 @@
 
   const tileOf = (target) => (target instanceof Element ? target.closest("[data-tiles] > a") : null);
 
-  // On a phone what is read lies over the end of the page: the tile that was pressed stays in sight above it.
-  function uncover(tile) {
+  // On a phone what is read lies over the end of the page: the tile that was pressed stays in sight above it. Where the
+  // tiles have only begun to come into sight, the sheet grows as they do, so one look is not enough.
+  function uncover(tile, looks = 8) {
     const sheet = document.getElementById("reading").getBoundingClientRect(), box = tile.getBoundingClientRect();
     const over = sheet.left < box.right && sheet.right > box.left && sheet.top < box.bottom + 8;
-    if (over && sheet.bottom > box.top) scrollBy({ top: box.bottom + 16 - sheet.top });
+    if (!looks || !over || sheet.bottom <= box.top) return;
+    scrollBy({ top: box.bottom + 16 - sheet.top });
+    uncover(tile, looks - 1);
   }
 
   async function read(tile) {

@@ -11,6 +11,8 @@ from tests.labeler.drilled import drilled  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PHONE = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobile": True}
+UNCOVERED = """() => document.querySelector(".tile[aria-current]").getBoundingClientRect().bottom
+  < document.querySelector("#reading").getBoundingClientRect().top"""
 
 
 @pytest.fixture
@@ -68,13 +70,11 @@ def test_on_a_phone_what_is_read_leaves_the_tiles_in_sight(new_page, sign_in, ad
     expect(page.locator("#reading")).to_contain_text("8 is 8.")
     expect(page.locator("#reading")).to_be_in_viewport()
     expect(page.locator('[data-name="0-3"]')).to_be_in_viewport()
+    page.wait_for_function(UNCOVERED)
     low = page.locator(".tiles").nth(1).locator(".tile").last
     low.tap()
     expect(page.locator("#reading")).to_contain_text("rollout 15 of 15")
-    page.wait_for_function(
-        """() => document.querySelector(".tile[aria-current]").getBoundingClientRect().bottom
-          < document.querySelector("#reading").getBoundingClientRect().top"""
-    )
+    page.wait_for_function(UNCOVERED)
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
     box = page.locator('[data-name="0-3"]').bounding_box()
     assert box["width"] >= 44 and box["height"] >= 44
