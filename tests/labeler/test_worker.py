@@ -138,7 +138,7 @@ def test_a_reward_model_and_a_policy_are_trained_and_compared(project, rankings,
     worker.wait_until(lambda: Request.objects.filter(pk=many.pk, finished_at__isnull=False).exists(), 60)
     many.refresh_from_db()
     assert many.state == "answered" and many.answer["stopped"] is True, many.reason
-    assert 0 < many.answer["written"] == len(set(many.parts.written())) < 10_000
+    assert 0 < many.answer["written"] == len(set(many.parts.numbers("text"))) < 10_000
 
 
 def test_a_run_survives_the_death_of_its_trainer_and_of_its_worker(project, rankings, worker):
