@@ -3,7 +3,7 @@
 Plain descriptions: static/chart.js draws them, `run_steps` brings their numbers. Axes that mean a share go
 from 0 to 1 on every run, so that two pages can be compared at a glance; others begin at 0, losses do not."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import log
 from typing import Any
 
@@ -203,9 +203,19 @@ def people(run: Run) -> dict[str, Any]:
 
 def differing(run: Run, other: Run) -> str:
     """In which settings another run of this kind differs, as a few words: `β 0, Steps 90`."""
-    named = {each.name: each.label for each in config.settings(run.kind)}
-    apart = [name for name in named if run.config.get(name) != other.config.get(name)]
-    said = [f"{named[name]} {plain(other.config.get(name))}" for name in apart[:3]]
+    return _apart(run.kind, run.config, other.config)
+
+
+def unusual(run: Run) -> str:
+    """The same, of its settings that are not the project's own."""
+    known = run.project.defaults_of(run.kind, run.judged)
+    return _apart(run.kind, known, {name: run.config.get(name, value) for name, value in known.items()})
+
+
+def _apart(kind: str, usual: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    named = {each.name: each.label for each in config.settings(kind)}
+    apart = [name for name in named if usual.get(name) != given.get(name)]
+    said = [f"{named[name]} {plain(given.get(name))}" for name in apart[:3]]
     return ", ".join(said) + (" …" if len(apart) > 3 else "")
 
 

@@ -21,7 +21,7 @@ from labeler.numbers import whole
 from labeler.preview import Look, Preview
 from labeler.run_inputs import INPUTS, NOW, InputsForm
 from labeler.setting_fields import field_of
-from labeler.templatetags.words import count, plain
+from labeler.templatetags.words import count, figure, plain
 from rlhf import config
 
 TWICE = timedelta(seconds=10)  # between two equal launches by one person that are one
@@ -230,10 +230,9 @@ class RunForm(InputsForm):
             reads = isinstance(made, config.SftConfig) and made.stage == config.READING
             noun = "text" if reads else "demonstration" if self.kind == "sft" else "ranking"
             steps = round(self._lines() * (1 - made.held_out) * made.epochs / made.batch)
-            return (
-                f"{count(self._lines(), noun)}, {made.held_out:.0%} held out, × {plain(made.epochs)} epochs"
-                f" ÷ {made.batch} a step = about {count(max(1, steps), 'step')}"
-            )
+            said = f"{count(self._lines(), noun)}, {figure(made.held_out, 'percent')} held out"
+            said += f", × {plain(made.epochs)} epochs ÷ {made.batch} a step"
+            return f"{said} = about {count(max(1, steps), 'step')}"
         less = ", less those of prompts it learnt from" if made.unseen else ""
         return f"{count(self._lines(), 'ranking')} to measure on{less}"
 

@@ -14,6 +14,7 @@ from labeler.models import (
     Checkpoint,
     Contribution,
     Demonstration,
+    Faceoff,
     Project,
     Prompt,
     Purpose,
@@ -83,6 +84,7 @@ class Standing:
     reward_model: Checkpoint | None = None
     policy: Run | None = None
     compared: bool = False
+    faceoff: Faceoff | None = None  # the round's newest
     agrees: Agrees | None = None
     live: dict[str, Run] = field(default_factory=dict)
     # Of a checked project:
@@ -244,12 +246,27 @@ class Standing:
 
         if self.project.is_checked:
             return checked_loop.again(self)
+        if not self.faceoff or not self.faceoff.shipped_id:
+            return self._decide()
         number = self.round.number if self.round else 1
         said = (
-            "Once round. Close this one: its labelers are told how far the reward model agrees with them, "
-            "and the next begins with what the new policy writes"
+            f"{self.faceoff.shipped} is shipped. Close this round: its labelers are told how far the reward "
+            "model agrees with them, and the next begins with what was shipped"
         )
         return Step("Begin the next round", "next", said, f"Close round {number}", self._url("rounds"))
+
+    def _decide(self) -> Step:
+        title = "Let people decide"
+        if self.faceoff:
+            said = f"{self.faceoff} asks people which checkpoint they like best. That one is shipped"
+            url = reverse("faceoff", args=[self.project.slug, self.faceoff.number])
+            return Step(title, "next", said.capitalize(), f"Open {self.faceoff}", url)
+        said = (
+            "So far only the reward model has judged. In a face-off people read what the start and the new "
+            "policy wrote, without knowing which is which, and what they like best is shipped"
+        )
+        of = f"?run={self.policy.pk}" if self.policy else ""
+        return Step(title, "next", said, "Begin a face-off", self._url("faceoff_new") + of)
 
     def _url(self, name: str) -> str:
         return reverse(name, args=[self.project.slug])
@@ -324,6 +341,9 @@ def _fill_runs(found: dict[int, Standing]) -> None:
     newest = Run.objects.filter(in_these, kind=Run.Kind.POLICY, state=Run.State.FINISHED).values("project")
     for run in Run.objects.filter(pk__in=newest.annotate(newest=Max("pk")).values("newest")):
         found[run.project_id].policy = run
+    faceoffs = Faceoff.objects.filter(round__in=[each.round for each in found.values() if each.round])
+    for faceoff in faceoffs.select_related("shipped").order_by("number"):
+        found[faceoff.project_id].faceoff = faceoff
     compared = Request.objects.filter(kind=Request.Kind.COMPARE, state=Request.State.ANSWERED)
     policies = {standing.policy.pk: standing for standing in found.values() if standing.policy}
     for run_id in compared.filter(run__in=policies).values_list("run", flat=True).distinct():

@@ -11,6 +11,7 @@ from labeler import charts
 from labeler.arithmetic import Arithmetic
 from labeler.models import Dataset, Run
 from labeler.models.demonstrations import told
+from labeler.templatetags.evaluations import spaced
 from labeler.templatetags.words import about, count, duration
 
 register = template.Library()
@@ -102,8 +103,9 @@ def sentence(run: Run, turns: dict[int, int] | None = None) -> str:
 
 
 def _busy_with(run: Run) -> list[str]:
-    """The phase once steps are being made is worth a word only where it is not training itself."""
-    return [run.phase] if run.step and run.phase and run.phase != "training" else []
+    """The phase once steps are being made is worth a word only where it is not training itself, nor that all
+    is done: what it wrote is being brought in then."""
+    return [run.phase] if run.step and run.phase and run.phase not in ("training", "finished") else []
 
 
 @register.filter
@@ -136,6 +138,13 @@ def outcome(run: Run) -> str:
 
 
 @register.filter
+def unlike(run: Run) -> str:
+    """In a list: in what it is not as the project does it now."""
+    start = f"from {run.start}" if run.start and run.start_id != run.project.start_id else ""
+    return ", ".join(filter(None, [start, charts.unusual(run)]))
+
+
+@register.filter
 def is_share(run: Run) -> int:
     """Progress in percent."""
     return round(100 * min(run.step, run.total) / run.total) if run.total else 0
@@ -145,7 +154,7 @@ def is_share(run: Run) -> int:
 def crop(run: Run) -> dict[str, Any] | None:
     """The suggested crop: its `step` and the rules that fired as `words`; None where none is suggested."""
     if found := run.result.get("crop"):
-        return {"step": found["step"], "words": " ".join(found.get("rules", []))}
+        return {"step": found["step"], "words": spaced(" ".join(found.get("rules", [])))}
     if run.kind != Run.Kind.POLICY or run.result or not run.step:
         return None
     # The result comes at the end; the step at which signs first agreed names them already.

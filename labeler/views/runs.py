@@ -304,6 +304,12 @@ def _next_steps(run: Run) -> list[dict[str, str]]:
         more.insert(0, {"words": "Look at what the checker said", "url": look})
     tried = {"project": run.project.slug, "checkpoint": best.pk, "beside": run.start_id or ""}
     play = {"words": "Try it in the playground", "url": f"{reverse('playground')}?{urlencode(tried)}"}
+    stood = run.project.faceoffs.filter(contenders__checkpoint__run=run).order_by("-number").first()
+    if stood:
+        url = reverse("faceoff", args=[run.project.slug, stood.number])
+        return [{"words": f"See {stood}", "url": url}, compare, *more, play, sample, further]
+    if run.requests.filter(kind=Request.Kind.COMPARE, state=Request.State.ANSWERED).exists():
+        return [*more[:1], compare, *more[1:], play, sample, further]
     return [compare, *more, play, sample, further]
 
 

@@ -215,7 +215,8 @@ def test_a_live_page_brings_new_steps_and_samples_and_stops_when_the_run_ends(op
     Run.objects.filter(pk=run.pk).update(**ended)
     opened.wait_for_selector("text=✓ finished")
     opened.wait_for_selector("line.crop", state="attached")
-    assert "Crop here, at step 12. The entropy is at 40%" in opened.text_content(".chart.large .plot")
+    said = opened.text_content(".chart.large .plot").replace("\N{NO-BREAK SPACE}", " ")
+    assert "Crop here, at step 12. The entropy is at 40 %" in said
     seen = len(polls)
     opened.wait_for_timeout(2600)
     assert len(polls) == seen, "a finished run's page asks for nothing"

@@ -103,7 +103,15 @@ def test_a_project_is_led_round_the_loop(project, admin, labeler):
     Request.objects.create(**asked, state=Request.State.ANSWERED)
     best = policy.checkpoints.create(project=project, name="Step 20", step=20, suggested=True)
     rounds = "/rounds/pelican-jokes/"
+    begin = f"/faceoffs/pelican-jokes/new/?run={policy.pk}"
+    assert said(project, admin) == ("Let people decide", "Begin a face-off", begin)
+    here = {"round": Round.objects.current(project), "start": best}
+    faceoff = project.faceoffs.create(number=1, **here)
+    assert said(project, admin)[1:] == ("Open face-off 1", "/faceoffs/pelican-jokes/1/")
+    faceoff.shipped = best
+    faceoff.save()
     assert said(project, admin) == ("Begin the next round", "Close round 1", rounds)
+    assert standing(project, admin).next.said.startswith("Step 20 is shipped. Close this round:")
     Run.objects.filter(project=project).update(round=Round.objects.current(project))
     Round.objects.current(project).close(admin)
     again = f"/runs/new/pelican-jokes/rollouts/?start={best.pk}"

@@ -8,8 +8,7 @@ from django.utils import timezone
 
 from labeler import charts
 from labeler.models import (
-    Dataset,
-    Ranking,
+    Checkpoint,
     Request,
     Round,
     Run,
@@ -159,6 +158,30 @@ def test_a_finished_run_says_what_to_do_next(as_admin, project, reward_run, star
     assert f"{reverse('run_new', args=[project.slug, 'rollouts'])}?start={best.pk}" in said
 
 
+def test_once_it_was_compared_people_decide_and_their_face_off_is_found_again(as_admin, project, start):
+    run = make(project, "policy", "finished", start=start)
+    best = checkpoint(run, 12, suggested=True)
+
+    def offered() -> list[str]:
+        return [each["words"] for each in as_admin.get(reverse("run", args=[run.pk])).context["next"]]
+
+    assert offered()[:2] == ["Compare before and after", "Let people decide"]
+    run.requests.create(project=project, kind="compare", question={}, state="answered")
+    assert offered()[:2] == ["Let people decide", "Compare before and after"]
+    found = project.faceoffs.create(number=1, round=Round.objects.current(project), start=start)
+    found.contenders.create(checkpoint=best, place=1)
+    assert offered()[0] == "See face-off 1"
+
+
+def test_a_row_of_the_list_says_in_what_a_run_is_not_as_the_project_does_it(as_admin, project, start):
+    make(project, "policy", "finished", {"steps": 90}, start=start)
+    make(project, "policy", "finished", {"steps": 90, "beta": 0}, start=start)
+    other = Checkpoint.objects.create(project=project, name="Another", location="checkpoints/another")
+    make(project, "policy", "queued", {"steps": 90}, start=other)
+    said = page(as_admin, "runs")
+    assert said.count("<p>β, pull to the start 0</p>") == 1 and said.count("<p>from Another</p>") == 1
+
+
 def test_a_suggested_crop_is_said_with_its_rules(as_admin, project):
     crop = {
         "step": 7,
@@ -169,7 +192,7 @@ def test_a_suggested_crop_is_said_with_its_rules(as_admin, project):
     said = page(as_admin, "run", run.pk)
     assert (
         "A crop is suggested at step 7." in said
-        and "The entropy is at 40% of its start. The KL is 3 nats." in said
+        and "The entropy is at 40 % of its start. The KL is 3 nats." in said
     )
 
 
@@ -250,36 +273,6 @@ def test_the_config_that_ran_shows_what_differs_first(as_admin, project):
 def test_the_lineage_counts_people_and_programs_apart(as_admin, reward_run):
     said = page(as_admin, "run", reward_run.pk)
     assert "3 rankings by people, 150 simulated" in said and "3f9c" * 16 in said
-
-
-def test_a_policy_run_tells_how_often_it_asked_the_simulator(as_admin, project, reward_model):
-    run = make(project, "policy", "finished", reward_model=reward_model)
-    said = page(as_admin, "run", run.pk)
-    assert "The simulator scored 768 rollouts; people read at most 15, simulated labelers 750." in said
-    assert "Asking people instead would have taken 154 rankings of five; how long is not known" in said
-
-
-def test_what_the_simulator_scored_is_what_the_steps_tell(as_admin, project, reward_model):
-    run = make(project, "policy", "finished", reward_model=reward_model)
-    for step in run.steps.exclude(step=1):  # the first is as from before steps told it
-        run.steps.filter(pk=step.pk).update(metrics=step.metrics | {"scored": 16})
-    run.steps.create(step=0, metrics={"seconds": 1.0})
-    assert "The simulator scored 240 rollouts;" in page(as_admin, "run", run.pk), "64, and 16 eleven times"
-
-
-def test_what_asking_people_would_have_cost_is_told_at_the_pace_that_was_measured(
-    as_admin, project, reward_model, rankings, dataset
-):
-    Dataset.objects.filter(pk=dataset.pk).update(manifest={"partial": 0})
-    timed = Ranking.objects.filter(simulated=False)
-    timed.update(focus_seconds=30.0)
-    Ranking.objects.filter(simulated=True).update(focus_seconds=1.0)
-    run = make(project, "policy", "finished", reward_model=reward_model)
-    said = page(as_admin, "run", run.pk)
-    assert (
-        "people read 15, simulated labelers 750. Asking people instead would have taken 154 rankings" in said
-    )
-    assert "of five: 1 h 17 min at 30 s each, the median here." in said
 
 
 def test_the_samples_of_any_measured_step_can_be_read(as_admin, project):
