@@ -141,7 +141,7 @@ def outcome(run: Run) -> str:
 def unlike(run: Run) -> str:
     """In a list: in what it is not as the project does it now."""
     start = f"from {run.start}" if run.start and run.start_id != run.project.start_id else ""
-    return ", ".join(filter(None, [start, charts.unusual(run)]))
+    return " · ".join(filter(None, [start, charts.unusual(run)]))
 
 
 @register.filter
