@@ -147,7 +147,8 @@ const { Chart, known } = (() => {
       }
       const ends = mine[0].range ?? [null, null];
       const [least, most] = [ends[0] ?? lowest(values), ends[1] ?? highest(values)];
-      return Number.isFinite(least + most) ? ticks(least, Math.max(most, least + 1e-9), count) : ticks(0, 1, count);
+      const shortest = mine[0].format === "percent" ? 0.01 : 1e-9; // so that no two of its numbers read alike
+      return Number.isFinite(least + most) ? ticks(least, Math.max(most, least + shortest), count) : ticks(0, 1, count);
     }
 
     /** Lines to compare with: chance, or a share of where a series began. */

@@ -95,7 +95,7 @@ def test_words_beside_a_dashed_line_hide_no_curve(opened, drilled):  # noqa: F81
     for step in range(11):
         greedy = {"held_out_accuracy": 0.5 + 0.047 * step, "held_out_sampled": 0.4 + 0.04 * step}
         first = {"imitation_accuracy": 1.0} if step == 0 else {"accuracy": 0.4 + 0.04 * step}
-        drilled.steps.create(step=step, metrics=greedy | first)
+        drilled.steps.create(step=step, metrics=greedy | first | {"rechecking": 0.0})
     opened.goto(reverse("run", args=[drilled.pk]))
     words = opened.locator("svg text.said").filter(has_text="all solutions imitated")
     box = words.bounding_box()
@@ -104,6 +104,8 @@ def test_words_beside_a_dashed_line_hide_no_curve(opened, drilled):  # noqa: F81
     for dot in dots:
         beside = dot["x"] + dot["width"] < box["x"] or dot["x"] > box["x"] + box["width"]
         assert beside or dot["y"] + dot["height"] < box["y"] or dot["y"] > box["y"] + box["height"]
+    flat = opened.locator("svg").filter(has=opened.locator("text=0.5 %"))
+    assert flat.count() == 1, "a curve that stays at nothing has an axis whose numbers differ"
 
 
 @pytest.fixture
