@@ -1,6 +1,6 @@
 """What a sheet shows whoever writes on it: the prompt, how far they have come, and the rollouts that they may
 begin with; and what its form says of such a beginning. Who may write, and what is kept, is decided in
-models/demonstrations.py."""
+models/sheets.py."""
 
 from typing import Any
 

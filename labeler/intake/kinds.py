@@ -11,8 +11,8 @@ from typing import Any
 
 from labeler.intake.columns import SIGN, WORKED
 from labeler.models import Arm, Import, Purpose
-from labeler.models.demonstrations import LONGEST
 from labeler.models.prompts import digest
+from labeler.models.sheets import LONGEST
 from rlhf import data
 from rlhf.data import FEWEST, MOST, Prompt, PromptLine
 

@@ -5,7 +5,7 @@ from labeler.models.audit import AuditEntry
 from labeler.models.checkpoints import Checkpoint
 from labeler.models.contributions import Contribution
 from labeler.models.datasets import Dataset
-from labeler.models.demonstrations import Demonstration, Earlier, Origin, Rival, Sheet
+from labeler.models.demonstrations import Demonstration, Earlier, Origin, Rival
 from labeler.models.desks import Desk
 from labeler.models.evaluations import Evaluation
 from labeler.models.faceoffs import Contender, Faceoff
@@ -22,6 +22,7 @@ from labeler.models.rankings import Arm, Purpose, Ranking
 from labeler.models.requests import Part, Request
 from labeler.models.rounds import Gate, Round
 from labeler.models.runs import Run, Sample, Step
+from labeler.models.sheets import Sheet
 from labeler.models.skips import Skip
 from labeler.models.verdicts import Verdict
 

@@ -2,8 +2,8 @@
 own of them; and for the project's admins all of them, those that rollouts become, and the gap between writing
 and ranking.
 
-Whose turn it is and what is kept is decided in models/demonstrations.py; what a sheet shows, in
-labeler/sheets.py; which rollouts can join, in labeler/gathering.py; what the gap is, in labeler/gap.py."""
+Whose turn it is is decided in models/sheets.py, what is kept in models/demonstrations.py; what a sheet shows,
+in labeler/sheets.py; which rollouts can join, in labeler/gathering.py; what the gap is, in labeler/gap.py."""
 
 from typing import Any
 
@@ -21,13 +21,14 @@ from labeler.access import admin_required, labeler_required
 from labeler.cards import seconds, turns
 from labeler.datasets import Query
 from labeler.models import Demonstration, Origin, Project, Quintet, Request, Sheet
-from labeler.models.demonstrations import LATELY, AnswerRefused
+from labeler.models.sheets import AnswerRefused
 from labeler.numbers import whole
 from labeler.samples import differences
 from labeler.sheets import DRAFT, about, begun, desk, source, today
 from labeler.templatetags.words import count
 
 A_PAGE = 30
+LATELY = 20  # skipped prompts
 LENGTHS = {"short": (0, 100), "middle": (100, 1000), "long": (1000, None)}
 SHEET = "demonstrations/demonstrations.html"
 

@@ -16,7 +16,7 @@ from labeler import checking
 from labeler import playground as play
 from labeler.access import admin_required
 from labeler.models import Checkpoint, Project, Quintet, Request
-from labeler.models.demonstrations import AnswerRefused
+from labeler.models.sheets import AnswerRefused
 from labeler.numbers import whole
 from labeler.playground import Sitting
 from labeler.playground_forms import PlayForm, filled_from, handed_on
