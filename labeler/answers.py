@@ -162,7 +162,7 @@ def _write(
         if not began:
             return ""
         over = time.monotonic() - began >= turn
-        return "pause" if what_for() or (over and Request.objects.read_along()) else ""
+        return "pause" if what_for() or (over and Request.objects.short_ones_wait()) else ""
 
     question = options | {"checkpoint": str(folder), "have": have, "begun": before.get("drafts", [])}
     with contextlib.closing(warm.stream("sample", enough, **question)) as talk:

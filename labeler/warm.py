@@ -194,7 +194,7 @@ def goes_on(request: Request, words: str, begun: bool) -> bool:
         raise Interrupted
     if request.is_to_stop():
         return False
-    if begun and (what_for() or Request.objects.read_along()):
+    if begun and (what_for() or Request.objects.short_ones_wait()):
         raise Later(words)
     request.tell(words)
     return True

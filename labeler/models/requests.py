@@ -66,11 +66,11 @@ class RequestQuerySet(models.QuerySet["Request"]):
         found = asked.select_related("project").first()
         return bool(found and found.project.checker_name in config.RULES)
 
-    def read_along(self) -> bool:
-        """Whether somebody waits for an answer that is short beside thousands of rollouts."""
-        waiting = self.claimable().exclude(kind__in=Request.UNATTENDED)
+    def short_ones_wait(self) -> bool:
+        """Whether somebody waits for less than thousands of rollouts."""
         many = Q(question__contains={"stream": "rollouts"})  # true or false also where there is no such key
-        return waiting.filter(~many, state=Request.State.WAITING).exists()
+        waiting = self.claimable().filter(~many, state=Request.State.WAITING)
+        return waiting.exclude(kind__in=Request.UNATTENDED).exists()
 
     def others_first(self, request: "Request") -> list["Request"]:
         """Whoever waits, in the order in which they came, and this one behind them: a message that was lost

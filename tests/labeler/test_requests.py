@@ -35,12 +35,12 @@ def test_what_is_being_answered_is_told_to_stop(asked):
 
 
 def test_thousands_of_rollouts_let_pass_whoever_waits_for_something_short(asked, project):
-    assert not Request.objects.read_along()
+    assert not Request.objects.short_ones_wait()
     Request.objects.ask(project, "order", {"checkpoint": 1}, None)
     Request.objects.ask(project, "references", {}, None)
-    assert not Request.objects.read_along()
+    assert not Request.objects.short_ones_wait()
     Request.objects.ask(project, "play", {"checkpoints": [1], "names": ["start"]}, None)
-    assert Request.objects.read_along()
+    assert Request.objects.short_ones_wait()
 
 
 @pytest.mark.django_db(transaction=True)
