@@ -40,6 +40,14 @@ def test_a_labeler_sees_their_projects_with_what_waits(as_labeler, labeler, proj
     assert "/runs/new/" not in page
 
 
+def test_a_labeler_reads_of_a_project_no_count_that_would_tell_a_hidden_check(as_labeler, labeler, project):
+    sample(project, 3)
+    rank(project, labeler, 1)
+    page = as_labeler.get("/projects/pelican-jokes/").content.decode()
+    assert "about <b>30 %</b> ranked by people" in page and "<b>1</b> of 3" not in page
+    assert "By you today" in page and "<dt>By you</dt>" not in page
+
+
 def test_simulated_rankings_are_counted_apart(as_labeler, as_admin, labeler, project):
     simulate(project, 2)
     sample(project, 1)
