@@ -3,10 +3,11 @@ take a step on it as it is. A program of its own reads the files: no test proces
 
 import json
 import os
-import subprocess
 import sys
+import threading
 import zipfile
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from subprocess import PIPE, Popen
 
 import pytest
 from django.conf import settings
@@ -22,8 +23,20 @@ CHAT = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "A 
 WORDS = ["why", "did", "the", "pelican", "cross", "a", "road", "with", "fish"]
 
 
-def elsewhere(program: str, folder: Path, *arguments: object) -> dict:
-    """What a program that knows nothing of Quintet answers."""
+# To load those libraries takes longer than what they do here, so that one process takes all programs.
+ONE_AFTER_THE_OTHER = """
+import json, sys
+for line in sys.stdin:
+    program, *sys.argv[1:] = json.loads(line)
+    exec(program, {"__name__": "__main__"})
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> Iterator[Callable[..., dict]]:
+    """`elsewhere(program, …)`: what a program that knows nothing of Quintet answers."""
+    folder = tmp_path_factory.mktemp("elsewhere")
     env = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_CACHE": str(folder / "cache"),
@@ -32,12 +45,27 @@ def elsewhere(program: str, folder: Path, *arguments: object) -> dict:
         "CUDA_VISIBLE_DEVICES": "",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=settings.BASE_DIR, env=env, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    command, streams = [sys.executable, "-c", ONE_AFTER_THE_OTHER], {"stdin": PIPE, "stdout": PIPE}
+    log = folder / "log.txt"
+    with (
+        log.open("w") as errors,
+        Popen(command, cwd=settings.BASE_DIR, env=env, stderr=errors, text=True, **streams) as child,
+    ):
+
+        def ask(program: str, *arguments: object) -> dict:
+            watch = threading.Timer(300, child.kill)
+            watch.start()
+            child.stdin.write(json.dumps([program, *map(str, arguments)]) + "\n")
+            child.stdin.flush()
+            said = []
+            for line in child.stdout:
+                if line == "done\n":
+                    watch.cancel()
+                    return json.loads(said[-1])
+                said.append(line)
+            pytest.fail(log.read_text()[-3000:])
+
+        yield ask
 
 
 def ranked(project: Project, people, chats: bool = False, count: int = 12) -> Project:
@@ -77,7 +105,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.parametrize("chats", [False, True], ids=["plain", "chats"])
-def test_every_export_opens_as_a_table_with_one_type_a_column(project, people, tmp_path, chats):
+def test_every_export_opens_as_a_table_with_one_type_a_column(project, people, tmp_path, elsewhere, chats):
     ranked(project, people, chats)
     wanted = {}
     for form in FORMATS.values():
@@ -85,7 +113,7 @@ def test_every_export_opens_as_a_table_with_one_type_a_column(project, people, t
             path = tmp_path / f"{form.name}.{file}"
             path.write_bytes(b"".join(Export(project, form, file).stream()))
             wanted[str(path)] = form
-    found = elsewhere(LOAD, tmp_path, tmp_path / "cache", *wanted)
+    found = elsewhere(LOAD, tmp_path / "cache", *wanted)
     rows = {form: {found[path]["rows"] for path in wanted if wanted[path].name == form} for form in FORMATS}
     assert rows == {
         "ranked": {24},
@@ -104,7 +132,7 @@ def test_every_export_opens_as_a_table_with_one_type_a_column(project, people, t
     assert found[str(tmp_path / "kto.parquet")]["columns"]["label"] == "Value('bool')"
 
 
-def test_a_long_file_opens_though_what_it_seldom_tells_comes_late(project, people, tmp_path):
+def test_a_long_file_opens_though_what_it_seldom_tells_comes_late(project, people, tmp_path, elsewhere):
     """Readers guess the columns from the first ten million bytes."""
     round, long, quintets = Round.objects.current(project), "pelican " * 110_000, {}
     for number in range(14):
@@ -119,7 +147,7 @@ def test_a_long_file_opens_though_what_it_seldom_tells_comes_late(project, peopl
     first, *others = [json.loads(line)["quintet"] for line in path.read_bytes().splitlines()]
     assert first == str(last.quintet_id)
     assert len({first, *others}) == 14
-    found = elsewhere(LOAD, tmp_path, tmp_path / "cache", path)[str(path)]
+    found = elsewhere(LOAD, tmp_path / "cache", path)[str(path)]
     assert found["rows"] == 14
     assert found["columns"]["acceptable"] == "Value('int64')"
     assert found["columns"]["seconds"] == "Value('float64')"
@@ -143,7 +171,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.parametrize("chats", [False, True], ids=["plain", "chats"])
-def test_every_folder_opens_by_its_card_with_its_split(project, people, tmp_path, chats):
+def test_every_folder_opens_by_its_card_with_its_split(project, people, tmp_path, elsewhere, chats):
     ranked(project, people, chats)
     dataset, folders = datasets.freeze(project), {}
     for form in FORMATS.values():
@@ -157,7 +185,7 @@ def test_every_folder_opens_by_its_card_with_its_split(project, people, tmp_path
                 folder.extractall(tmp_path / file)
                 (top,) = {name.split("/")[0] for name in folder.namelist()}
             folders[str(tmp_path / file / top)] = (form.name, file)
-    found = elsewhere(FOLDER, tmp_path, tmp_path / "cache", *folders)
+    found = elsewhere(FOLDER, tmp_path / "cache", *folders)
     for path, (name, _) in folders.items():
         prompts = found[path]["prompts"]
         assert set(prompts) == {"train", "validation"}
@@ -201,14 +229,14 @@ print(json.dumps(found))
 
 
 @pytest.mark.parametrize("messages", [False, True], ids=["texts", "messages"])
-def test_trainers_take_a_step_on_it_unchanged(project, people, tmp_path, messages):
+def test_trainers_take_a_step_on_it_unchanged(project, people, tmp_path, elsewhere, messages):
     ranked(project, people)
     rows = {}
     for form in ("pairs", "kto", "sft"):
         export = Export(project, FORMATS[form], options=Options(messages=messages))
         (tmp_path / f"{form}.jsonl").write_bytes(b"".join(export.stream()))
         rows[form] = len((tmp_path / f"{form}.jsonl").read_bytes().splitlines())
-    done = elsewhere(TRAIN, tmp_path, tmp_path)
+    done = elsewhere(TRAIN, tmp_path)
     assert {name: each["step"] for name, each in done.items()} == dict.fromkeys(
         ["Reward", "DPO", "KTO", "SFT"], 1
     )

@@ -24,7 +24,7 @@ from tests.rlhf import tiny
 pytestmark = pytest.mark.django_db(transaction=True)
 
 # Long enough to be met in the middle, even where a step takes a few milliseconds.
-LONG = {"epochs": 60, "batch": 1, "evaluate_every": 1}
+LONG = {"epochs": 40, "batch": 1, "evaluate_every": 1}
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@ several processes change about them, which is nothing."""
 
 # ruff: noqa: F811
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -334,31 +331,24 @@ def test_a_reward_model_whose_template_refuses_a_prompt_is_refused(made, start, 
     assert "does not take the prompt “A joke about rain.”: no rain here" in ended["reason"]
 
 
-# To start two programs takes longer than what they train, so that the same two train one after the other.
-ONE_AFTER_THE_OTHER = """
-import sys
-from rlhf import processes
-from rlhf.execute import execute
-processes.leave = lambda: None
-print(*map(execute, sys.argv[1:]))
-"""
-
-
-def test_two_processes_end_where_one_does(made, tmp_path, subtests):
+def test_two_processes_end_where_one_does_and_go_on_where_one_was_killed(made, subtests):
     kinds = ["rloo", "grpo", "best", "adapters"]
     of = {kind: {"steps": 3, "prompts_per_step": 3, "learning_rate": 0.02} | KINDS[kind] for kind in kinds}
+    alone = {kind: made(f"{kind} alone", **settings) for kind, settings in of.items()}
     together = {kind: made(f"{kind} together", **settings) for kind, settings in of.items()}
-    (tmp_path / "all.py").write_text(ONE_AFTER_THE_OTHER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(tmp_path / "all.py"), *map(str, together.values())]
-    env = os.environ | {"PYTHONPATH": os.getcwd()}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr
-    for kind, settings in of.items():
+    killed = made("killed", **of["adapters"])
+    with pytest.raises(tiny.Killed):
+        train_policy.train(tiny.Doomed(killed, 3), config.read(killed))
+    tiny.by_two(killed, *together.values())
+    for kind in kinds:
         with subtests.test(kind):
-            alone = made(f"{kind} alone", **settings)
-            assert execute(alone) == FINISHED
-            expect_alike(alone, together[kind])
+            assert execute(alone[kind]) == FINISHED
+            expect_alike(alone[kind], together[kind])
+    with subtests.test("killed"):
+        assert [each["step"] for each in lines(killed)] == [1, 2, 3]
+        assert "Going on after step" in (killed / "log.txt").read_text()
+        for one, other in zip(lines(alone["adapters"]), lines(killed), strict=True):
+            assert other["loss"] == pytest.approx(one["loss"], abs=2e-3)
 
 
 def expect_alike(alone, together) -> None:
@@ -371,16 +361,3 @@ def expect_alike(alone, together) -> None:
             assert other[name] == pytest.approx(one[name], rel=1e-2, abs=2e-3), name
     for one, other in zip(lines(alone, "samples.jsonl"), lines(together, "samples.jsonl"), strict=True):
         assert one["rollout"] == other["rollout"] and one["kl"] == pytest.approx(other["kl"], abs=1e-2)
-
-
-def test_a_policy_run_of_two_goes_on_where_one_was_killed(made):
-    settings = {"steps": 4, "prompts_per_step": 3, "learning_rate": 0.02} | KINDS["adapters"]
-    alone, path = made("alone", **settings), made("killed", **settings)
-    execute(alone)
-    with pytest.raises(tiny.Killed):
-        train_policy.train(tiny.Doomed(path, 3), config.read(path))
-    command = [sys.executable, "-m", "rlhf", str(path), "--processes", "2"]
-    assert subprocess.run(command, capture_output=True, text=True, timeout=180, check=False).returncode == 0
-    assert [each["step"] for each in lines(path)] == [1, 2, 3, 4]
-    for one, other in zip(lines(alone), lines(path), strict=True):
-        assert other["loss"] == pytest.approx(one["loss"], abs=2e-3)

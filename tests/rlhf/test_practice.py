@@ -332,15 +332,14 @@ def test_killed_by_the_kernel_a_run_against_a_real_checker_ends_with_the_same_bi
     assert result(broken) == result(straight)
 
 
-def test_two_processes_end_where_one_does(plain):
-    """Hardly anything is correct here, so that what is learnt from is the form."""
+def test_two_processes_end_where_one_does_and_get_over_a_step_that_teaches_nothing(plain):
+    """Hardly anything is correct here, so that what is learnt from is the form; of one run nothing is."""
     settings = {"steps": 3, "prompts_per_step": 3, "checker": "number", "learning_rate": 0.02}
     settings |= {"format_weight": 1.0, "format": "[aeiou]"}
     alone, both = (practising(plain(name), "3", **settings) for name in ("alone", "both"))
+    nothing = practising(plain("nothing"), "12345", steps=1, checker="number")
     assert execute(alone) == FINISHED
-    command = [sys.executable, "-m", "rlhf", str(both), "--processes", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr
+    tiny.by_two(nothing, both)
     for one, other in zip(told(alone), told(both), strict=True):
         assert one.keys() == other.keys()
         for name, value in one.items():
@@ -348,11 +347,5 @@ def test_two_processes_end_where_one_does(plain):
                 assert other[name] == pytest.approx(value, rel=1e-2, abs=1e-3), name
     drawn = [[each["tokens"] for each in lines(path, "rollouts.jsonl.zst")] for path in (alone, both)]
     assert drawn[0] == drawn[1]
-
-
-def test_two_processes_get_over_a_step_that_teaches_nothing(plain):
-    path = practising(plain("run"), "12345", steps=1, checker="number")
-    command = [sys.executable, "-m", "rlhf", str(path), "--processes", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr
-    assert lines(path)[1]["mixed"] == 0 == lines(path)[1]["grad_norm"]
+    assert lines(nothing)[1]["mixed"] == 0 == lines(nothing)[1]["grad_norm"]
+    assert result(nothing)["state"] == "finished"

@@ -1,6 +1,7 @@
 """Two processes on one processor, as torchrun starts them: the losses of one, and one writer."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,13 +32,27 @@ def directory(policy_folder, tmp_path):
     return make
 
 
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-
-
-def run_by_two(path, *arguments):
-    command = [sys.executable, *TORCHRUN, "-m", "rlhf", str(path), *arguments]
+@pytest.fixture(scope="module")
+def finished(policy_folder, tmp_path_factory):
+    """A run that one process has finished, and a copy of it that two have run again afresh."""
+    folder = tmp_path_factory.mktemp("finished")
+    settings = FAST | {"learning_curve": True, "held_out": 0.3}
+    dataset = tiny.rankings(folder / "rankings.jsonl", 24)
+    alone, both = (
+        tiny.run_directory(folder / "alone", "reward", policy_folder, dataset, **settings),
+        folder / "both",
+    )
+    assert execute(alone) == FINISHED
+    shutil.copytree(alone, both)
+    (both / "checkpoints/step-000001").mkdir()  # of an earlier attempt
+    command = [*tiny.TORCHRUN, "-m", "rlhf", both, "--afresh"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
+    assert result(both)["state"] == "finished"
+    return alone, both
+
+
+def result(path):
     return json.loads((path / "result.json").read_text())
 
 
@@ -52,8 +67,8 @@ def read(path, name="steps.jsonl"):
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-def weights_of(path, result):
-    folder = path / result["checkpoint"]
+def weights_of(path):
+    folder = path / result(path)["checkpoint"]
     return {
         name: weight
         for file in ("model.safetensors", "heads.safetensors")
@@ -61,11 +76,8 @@ def weights_of(path, result):
     }
 
 
-def test_two_processes_give_the_losses_of_one(directory):
-    alone, both = directory("alone"), directory("both")
-    assert execute(alone) == FINISHED
-    result = run_by_two(both)
-    assert result["state"] == "finished"
+def test_two_processes_give_the_losses_of_one(finished):
+    alone, both = finished
     expected, found = read(alone), read(both)
     assert [line["step"] for line in found] == [line["step"] for line in expected]  # told once, not twice
     for one, other in zip(expected, found, strict=True):
@@ -73,11 +85,15 @@ def test_two_processes_give_the_losses_of_one(directory):
         for name in ("loss", "held_out_loss", "spread"):
             assert other.get(name) == pytest.approx(one.get(name), abs=1e-4)
     assert len(read(both, "samples.jsonl")) == len(read(alone, "samples.jsonl"))
-    first, second = (
-        weights_of(alone, json.loads((alone / "result.json").read_text())),
-        weights_of(both, result),
-    )
+    first, second = weights_of(alone), weights_of(both)
     assert all(torch.allclose(first[name], second[name], atol=1e-3) for name in first)
+
+
+def test_two_processes_run_again_what_has_finished_afresh(finished):
+    alone, both = finished
+    assert not (both / "checkpoints/step-000001").exists()
+    name = "evaluation.json"
+    assert (both / name).read_bytes() != (alone / name).read_bytes()  # measured again
 
 
 def test_what_goes_wrong_is_told_by_the_first_and_ends_both(directory):
@@ -87,36 +103,21 @@ def test_what_goes_wrong_is_told_by_the_first_and_ends_both(directory):
     _, told = both.communicate(timeout=180)
     assert both.returncode == FAILED
     assert told == "No ranking says that one rollout is better than another. Rank some more.\n"
-    result = json.loads((path / "result.json").read_text())
-    assert (result["state"], result["field"]) == ("failed", "dataset")
+    assert (result(path)["state"], result(path)["field"]) == ("failed", "dataset")
 
 
-def test_the_first_judges_and_all_of_them_train_the_parts_of_the_curve(directory):
-    settings = {"learning_curve": True, "epochs": 1, "held_out": 0.3}
-    alone, both = directory("alone", **settings), directory("both", **settings)
-    assert execute(alone) == FINISHED
-    assert run_by_two(both)["state"] == "finished"
-    expected, found = (json.loads((path / "evaluation.json").read_text()) for path in (alone, both))
+def test_the_first_judges_and_all_of_them_train_the_parts_of_the_curve(finished):
+    expected, found = (json.loads((path / "evaluation.json").read_text()) for path in finished)
     assert [point["rankings"] for point in found["learning_curve"]] == [
         point["rankings"] for point in expected["learning_curve"]
     ]
     for one, other in zip(expected["learning_curve"], found["learning_curve"], strict=True):
         assert other["accuracy"]["value"] == pytest.approx(one["accuracy"]["value"], abs=0.03)
     assert found["accuracy"]["value"] == pytest.approx(expected["accuracy"]["value"], abs=0.03)
+    _, both = finished
     assert not (both / "curve").exists() and not list(both.glob(".*.part"))
     log = (both / "log.txt").read_text()
     assert log.count(found["claims"][0]) == log.count(found["more_labels"]) == 1
-
-
-def test_two_processes_run_again_what_has_finished_afresh(directory):
-    path = directory("run", epochs=1)
-    assert execute(path) == FINISHED
-    told, evaluation = read(path), (path / "evaluation.json").read_bytes()
-    (path / "checkpoints/step-000001").mkdir()  # of an earlier attempt
-    assert run_by_two(path, "--afresh")["state"] == "finished"
-    assert [each["loss"] for each in read(path)] == pytest.approx([each["loss"] for each in told], abs=1e-4)
-    assert not (path / "checkpoints/step-000001").exists()
-    assert (path / "evaluation.json").read_bytes() != evaluation  # measured again
 
 
 def test_several_processes_that_are_stopped_end_as_one_would_and_go_on(directory):
@@ -134,8 +135,8 @@ def test_several_processes_that_are_stopped_end_as_one_would_and_go_on(directory
     again = started(path)
     _, told = again.communicate(timeout=180)
     assert again.returncode == FINISHED, told
-    result = json.loads((path / "result.json").read_text())
-    assert (result["state"], result["step"]) == ("cancelled", last + 1)  # no step was lost, none taken twice
+    ended = result(path)
+    assert (ended["state"], ended["step"]) == ("cancelled", last + 1)  # no step was lost, none taken twice
     assert execute(path) == FINISHED  # one alone goes on where two were
     expected, found = (read(each) for each in (whole, path))
     assert [line["step"] for line in found] == [line["step"] for line in expected]

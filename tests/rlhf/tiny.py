@@ -2,8 +2,11 @@
 people who love pelicans, runs that die."""
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -154,6 +157,28 @@ def left(path: Path, outcome, *more: str) -> tuple:
         outcome,
         sorted(each.name for each in (path / "checkpoints").iterdir()),
     )
+
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+# To start two programs takes longer than what they train, so that the same two train one after the other.
+ONE_AFTER_THE_OTHER = """
+import sys
+from rlhf import processes
+from rlhf.execute import execute
+processes.leave = lambda: None
+print(*map(execute, sys.argv[1:]))
+"""
+
+
+def by_two(*paths: Path) -> None:
+    """Run these directories, each by two processes."""
+    program = paths[0].with_name("by_two.py")
+    program.write_text(ONE_AFTER_THE_OTHER)
+    env = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [*TORCHRUN, program, *paths], env=env, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 class Killed(BaseException):
