@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -297,17 +299,32 @@ def give_padding(model: Any, tokenizer: Any) -> None:
 
 def encode_prompt(tokenizer: Any, prompt: Prompt, thinks: bool = True) -> list[int]:
     """The tokens before a rollout: through the model's chat template where it has one. With `thinks` off, one
-    that thinks before it answers is told not to."""
+    that thinks before it answers is told not to. The name of a special token in what somebody says stays mere
+    text: it ends no turn, and begins none."""
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        told = {} if thinks else {"enable_thinking": False}  # other templates let that pass
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **told)
+        told = {"add_generation_prompt": True}
+        told |= {} if thinks else {"enable_thinking": False}  # other templates let that pass
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **told)
+        thought = ""
         if not thinks and text.rstrip().endswith("<think>"):  # as every answer of it begins
-            text = f"{text.rstrip()}\n\n</think>\n\n"
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-    ids = tokenizer(prompt_text(prompt))["input_ids"]
+            text, thought = text.rstrip(), "\n\n</think>\n\n"
+        if any(_special(tokenizer).search(each["content"]) for each in messages):
+            told |= {"return_dict": False, "sanitize_control_tokens": True}
+            ids = tokenizer.apply_chat_template(messages, **told)
+            return [*ids, *tokenizer(thought, add_special_tokens=False)["input_ids"]] if thought else ids
+        return tokenizer(text + thought, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(prompt_text(prompt), split_special_tokens=True)["input_ids"]
     # Some tokenizers close every text; a prompt is to be continued.
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+
+
+@lru_cache(maxsize=4)
+def _special(tokenizer: Any) -> re.Pattern[str]:
+    """The names of its special tokens, of which some tokenizers have thousands."""
+    added = {each.content for each in tokenizer.added_tokens_decoder.values() if each.special}
+    names = sorted(added.union(tokenizer.all_special_tokens))
+    return re.compile("|".join(map(re.escape, names)) or "(?!)")
 
 
 def encode_rollout(tokenizer: Any, text: str) -> list[int]:

@@ -21,23 +21,33 @@ class Curriculum:
         self.prompts, self.seed, self.pause = prompts, seed, pause
         self.place = 0  # in the endless row of epochs
         self.aside: dict[int, list[int]] = {}  # prompt: turns it waits, times in a row
+        self.owed: list[int] = []  # prompts whose turn came a second time within a step
 
     def draw(self, size: int) -> list[int]:
-        """The prompts of a step, each once; as many as there are, if there are no more."""
+        """The prompts of a step, each once: so many, or as many as there are without those that are passed
+        over in it. Only where that leaves none do they come all the same, those first that wait the least."""
         drawn: list[int] = []
-        there: set[int] = set()
-        while len(drawn) < min(size, self.prompts):
-            number = batch.order(self.prompts, self.place // self.prompts, self.seed)[
-                self.place % self.prompts
-            ]
-            self.place += 1
+        passed: set[int] = set()
+        again: list[int] = []
+        while len(drawn) < min(size, self.prompts - len(passed)):
+            number = self.owed.pop(0) if self.owed else self._next()
             waits = self.aside.get(number)
-            if waits and waits[0]:
+            if number in passed or number in drawn:
+                again.append(number)
+            elif waits and waits[0]:
                 waits[0] -= 1
-            elif number not in there or not self.pause:
+                passed.add(number)
+                if len(passed) == self.prompts:
+                    passed.clear()
+            else:
                 drawn.append(number)
-                there.add(number)
+        self.owed = again + self.owed
         return drawn
+
+    def _next(self) -> int:
+        epoch, place = divmod(self.place, self.prompts)
+        self.place += 1
+        return batch.order(self.prompts, epoch, self.seed)[place]
 
     def note(self, prompts: Sequence[int], solved: Sequence[float]) -> None:
         """What share of each one's rollouts was correct."""
@@ -54,11 +64,13 @@ class Curriculum:
         return sum(turns > 0 for turns, _ in self.aside.values())
 
     def state(self) -> dict[str, Any]:
-        return {"place": self.place, "aside": [[number, *each] for number, each in self.aside.items()]}
+        aside = [[number, *each] for number, each in self.aside.items()]
+        return {"place": self.place, "aside": aside, "owed": self.owed}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.place = state["place"]
         self.aside = {number: each for number, *each in state["aside"]}
+        self.owed = list(state.get("owed", []))
 
 
 def most_mixed(solved: Sequence[float], count: int) -> list[bool]:

@@ -303,26 +303,33 @@ def dense(ranks: Iterable[float]) -> tuple[int, ...]:
 
 def prompt_digest(prompt: Prompt) -> str:
     """A hash of what equal prompts have in common. Frozen datasets are ordered by it, and split along it."""
-    return hashlib.sha256(prompt_text(prompt).encode()).hexdigest()
+    return _sha256(prompt_text(prompt))
 
 
 def split_by_prompt(prompts: Sequence[Prompt], share: float, seed: int) -> tuple[list[int], list[int]]:
     """The numbers of the items to train on and of those held out: all of a prompt's, or none.
 
-    What is held out is a stretch of the prompts in the order of their digests: the first ones of a frozen
-    dataset, or with another seed those from another place on. So it hardly changes as prompts are added.
+    A prompt is held out for what it says, whatever else is there: one that was learnt from is not held out
+    later because prompts were added, and what a larger share holds out includes what a smaller one does. Of a
+    frozen dataset it is the first ones, with another seed those from another place on.
     """
-    digests = [prompt_digest(prompt) for prompt in prompts]
-    order = sorted(set(digests))
-    begin = bisect_left(order, hashlib.sha256(f"held out {seed}".encode()).hexdigest()) if seed else 0
-    apart = set((order[begin:] + order[:begin])[: held_out(len(order), share)])
-    taught = [number for number, digest in enumerate(digests) if digest not in apart]
-    return taught, [number for number, digest in enumerate(digests) if digest in apart]
+    places = [place(prompt_digest(prompt), seed) for prompt in prompts]
+    order = sorted(set(places))
+    apart = set(order[: held_out(order, share)])
+    taught = [number for number, each in enumerate(places) if each not in apart]
+    return taught, [number for number, each in enumerate(places) if each in apart]
 
 
-def held_out(prompts: int, share: float) -> int:
-    """How many of so many prompts: one at least where a share is asked for and two are there."""
-    return max(0, min(prompts - 1, max(1, round(share * prompts)))) if share else 0
+def place(digest: str, seed: int = 0) -> float:
+    """Where a prompt of this digest stands, from 0 to 1: any place is as likely as any other."""
+    begin = _sha256(f"held out {seed}") if seed else "0"
+    return (int(digest[:13], 16) - int(begin[:13], 16)) % 16**13 / 16**13  # 52 bits, which a float holds
+
+
+def held_out(places: Sequence[float], share: float) -> int:
+    """How many of the prompts at these places, in order: those before the share, but one at least where a
+    share is asked for and two are there, and never all."""
+    return max(0, min(len(places) - 1, max(1, bisect_left(places, share)))) if share else 0
 
 
 def as_line(item: Ranking | PromptLine | Demonstration | Document) -> dict[str, Any]:
@@ -357,6 +364,10 @@ def write_lines(path: str | Path, lines: Iterable[dict[str, Any]]) -> None:
         for line in lines:
             file.write(dumps(line) + "\n")
     os.replace(part, path)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _each(source: str | Path | BinaryIO, read: Callable[[dict[str, Any]], Item]) -> Iterator[Item]:

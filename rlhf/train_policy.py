@@ -52,6 +52,7 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         adapters.add(model, config.lora_rank)
     first = model if config.lora_rank else checkpoint.load_policy(base, device)[0].requires_grad_(False)
     reader, start = Reader(model, config.temperature), Start(first, config.temperature)
+    exact = Reader(model, config.temperature)  # in fp32: an update moves less than bf16 rounds
     prompts, held_out = rehearsal.prompts(run, model, tokenizer, config)
     reward = rehearsal.reward(run, tokenizer, [*prompts, *held_out], config, device)
     most = config.prompts_per_step * config.candidates * config.rollouts_per_prompt
@@ -100,6 +101,8 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         if config.checker:
             order.note(drawn, lived.solved)
             lesson = lesson.of(most_mixed(lived.solved, config.prompts_per_step))
+        picked = lived.picked(lesson) if config.checker else []
+        before = _log_probs(exact, memory, lived, picked)
 
         # 5. Update, once or several times: one mean over all tokens that are learnt from, however they are
         # cut into portions and shared among processes.
@@ -123,13 +126,11 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
         metrics |= {"learning_rate": learning_rate} | ({"beta": beta} if config.kl_target else {})
         if config.updates_per_batch > 1 and algorithms.is_clipped(config.algorithm, config.updates_per_batch):
             metrics |= found.against_the_sampler(lesson)
-        pushed: dict[int, list[float]] = {}
         if config.checker:
             metrics |= {
                 "rechecking": rechecking(lived.texts, config.recheck_phrases),
                 "set_aside": order.waiting,
             }
-            pushed = _pushed(reader, memory, lived, lesson)
         history.append({"step": step, **metrics})
         signs = None if crop or not watch else watch.see(history[-1])
         crop = crop or signs
@@ -141,6 +142,8 @@ def train(run: RunDirectory, config: PolicyConfig) -> Outcome:
             history[-1] |= metrics
 
         # 7. Tell: every rollout, the numbers, and every so often the fixed prompts, to read along.
+        now = _log_probs(exact, memory, lived, picked)
+        pushed = {place: [then, now[place]] for place, then in before.items()}
         run.rollouts(lived.lines(step, lesson, beta, tokenizer, pushed))
         told = {"practised": lived.practised} if config.checker else {}
         run.step(step, **metrics, **told, crop=list(signs.signs) if signs else None)
@@ -242,20 +245,18 @@ def _history(run: RunDirectory) -> list[dict[str, Any]]:
     return [each for each in map(json.loads, lines) if each["step"]]
 
 
-def _pushed(reader: Reader, memory: Memory, lived: Experience, lesson: Lesson) -> dict[int, list[float]]:
-    """The log-probability of each picked rollout, when it was sampled and after the update."""
-    places = lived.picked(lesson)
+def _log_probs(reader: Reader, memory: Memory, lived: Experience, places: Sequence[int]) -> dict[int, float]:
+    """The log-probability of each of these rollouts, as the policy is now."""
     prompts = [group.prompt for group in lived.groups for _ in group.rollouts]
-    picked = [Example(prompts[place], [lived.rollouts[place].tokens]) for place in places]
+    examples = [Example(prompts[place], [lived.rollouts[place].tokens]) for place in places]
 
-    def after(some: Sequence[Example], at_once: int) -> list[float]:
+    def read(some: Sequence[Example], at_once: int) -> list[float]:
         if not some:
             return []
-        read = reader.log_probs(some, FORWARD_ONLY * at_once)
-        return policy.per_rollout(read, [len(each.rollouts[0]) for each in some]).tolist()
+        found = reader.log_probs(some, at_once)
+        return policy.per_rollout(found, [len(each.rollouts[0]) for each in some]).tolist()
 
-    sums = memory.share(picked, after)
-    return {place: [float(lived.sampled[place].sum()), now] for place, now in zip(places, sums, strict=True)}
+    return dict(zip(places, memory.share(examples, read), strict=True))
 
 
 def _samples(stage: Stage, prompts: Sequence[Group], step: int) -> list[dict[str, Any]]:

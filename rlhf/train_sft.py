@@ -164,7 +164,7 @@ def _lesson(run: RunDirectory, tokenizer: Any, config: SftConfig, limit: int) ->
     noun = "documents" if reading else "demonstrations"
     if not lines:
         raise Failed(f"There are no {noun} to learn from.", "Add some to the dataset.", "dataset")
-    found = [_texts(tokenizer, line, limit) for line in lines]
+    lines, found, copies = _once(lines, [_texts(tokenizer, line, limit) for line in lines])
     learnt, apart = data.split_by_prompt([_key(line) for line in lines], config.held_out, config.seed)
     random.Random(config.seed).shuffle(apart)
     taught = [text for number in learnt for text in found[number]]
@@ -173,7 +173,7 @@ def _lesson(run: RunDirectory, tokenizer: Any, config: SftConfig, limit: int) ->
         noun: len(learnt),
         "held_out": len(apart),
         "texts": len(taught),
-        "copies": len(found) - len({tuple(tuple(text.ids) for text in each) for each in found}),
+        "copies": copies,
         "prompts_cut": sum(text.prompt_cut for each in found for text in each),
         "rollouts_cut": sum(text.answer_cut for each in found for text in each),
     }
@@ -181,6 +181,16 @@ def _lesson(run: RunDirectory, tokenizer: Any, config: SftConfig, limit: int) ->
         run.log(words)
     held = [text for number in apart for text in found[number]][:MEASURED]
     return Lesson(taught, held, shown, counts)
+
+
+def _once(lines: Sequence[Line], found: Sequence[list[Text]]) -> tuple[list[Line], list[list[Text]], int]:
+    """The lines and their texts without exact copies of those before; and how many these were. A copy would
+    be learnt twice, and measured twice where it is held out."""
+    first: dict[Any, int] = {}
+    for number, each in enumerate(found):
+        first.setdefault(tuple((*text.ids, None, *text.learnt) for text in each), number)
+    kept = list(first.values())
+    return [lines[each] for each in kept], [found[each] for each in kept], len(found) - len(kept)
 
 
 def _texts(tokenizer: Any, line: Line, limit: int) -> list[Text]:
@@ -214,9 +224,7 @@ def _worth_saying(counts: dict[str, int], limit: int, reading: bool) -> list[str
         made = f"{counts['texts']} texts of at most {limit:,} tokens, in order."
         said.append(f"{counts['documents']} documents are {made}")
     if counts["copies"]:
-        said.append(
-            f"{counts['copies']} lines say the same as others: they are learnt as often as they come."
-        )
+        said.append(f"{counts['copies']} lines say the same as others and are left out.")
     return said
 
 

@@ -66,8 +66,10 @@ class Facts:
         self.prompt: str | None = None
         self.quintet: tuple | None = None
         self.ranks: list[tuple[bool, list[int]]] = []
-        # Of every prompt: where its lines begin, and whether one of them teaches anything.
+        # Of every prompt: where its lines begin, whether one of them teaches anything, and where it stands
+        # among those that could be held out.
         self.begins, self.offsets, self.teaches = array("Q"), array("Q"), bytearray()
+        self.places = array("d")
         self.marks = array("Q")
         self.kinds: set[str] = set()
         self.early: list[int] = []
@@ -80,6 +82,7 @@ class Facts:
             self.begins.append(self.counts["lines"])
             self.offsets.append(offset)
             self.teaches.append(0)
+            self.places.append(data.place(data.prompt_digest(prompt)))
         if self.counts["lines"] % A_MARK == 0:
             self.marks.append(offset)
         self.counts["lines"] += 1
@@ -196,7 +199,7 @@ class Facts:
     def _split(self) -> dict[str, Any]:
         """Where a run with the settings as they come divides the file: what it holds out stands first."""
         telling = [number for number, teaches in enumerate(self.teaches) if teaches]
-        held = data.held_out(len(telling), self.share)
+        held = data.held_out([self.places[number] for number in telling], self.share)
         after = telling[held - 1] + 1 if held else 0
         return {
             "share": self.share,

@@ -18,9 +18,22 @@ def steps(order, size, count, solved=lambda number: 0.5):
     return found
 
 
-def test_without_a_pause_the_prompts_are_those_that_follow_from_the_step_alone():
-    found = steps(Curriculum(7, seed=3), 4, 6, solved=lambda number: number % 2)
-    assert found == [batch.drawn(7, 4, step, 3) for step in range(1, 7)]
+def test_without_a_pause_every_prompt_comes_as_often_as_any_other_and_never_twice_in_a_step():
+    found = steps(Curriculum(6, seed=3), 3, 6, solved=lambda number: number % 2)
+    assert found == [batch.drawn(6, 3, step, 3) for step in range(1, 7)]
+    for prompts, size in ((7, 4), (5, 4), (9, 8), (3, 2)):
+        for seed in range(6):
+            drawn = steps(Curriculum(prompts, seed), size, prompts * 5, solved=lambda number: number % 2)
+            assert all(len(set(step)) == len(step) == size for step in drawn)
+            often = [sum(number in step for step in drawn) for number in range(prompts)]
+            assert max(often) - min(often) <= 1
+
+
+def test_who_is_owed_a_turn_comes_first_in_the_next_step():
+    seed = next(s for s in range(99) if batch.order(3, 1, s)[0] == batch.order(3, 0, s)[2])
+    order, both = Curriculum(3, seed), batch.order(3, 0, seed) + batch.order(3, 1, seed)
+    assert [order.draw(2), order.draw(2)] == [both[:2], [both[2], both[4]]]
+    assert order.state()["owed"] == [both[3]] and order.draw(2) == [both[3], both[5]]
 
 
 def test_a_prompt_that_is_always_or_never_solved_is_passed_over_and_longer_each_time():
@@ -47,22 +60,34 @@ def test_how_long_it_waits_by_hand():
     assert 0 not in order.aside and order.waiting == 0
 
 
+def test_a_step_that_wants_all_prompts_leaves_out_those_that_are_set_aside():
+    """Drawing on until all are there would outwait every pause within the step."""
+    order = Curriculum(4, seed=1, pause=1)
+    drawn = steps(order, 4, 6, solved=lambda number: 0.5 if number == 2 else 1.0)
+    assert sorted(drawn[0]) == [0, 1, 2, 3] == sorted(drawn[2])  # passed over once, then twice
+    assert drawn[1] == drawn[3] == drawn[4] == [2]
+    assert sorted(drawn[5]) == [0, 1, 2, 3]
+
+
 def test_a_step_has_each_prompt_once_and_never_waits_for_ever():
     order = Curriculum(5, seed=1, pause=100)
+    assert sorted(order.draw(5)) == [0, 1, 2, 3, 4]
+    order.note(range(5), [0.0] * 5)
     for _ in range(20):
         drawn = order.draw(5)
-        assert sorted(drawn) == [0, 1, 2, 3, 4]
-        order.note(drawn, [0.0] * 5)
+        assert drawn and len(drawn) == len(set(drawn))
+        order.note(drawn, [0.0] * len(drawn))
 
 
-def test_taken_up_from_its_state_it_goes_on_with_the_same_prompts():
-    share = {number: (0.0, 0.4, 1.0)[number % 3] for number in range(30)}
-    whole, broken = Curriculum(30, 5, 2), Curriculum(30, 5, 2)
-    expected = steps(whole, 6, 40, share.get)
-    found = steps(broken, 6, 17, share.get)
-    days_later = Curriculum(30, 5, 2)
+@pytest.mark.parametrize(("prompts", "size", "pause"), [(30, 6, 2), (7, 5, 0), (6, 6, 1)])
+def test_taken_up_from_its_state_it_goes_on_with_the_same_prompts(prompts, size, pause):
+    share = {number: (0.0, 0.4, 1.0)[number % 3] for number in range(prompts)}
+    whole, broken = Curriculum(prompts, 5, pause), Curriculum(prompts, 5, pause)
+    expected = steps(whole, size, 40, share.get)
+    found = steps(broken, size, 17, share.get)
+    days_later = Curriculum(prompts, 5, pause)
     days_later.restore(json.loads(json.dumps(broken.state())))
-    assert found + steps(days_later, 6, 23, share.get) == expected
+    assert found + steps(days_later, size, 23, share.get) == expected
     assert days_later.state() == whole.state()
 
 

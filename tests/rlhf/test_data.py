@@ -1,5 +1,7 @@
 """Line formats: what is read, what is refused and in which words, and that writing is reproducible."""
 
+import hashlib
+import itertools
 import json
 
 import pytest
@@ -162,26 +164,60 @@ def test_what_was_read_is_written_back_byte_for_byte(tmp_path):
 # The split
 
 
+JOKES = [f"Joke {number}" for number in range(400)]
+
+
+def apart(prompts, share, seed=0):
+    return {prompts[number] for number in data.split_by_prompt(prompts, share, seed)[1]}
+
+
 def test_what_is_held_out_are_the_first_prompts_by_their_digest():
-    prompts = [f"Joke {number % 10}" for number in range(30)]
-    order = sorted(set(prompts), key=data.prompt_digest)
-    _, held = data.split_by_prompt(prompts, 0.2, seed=0)
-    assert {prompts[number] for number in held} == set(order[:2])
-    assert len(held) == 6
+    """One in sixteen of all digests begins with 0."""
+    held = {each for each in JOKES if hashlib.sha256(each.encode()).hexdigest().startswith("0")}
+    assert apart(JOKES, 1 / 16) == held and len(held) > 9
+    order = sorted(JOKES, key=data.prompt_digest)
+    assert held == set(order[: len(held)])
+    taught, both = data.split_by_prompt(JOKES + JOKES, 1 / 16, 0)
+    assert len(both) == 2 * len(held) and sorted(taught + both) == list(range(800))
 
 
-def test_another_seed_holds_out_others_as_many():
-    prompts = [f"Joke {number}" for number in range(200)]
-    parts = [data.split_by_prompt(prompts, 0.1, seed)[1] for seed in range(5)]
-    assert {len(held) for held in parts} == {20}
-    assert len({tuple(held) for held in parts}) == 5
+def test_a_prompt_that_was_learnt_from_is_never_held_out_later():
+    """However many are added and in whichever order: only new ones change sides, from both to one."""
+    for share in (0.02, 0.1, 0.3):
+        for seed in (0, 5):
+            learnt: set[str] = set()
+            for count in (2, 3, 5, 10, 40, 150, 400):
+                held = apart(JOKES[:count], share, seed)
+                assert held and not held & learnt
+                learnt |= set(JOKES[:count]) - held
 
 
-def test_more_prompts_move_hardly_any_to_the_other_side():
-    before, more = [f"Joke {number}" for number in range(400)], [f"Poem {number}" for number in range(100)]
-    held = {before[number] for number in data.split_by_prompt(before, 0.1, 0)[1]}
-    later = {(before + more)[number] for number in data.split_by_prompt(before + more, 0.1, 0)[1]}
-    assert len(held - later) <= 8
+def test_a_larger_share_holds_out_what_a_smaller_one_does_and_about_as_much_as_was_asked():
+    shares = (0.03, 0.1, 0.15, 0.5)
+    for seed in range(4):
+        parts = [apart(JOKES, share, seed) for share in shares]
+        assert all(one < other for one, other in itertools.pairwise(parts))
+        for share, part in zip(shares, parts, strict=True):
+            assert abs(len(part) - 400 * share) < 4 * (400 * share * (1 - share)) ** 0.5
+
+
+def test_another_seed_holds_out_others():
+    parts = [frozenset(apart(JOKES, 0.1, seed)) for seed in range(5)]
+    assert len(set(parts)) == 5 and sum(len(each) for each in parts) > len(parts[0])
+    order = sorted(JOKES, key=lambda each: data.place(data.prompt_digest(each), 3))
+    assert parts[3] == set(order[: len(parts[3])])
+    begin = int(hashlib.sha256(b"held out 3").hexdigest(), 16)
+    turned = [(int(data.prompt_digest(each), 16) - begin) % 2**256 for each in JOKES]
+    assert parts[3] == {each for each, at in zip(JOKES, turned, strict=True) if at < 0.1 * 2**256}
+
+
+def test_one_at_least_is_held_out_and_one_learnt_from():
+    for share in (0.001, 0.999):
+        for count in (2, 3, 20):
+            taught, held = data.split_by_prompt(JOKES[:count], share, 0)
+            assert taught and held
+    assert data.split_by_prompt(JOKES[:1], 0.5, 0) == ([0], [])
+    assert data.split_by_prompt(JOKES[:3], 0, 0) == ([0, 1, 2], [])
 
 
 def test_a_prompt_and_the_same_words_as_a_chat_stay_on_one_side():

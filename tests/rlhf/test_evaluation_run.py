@@ -75,7 +75,7 @@ def digests(found):
 def test_what_a_model_was_trained_on_is_left_out(taught, evaluation):
     status, _, found = evaluation("first")
     assert status == 0
-    assert digests(found) <= taught("first")[1] and len(taught("first")[1]) == 6
+    assert digests(found) <= taught("first")[1] and len(taught("first")[1]) > 4
     assert found["unseen"]["known"] == [True] and found["unseen"]["left_out"] == 40 - found["rankings"]
     assert found["trained_on"] is False
     assert any(each.startswith("Left out") for each in found["claims"])

@@ -111,6 +111,8 @@ def test_a_model_that_always_thinks_first_is_asked_as_if_it_had():
     tokenizer = words(KINDS["gpt2"] + "{{ '<think>\n' }}")
     ids, _ = make("judge", SHORT)._question(network("gpt2", tokenizer), tokenizer, ITEMS[0])
     assert tokenizer.decode(ids).endswith("<|tail|>\n\n<think>\n\n</think>\n\n")
+    ids = checkpoint.encode_prompt(tokenizer, "Say <|tail|>.", thinks=False)
+    assert tokenizer.decode(ids).endswith("</think>\n\n") and ids.count(tokenizer.vocab["<|tail|>"]) == 2
     assert tokenizer.decode(checkpoint.encode_prompt(tokenizer, "A joke")).endswith("<think>\n")
 
 

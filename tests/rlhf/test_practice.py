@@ -24,8 +24,9 @@ from tests.rlhf.test_train_policy import judge, lines, result, start, told, weig
 from tests.rlhf.test_train_policy import made as plain  # noqa: F401
 
 ASKED = [f"How much is {number}?" for number in range(10)]
+HELD = {"How much is 9?", "How much is 6?", "How much is 7?"}  # whose sha256 begin with 09, 4f and 55
 SETTINGS = {
-    "steps": 4, "prompts_per_step": 2, "candidates": 2, "held_out": 0.3, "reward": "", "checker": "exact",
+    "steps": 4, "prompts_per_step": 2, "candidates": 2, "held_out": 0.36, "reward": "", "checker": "exact",
     "set_aside": 1,
 }  # fmt: skip
 
@@ -85,16 +86,17 @@ def test_a_steps_numbers_are_those_of_all_its_rollouts_and_what_is_held_out_is_n
     first, *steps = lines(path)
     assert first["step"] == 0 and {"held_out_accuracy", "held_out_sampled", "held_out_length"} <= set(first)
     practised = {each["prompt"] for each in kept}
-    assert len(practised) == 7 and len(set(ASKED) - practised) == 3
+    assert practised == set(ASKED) - HELD and len(kept) > 6 * 8
     for step in steps:
         rows = [each for each in kept if each["step"] == step["step"]]
-        groups = [[each for each in rows if each["group"] == group] for group in range(4)]
+        count = len({each["prompt"] for each in rows})  # fewer than four where the others are set aside
+        groups = [[each for each in rows if each["group"] == group] for group in range(count)]
         shares = [sum(each["correct"] for each in group) / 4 for group in groups]
-        assert step["accuracy"] == pytest.approx(sum(shares) / 4)
-        assert step["solved"] == sum(share > 0 for share in shares) / 4
-        assert step["mixed"] == sum(0 < share < 1 for share in shares) / 4
+        assert step["accuracy"] == pytest.approx(sum(shares) / count)
+        assert step["solved"] == sum(share > 0 for share in shares) / count
+        assert step["mixed"] == sum(0 < share < 1 for share in shares) / count
         assert ("held_out_accuracy" in step) == (step["step"] % 2 == 0)
-        learnt = sorted(range(4), key=lambda place: (abs(shares[place] - 0.5), place))[:2]
+        learnt = sorted(range(count), key=lambda place: (abs(shares[place] - 0.5), place))[:2]
         for place, group in enumerate(groups):
             assert any(each["trained"] for each in group) == (place in learnt and 0 < shares[place] < 1)
 
@@ -110,21 +112,15 @@ def test_a_step_tells_how_each_of_its_prompts_fared(made):
             written, right = fared.get(each["id"], (0, 0))
             fared[each["id"]] = (written + 1, right + each["correct"])
         assert step["practised"] == [[number, *both] for number, both in fared.items()]
-        assert len(fared) == 4 and all(number.startswith("p") for number in fared)
+        assert fared and all(number.startswith("p") for number in fared)
 
 
 def test_held_out_accuracy_is_that_of_a_plain_loop_over_the_checkpoint(made):
     path = made(steps=2, learning_rate=0.03)
     execute(path)
     model, words = checkpoint.load_policy(path / result(path)["checkpoint"])
-    practised = {each["prompt"] for each in lines(path, "rollouts.jsonl.zst")}
-    kept = [json.loads(line) for line in (path / "prompts.jsonl").read_text().splitlines()]
-    held = [each["prompt"] for each in kept if each["prompt"] not in practised]
-    assert (
-        lines(path)[-1]["held_out_accuracy"] * 3
-        == pytest.approx(sum(greedy(model, words, each) for each in held), abs=1e-6)
-        or len(held) != 3
-    )  # four steps of four candidates need not have met every prompt
+    right = sum(greedy(model, words, each) for each in HELD)
+    assert lines(path)[-1]["held_out_accuracy"] == pytest.approx(right / 3, abs=1e-6)
 
 
 def greedy(model, words, prompt):
@@ -155,6 +151,20 @@ def test_the_one_that_is_pushed_most_is_marked_with_its_chance_before_and_after(
         before, after = (float(Reader(model).log_probs([example], 1).sum()) for model in (first, last))
         assert each["log_prob"] == pytest.approx([before, after], abs=1e-3)
         assert after > before
+
+
+def test_what_an_update_pushed_is_measured_more_finely_than_half_precision_rounds(made, start):
+    path = made(steps=1, learning_rate=1e-6, warmup=0, precision="bf16")
+    execute(path)
+    first, words = checkpoint.load_policy(start)
+    last, _ = checkpoint.load_policy(path / result(path)["checkpoint"])
+    picked = [each for each in lines(path, "rollouts.jsonl.zst") if each.get("picked")]
+    assert picked
+    for each in picked:
+        example = train_policy.Example(checkpoint.encode_prompt(words, each["prompt"]), [each["tokens"]])
+        then, now = (Reader(model).log_probs([example], 1).double().sum().item() for model in (first, last))
+        assert each["log_prob"][1] - each["log_prob"][0] == pytest.approx(now - then, abs=1e-4)
+        assert 0 < now - then < 0.01
 
 
 def test_by_rule_alone_there_is_no_crop_and_the_best_measured_checkpoint_is_suggested(made, monkeypatch):
@@ -279,7 +289,7 @@ def test_the_rate_falls_in_a_line(made):
 
 
 def test_phrases_of_somebody_who_looks_again_are_counted_as_words():
-    texts = ["Wait, 3+4 is 7.", "The waiter came.", "Let  me\ncheck: 7.", "7.", "awaited"]
+    texts = ["Wait, 3+4 is 7.", "The waiter came.", "Let  me\ncheck: 7.", "7.", "They await it."]
     assert accuracy.rechecking(texts, "wait, let me check") == 0.4
     assert accuracy.rechecking(texts, " , ") == 0.0
     assert accuracy.rechecking(texts, "7.") == 0.6

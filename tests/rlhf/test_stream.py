@@ -78,13 +78,14 @@ def test_tokens_come_one_after_the_other_and_add_up(policy):
         assert max(len(each["tokens"]) for each in mine) <= 2  # its last comes with the one before
 
 
-def test_each_token_says_how_sure_the_model_was_and_what_else_it_might_have_said(policy):
+@pytest.mark.parametrize("temperature", [0.7, 0.05])  # at the second what is said is the likeliest
+def test_each_token_says_how_sure_the_model_was_and_what_else_it_might_have_said(policy, temperature):
     model, words = policy
-    parts, _ = told(policy, count=1, temperature=0.7)
+    parts, _ = told(policy, count=1, temperature=temperature)
     mine = [token for part in parts for each in part.get("rollouts", []) for token in each["tokens"]]
     ids = checkpoint.encode_prompt(words, PROMPT)
     with torch.no_grad():
-        logits = model(torch.tensor([ids + [token["id"] for token in mine]])).logits[0].double() / 0.7
+        logits = model(torch.tensor([ids + [token["id"] for token in mine]])).logits[0].double() / temperature
     for place, token in enumerate(mine):
         probs = logits[len(ids) - 1 + place].softmax(-1)
         entropy = -sum(chance * math.log(chance) for chance in probs.tolist() if chance)

@@ -72,8 +72,9 @@ def test_the_first_loss_is_the_mean_over_the_batchs_answers(sft):
 
 def test_plain_documents_are_read_to_their_last_token(sft, book):
     path, outcome = sft("run", book, stage="reading", epochs=12, held_out=0.2, max_tokens=64, batch=4)
-    assert outcome.metrics["documents"] == 8 and outcome.metrics["held_out"] == 2
-    assert outcome.metrics["texts"] in (8, 11)  # the long one is four, if it is not held out
+    _, apart = data.split_by_prompt([line["text"] for _, line in data.read_lines(book)], 0.2, 0)
+    assert outcome.metrics["held_out"] == len(apart) == 10 - outcome.metrics["documents"]
+    assert outcome.metrics["texts"] == 10 - len(apart) + 3  # the long one, which is learnt from, is four
     losses = [line["held_out_loss"] for line in read(path) if "held_out_loss" in line]
     assert losses[-1] < losses[0] - 1
     held = {line["prompt"] for line in read(path, "samples.jsonl")}
@@ -110,10 +111,11 @@ def test_samples_are_of_the_same_prompts_each_time(sft):
     prompts = {
         step: [s["prompt"] for s in samples if s["step"] == step] for step in {s["step"] for s in samples}
     }
-    assert set(prompts) == {1, 5, 10, 11}
+    last = read(path)[-1]["step"]
+    assert set(prompts) == {1, 5, last} and 5 < last <= 10
     assert len(set(map(tuple, prompts.values()))) == 1
     assert samples[0].keys() == {"step", "index", "prompt", "rollout", "score", "kl", "finished"}
-    assert [step["step"] for step in read(path) if "held_out_loss" in step] == [1, 5, 10, 11]
+    assert [step["step"] for step in read(path) if "held_out_loss" in step] == [1, 5, last]
 
 
 def test_equal_seeds_give_equal_weights(sft):
@@ -132,7 +134,7 @@ def test_what_is_held_out_is_held_out_by_prompt(tmp_path):
     lines = data.demonstrations(tiny.demonstrations(tmp_path / "demonstrations.jsonl"))
     taught, held = data.split_by_prompt([line.prompt for line in lines], 0.25, seed=0)
     assert sorted(taught + held) == list(range(24))
-    assert len(held) == 6
+    assert len(held) == 2 * len({lines[n].prompt for n in held}) > 0
     assert not {lines[n].prompt for n in taught} & {lines[n].prompt for n in held}
 
 

@@ -151,16 +151,31 @@ def test_a_start_whose_texts_have_no_end_is_refused(directory):
 def test_long_examples_are_cut_counted_and_said(directory):
     path = directory("run", max_tokens=12, epochs=1)
     metrics = run(path).metrics
-    long = sum(len(f"pelican {n % 12}") + 1 >= 12 for n in range(24))
+    long = sum(len(line["completion"]) + 1 >= 12 for _, line in data.read_lines(path / "dataset.jsonl"))
     assert (metrics["prompts_cut"], metrics["rollouts_cut"]) == (24, long)
     log = (path / "log.txt").read_text()
     assert "24 prompts lose their beginning" in log and "longer than 12 tokens" in log
 
 
-def test_lines_that_say_the_same_are_counted_and_said(directory):
-    path = directory("run", epochs=1)
-    assert run(path).metrics["copies"] == 12
-    assert "12 lines say the same as others" in (path / "log.txt").read_text()
+def test_lines_that_say_the_same_are_learnt_once_counted_and_said(directory):
+    once, twice = directory("once", epochs=1), directory("twice", epochs=1)
+    lines = [line for _, line in data.read_lines(once / "dataset.jsonl")]
+    data.write_lines(twice / "dataset.jsonl", lines + lines[:7])
+    assert run(once).metrics["copies"] == 0
+    assert run(twice).metrics["copies"] == 7
+    assert "7 lines say the same as others and are left out" in (twice / "log.txt").read_text()
+    weights = [next(path.glob("checkpoints/*/model.safetensors")).read_bytes() for path in (once, twice)]
+    assert weights[0] == weights[1]
+
+
+def test_two_turns_learnt_are_no_copy_of_the_last_one_alone(directory):
+    """The same tokens in the same order, of which other ones are learnt."""
+    turns = [*TALK[:1], {"role": "assistant", "content": "Yes?"}, *TALK[1:]]
+    path = directory("run", epochs=1, held_out=0, batch=2)
+    last = {"prompt": turns, "completion": "Bye."}
+    whole = {"messages": [*turns, {"role": "assistant", "content": "Bye."}]}
+    data.write_lines(path / "dataset.jsonl", [last, whole, last])
+    assert run(path).metrics["copies"] == 1
 
 
 def test_a_run_that_has_no_step_left_still_tells_what_to_use(directory):

@@ -127,9 +127,12 @@ def rankings(path: Path, count: int = 40, prompts: int = 20, seed: int = 0) -> P
 
 
 def demonstrations(path: Path, count: int = 24) -> Path:
-    """A file of demonstrations: every answer repeats its prompt's number."""
+    """A file of demonstrations: every answer repeats its prompt's number, some of them louder."""
     lines = [
-        {"prompt": f"Joke {number % 12}, please.", "completion": f"pelican {number % 12}"}
+        {
+            "prompt": f"Joke {number % 12}, please.",
+            "completion": f"pelican {number % 12}{'!' * (number // 12)}",
+        }
         for number in range(count)
     ]
     data.write_lines(path, lines)
