@@ -1,10 +1,12 @@
 """The probe bank: what is in it, what a run is told of it, what its page says, what it does to a launch."""
 
 import json
+from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.urls import reverse
+from django.utils import timezone
 
 from labeler.models import Checkpoint, Evaluation, Membership, Probe, Project, Prompt, Ranking, Run, User
 from labeler.models.probes import MADE, Alarm, Probing
@@ -309,6 +311,19 @@ def test_a_hole_is_named_before_and_after_the_launch_and_costs_no_click(
     call_command("launch", "policy", project=project.slug, again=True)
     said = capsys.readouterr()
     assert HOLES in said.err and project.runs.filter(kind="policy").count() == 2 and run.state == "queued"
+
+
+def test_who_watched_a_reward_model_end_is_warned_by_the_last_news_of_it(as_admin, project, judge):
+    told = measured(judge, tried(0.9), tried(0.1, "empty", ""))
+    told.found |= {"claims": ["It is right."], "rankings": 5, "simulated": 0}
+    told.save()
+    news = reverse("run_live", args=[judge.run_id])
+    lease = timezone.now() + timedelta(minutes=1)
+    project.runs.filter(pk=judge.run_id).update(state="running", leased_until=lease)
+    assert 'id="alarm"' not in as_admin.get(news).content.decode()
+    project.runs.filter(pk=judge.run_id).update(state="finished", leased_until=None)
+    said = as_admin.get(news).content.decode()
+    assert '<div id="alarm" hx-swap-oob="true">' in said and HOLES in " ".join(said.split())
 
 
 def test_where_the_project_says_so_the_launch_is_refused(as_admin, admin, project, start, judge):

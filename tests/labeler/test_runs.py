@@ -418,6 +418,8 @@ def test_a_comparison_polls_until_it_is_answered(as_admin, compared):
     assert "every 1s" not in said and "Because." in said
     assert "from <b>0.40</b> to <b>0.70</b>; 1 of 1 answer" in said
     assert "reward model's opinion" in said and "Ask again with another seed" in said
+    begin = f"{reverse('faceoff_new', args=[compared.project.slug])}?run={compared.pk}"
+    assert f'href="{begin}">Let people decide</a>' in said
 
 
 def test_a_comparison_that_failed_says_why(as_admin, compared):
