@@ -1,6 +1,7 @@
 """The ground that every test stands on: a temporary home with the launcher's own Postgres in it, people, a
 project, a real worker and a real browser. With DATABASE_URL set, that server is used instead."""
 
+import gc
 import os
 import shutil
 import signal
@@ -56,6 +57,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node) -> None:
     """Of pytest-xdist: what it tells the process that it is about to start."""
     node.workerinput["home"] = str(node.config.stash[temporary_home])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Whatever loading all tests makes is there to stay: nobody looks for garbage in it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
