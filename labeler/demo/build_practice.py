@@ -2,7 +2,9 @@
 
 For each a tokenizer and an untrained model, and two supervised starts by the product's own trainer: one that
 was stopped early, with which practice begins, and one that imitated to the end, against which it is held. A
-part of the prompts is held out from both, the same that a policy run holds out.
+part of the prompts is held out from both, and what a policy run holds out is among it. What is shipped was
+made while that part was a tenth by count. Now that it goes by each prompt's own place, other weights come
+out, and at which step a start is right two times in three has to be found anew (docs/log.md).
 
 A program only, as `labeler.demo.build` is: nothing imports it.
 """

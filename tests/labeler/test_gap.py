@@ -97,6 +97,14 @@ def test_the_share_of_pairs_is_counted_by_hand(project, mixed, labeler, admin):
     assert (found.agreed.value, found.agreed.n) == (0.5, 1)
 
 
+def test_two_people_agree_on_pairs_that_both_decide_however_far_apart():
+    one, other = (
+        [1, 1, 3, 2],
+        [2, 1, 3, 1],
+    )  # the first is written: tied, alike by two places and one, opposed
+    assert gap._alike([(1, one), (2, other)], {0}) == (1, 2)
+
+
 def test_ties_are_told_and_counted_for_neither(project, mixed, labeler):
     project.ties = True
     project.save()

@@ -58,6 +58,10 @@ def test_how_long_it_waits_by_hand():
     assert waits == [3, 6, 12, 24, 3 * LONGEST, 3 * LONGEST]
     order.note([0], [0.25])
     assert 0 not in order.aside and order.waiting == 0
+    order.note([0], [1.0])
+    assert order.waiting == 1
+    assert [order.draw(2) for _ in range(3)] == [[1]] * 3
+    assert order.waiting == 0 and 0 in order.aside  # its turn is next
 
 
 def test_a_step_that_wants_all_prompts_leaves_out_those_that_are_set_aside():

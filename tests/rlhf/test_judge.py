@@ -81,6 +81,8 @@ def test_an_answer_is_correct_where_the_model_is_sure_of_it():
     assert (right.correct, right.probability) == (True, pytest.approx(0.9))
     assert (wrong.correct, wrong.probability) == (False, pytest.approx(0.1))
     assert right.reason == "The judge says “Yes” with 90%."
+    (even,) = make("judge", {}).verdicts(_Says(words, "is 18", odds=1), words, [ITEMS[0]])
+    assert (even.correct, even.probability) == (True, 0.5)  # sure enough at a half
 
 
 def test_the_question_is_the_template_with_all_three_texts():

@@ -9,15 +9,21 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
 
 from rlhf import accuracy, checkers, checkpoint, config, train_policy
+from rlhf.algorithms import Lesson
 from rlhf.checkers import CannotCheck, Checked, Checker
+from rlhf.data import PromptLine
 from rlhf.execute import FAILED, FINISHED, execute
+from rlhf.experience import Experience
 from rlhf.policy import Reader
+from rlhf.rewards import Group, Verdict
+from rlhf.sample import Rollout
 from tests.rlhf import tiny
 from tests.rlhf.test_train_policy import SETTINGS as PLAIN
 from tests.rlhf.test_train_policy import judge, lines, result, start, told, weights  # noqa: F401
@@ -123,6 +129,17 @@ def test_held_out_accuracy_is_that_of_a_plain_loop_over_the_checkpoint(made):
     assert lines(path)[-1]["held_out_accuracy"] == pytest.approx(right / 3, abs=1e-6)
 
 
+def test_what_is_measured_is_accuracy_greedily_and_accuracy_and_length_as_it_samples():
+    def answers(prompts, temperature):
+        right, length = {0.0: (3, 2), 0.7: (1, 5)}[temperature]
+        rollout = Rollout([1] * length, [], True)
+        return [(rollout, Verdict({}, checked=Checked(number < right, ""))) for number in prompts]
+
+    stage = SimpleNamespace(config=SimpleNamespace(temperature=0.7), answers=answers)
+    assert list(accuracy.measured(stage, range(4)).values()) == [0.75, 0.25, 5.0]
+    assert accuracy.measured(stage, []) == {}
+
+
 def greedy(model, words, prompt):
     """Whether the likeliest answer ends and holds a vowel."""
     ids, ends = checkpoint.encode_prompt(words, prompt), checkpoint.end_ids(model, words)
@@ -151,6 +168,15 @@ def test_the_one_that_is_pushed_most_is_marked_with_its_chance_before_and_after(
         before, after = (float(Reader(model).log_probs([example], 1).sum()) for model in (first, last))
         assert each["log_prob"] == pytest.approx([before, after], abs=1e-3)
         assert after > before
+
+
+def test_picked_is_a_correct_one_of_these_the_one_of_the_highest_reward_of_these_the_shortest():
+    told = [(False, 9.0, 1), (True, 1.0, 2), (True, 2.0, 7), (True, 2.0, 4)]  # correct, reward, length
+    verdicts = [Verdict({"model": reward}, checked=Checked(right, "")) for right, reward, _ in told]
+    group = Group(PromptLine("?"), [1], [Rollout([1] * length, [], True) for *_, length in told])
+    lived = Experience([group], verdicts, [], [])
+    for taught, place in (([1, 1, 1, 1], 3), ([1, 1, 1, 0], 2), ([1, 1, 0, 0], 1), ([1, 0, 0, 0], 0)):
+        assert lived.picked(Lesson(torch.ones(1, 4), torch.tensor([taught]).bool())) == [place]
 
 
 def test_what_an_update_pushed_is_measured_more_finely_than_half_precision_rounds(made, start):

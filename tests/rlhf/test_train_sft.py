@@ -6,7 +6,7 @@ import random
 import pytest
 from transformers import AutoModelForCausalLM
 
-from rlhf import batch, checkpoint, config, data, texts
+from rlhf import batch, checkpoint, config, data, patience, texts
 from rlhf.packing import Packing
 from rlhf.run import RunDirectory
 from rlhf.train_sft import train
@@ -171,6 +171,12 @@ def test_computing_twice_and_half_precision_are_told(sft):
     path, outcome = sft("run", epochs=1, gradient_checkpointing=True, precision="bf16")
     assert outcome.metrics["precision"] == "bf16"
     assert "bf16" in (path / "status.json").read_text()
+
+
+def test_of_equal_measurements_the_earlier_is_the_best_and_the_later_waited_for():
+    best = patience.better({}, 1, {"held_out_loss": 2.0})
+    assert patience.better(best, 2, {"held_out_loss": 2.0}) == best | {"waited": 1}
+    assert patience.better(best, 2, {"held_out_loss": 1.9})["step"] == 2
 
 
 def test_it_stops_when_it_gets_no_better_and_proposes_the_best(sft, tmp_path):

@@ -86,6 +86,24 @@ def test_what_does_not_fit_is_packed_by_halves_and_learns_the_same(directory, wh
     assert json.loads(newest.read_text())["state"]["at_once"] == 2
 
 
+def test_what_was_gathered_before_memory_ran_out_counts_for_nothing(directory, whole, monkeypatch):
+    compute, portions = Packing.losses, iter(range(1000))
+
+    def short(self, texts):
+        if torch.is_grad_enabled() and len(texts) > 2 and next(portions):  # the first one still fits
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 98 bytes.")
+        return compute(self, texts)
+
+    monkeypatch.setattr(Packing, "losses", short)
+    path = directory("run", micro_batch=4)
+    run(path)
+    steps = [json.loads(line) for line in (path / "steps.jsonl").read_text().splitlines()]
+    assert "from here on it is 2" in (path / "log.txt").read_text()
+    assert [each["loss"] for each in steps] == pytest.approx(
+        [each["loss"] for each in whole["full"][0]], abs=1e-4
+    )
+
+
 def test_what_does_not_fit_at_all_names_what_helps(directory, monkeypatch):
     def never(self, texts):
         raise torch.OutOfMemoryError("CUDA out of memory.")
