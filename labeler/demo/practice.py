@@ -89,9 +89,9 @@ first. It imitates both. Practice rewards what is right, and says nothing about 
         "sft": _PROBLEMS,
         "rollouts": {"max_new_tokens": 48},
         "policy": {
-            "steps": 60, "learning_rate": 5e-4, "final_rate": 0.1, "algorithm": "grpo", "max_new_tokens": 48,
+            "steps": 120, "learning_rate": 3e-4, "final_rate": 0.1, "algorithm": "grpo", "max_new_tokens": 48,
             "prompts_per_step": 16, "rollouts_per_prompt": 8, "micro_batch": 128, "measured_prompts": 160,
-            "evaluate_every": 10, "checkpoint_every": 10, "recheck_phrases": problems.STEPS,
+            "evaluate_every": 10, "checkpoint_every": 20, "recheck_phrases": problems.STEPS,
         },
     },
 )  # fmt: skip
