@@ -4,6 +4,7 @@
 Left out: when they are seeded (`manage.py prepare`), and what becomes of them, which is the users' affair."""
 
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 from django.conf import settings
@@ -52,7 +53,7 @@ def _jokes() -> Project:
     project = Project.objects.create(
         name="Pelican jokes",
         slug=SLUG,
-        run_defaults=RUN_DEFAULTS,
+        run_defaults=deepcopy(RUN_DEFAULTS),  # the project's own, to change as it likes
         presets=PRESETS,
     )
     project.revise_guidelines(GUIDELINES)
@@ -84,7 +85,7 @@ def _practising(demo: practice.Practice) -> None:
         slug=demo.slug,
         judge=Project.Judge.CHECKER,
         checker={"name": "number"},
-        run_defaults=demo.run_defaults,
+        run_defaults=deepcopy(demo.run_defaults),
     )
     project.revise_guidelines(demo.guidelines)
     shipped = {

@@ -5,7 +5,8 @@ import shutil
 import pytest
 from playwright.sync_api import expect
 
-from labeler.demo.seed import RUN_DEFAULTS, _checkpoint
+from labeler.demo.recipe import RUN_DEFAULTS
+from labeler.demo.seed import _checkpoint
 from labeler.models import Checkpoint, Faceoff, Prompt, Round
 from tests.labeler.faced import asking, policies, ranked
 

@@ -298,6 +298,26 @@ def test_another_setting_is_measured_by_what_people_said_before(as_admin, practi
     assert (found.agreed.right, found.agreed.of, found.older) == (1, 1, 0)
 
 
+def test_what_the_checker_in_force_cannot_tell_says_nothing_of_it(as_admin, practised, admin, monkeypatch):  # noqa: F811
+    say(as_admin, practised, "0-0", right="yes")
+    say(as_admin, practised, "0-1", right="no")
+    practised.project.refresh_from_db()
+    practised.project.change(admin, checker={"name": "number", "relative": 0.5})
+    cannot, wrong = ({"correct": verdict, "reason": "", "read": ""} for verdict in (None, False))
+    monkeypatch.setattr(verdicts.checking, "rule", lambda project: lambda items: [cannot, wrong])
+    found = verdicts.measure(practised.project)
+    assert (found.agreed.of, found.unread) == (1, 1)
+
+
+def test_where_the_rule_cannot_tell_a_judge_is_not_held_against_it(practised, monkeypatch):  # noqa: F811
+    rows = verdicts.judged(practised, practised.steps.get(step=3))
+    cannot, alike = {"correct": None}, {"correct": True}
+    monkeypatch.setattr(verdicts.checking, "other_rule", lambda name: lambda items: [cannot] + [alike] * 4)
+    found = verdicts.beside(rows, "number")
+    assert (found.agreed.right, found.agreed.of) == (2, 4)
+    assert [each.one.name for each, _ in found.differing] == ["0-1", "0-2"]
+
+
 def test_a_judge_is_held_against_a_rule_where_both_have_a_verdict(as_admin, practised):  # noqa: F811
     row = practised.steps.get(step=3)
     found = verdicts.beside(verdicts.judged(practised, row), "number")

@@ -2,6 +2,7 @@
 they say, and a seed that touches an empty database only."""
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 from django.core.management import call_command
 
 from labeler.demo import HERE, jokes
-from labeler.demo.seed import RUN_DEFAULTS
+from labeler.demo.recipe import RUN_DEFAULTS
+from labeler.demo.seed import seed
 from labeler.demo.taste import LABELERS, taste
 from labeler.models import Checkpoint, Place, Project, Prompt, Quintet, Ranking, Rollout, Round, User
 from rlhf import config, data, guard
@@ -55,12 +57,12 @@ def test_a_seed_gives_the_same_jokes_in_every_process():
         subprocess.run(
             [sys.executable, "-c", program],
             cwd=ROOT,
-            env=os.environ | {"PYTHONHASHSEED": seed},
+            env=os.environ | {"PYTHONHASHSEED": number},
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        for seed in ("1", "2")
+        for number in ("1", "2")
     ]
     assert said[0] == said[1]
     assert said[0].splitlines() != [str(joke) for joke in jokes.corpus(300, 8)]
@@ -220,6 +222,12 @@ def test_seeded_rankings_and_their_labelers_are_marked_as_simulated(db):
         assert user.simulated
         assert not user.has_usable_password()
         assert not user.is_staff
+
+
+def test_what_a_project_makes_of_its_settings_leaves_the_shipped_ones_alone(db):
+    shipped = json.dumps(RUN_DEFAULTS)
+    seed().run_defaults["policy"] |= {"beta": 0, "steps": 8}
+    assert json.dumps(RUN_DEFAULTS) == shipped
 
 
 def test_the_seeded_start_lies_in_the_home(db, settings):

@@ -33,7 +33,8 @@ for line in sys.stdin:
     say(id=asked["id"], part={"prompt": {"length": 2, "cut": 0}})
     for number in range(asked["count"]):
         if number in asked["have"]: continue
-        told = {"number": number, "text": f"It is {number % 10}.", "length": 3, "log_prob": -1.0}
+        told = {"number": number, "text": f"It is {number % 10}.", "log_prob": -1.0}
+        told["length"] = {0: 1, 14: 2}.get(number, 3)
         told["finished"] = number != 4 or asked["seed"] == 0
         if asked["seed"] == 2: told["stopped"] = not told["finished"]
         say(id=asked["id"], part={"rollouts": [told], "so_far": 3})
@@ -99,6 +100,7 @@ def test_the_worker_checks_each_as_it_comes(as_admin, prompt, warm):
     assert "2 of 15 correct" in text and "13 %, by 95 % confidence 4 % to 38 %" in text
     assert "<dt>pass@1</dt><dd>13 %" in text and "<dt>pass@15</dt><dd>100 %" in text
     assert "The yellow one would be picked for training" in text and text.count(">★</b>") == 1
+    assert "the shortest of those, with 2 tokens" in text  # of the two that are correct, not of all
 
 
 @pytest.mark.parametrize("name", ["number", "judge"])

@@ -9,7 +9,7 @@ from tests.rlhf import tiny
 
 STEPS = 9
 EVERYTHING = {
-    "learning_rate": 3e-2, "batch": 8, "epochs": 3.6, "evaluate_every": 2, "checkpoint_every": 4,
+    "learning_rate": 3e-2, "batch": 8, "epochs": 3.8, "evaluate_every": 2, "checkpoint_every": 4,
     "sample_quintets": 2, "early_stop": 3, "labeler_weights": "agreement", "margin": 0.1, "members": 2,
 }  # fmt: skip
 
