@@ -85,6 +85,7 @@ def test_one_press_marks_a_ranking_and_another_asks_one_more_labeler(page, sign_
     card.get_by_role("button", name="Ask another labeler").press("Enter")
     expect(card.get_by_role("status")).to_contain_text("One more labeler is asked")
     assert (Flag.objects.count(), Place.objects.asked_for().count()) == (1, 1)
+    expect(card.get_by_role("button", name="Ask nobody more")).to_be_focused()
     card.get_by_role("button", name="Ask nobody more").press("Enter")
     expect(card.get_by_role("status")).to_contain_text("Nobody more is asked")
     card.get_by_role("link", name="its review").click()
