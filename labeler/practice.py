@@ -14,7 +14,6 @@ from labeler import steps
 from labeler.models import Prompt, Request, Run, Step
 from labeler.models.requests import STALE
 from labeler.verdicts import Share
-from rlhf.checkers import answer_of, thinking_of
 from rlhf.difficulty import pass_at
 
 LOOKS = (1, 2, 5, 15, 100)  # of which k pass@k is said
@@ -134,7 +133,7 @@ def at_once(groups: Iterable[Asked]) -> int:
 
 
 @dataclass
-class Sample:
+class Sample(steps.Thought):
     """A rollout that was sampled for the page, whole."""
 
     number: int
@@ -149,14 +148,6 @@ class Sample:
     @property
     def name(self) -> str:
         return str(self.number)
-
-    @property
-    def thinking(self) -> str:
-        return thinking_of(self.text)
-
-    @property
-    def answer(self) -> str:
-        return answer_of(self.text)
 
 
 @dataclass(frozen=True)

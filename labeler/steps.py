@@ -63,8 +63,22 @@ class Token:
         return f"{'up' if self.kl > 0 else 'down'}{deep}" if deep else ""
 
 
+class Thought:
+    """A text as it is read: what was thought apart from what was answered."""
+
+    text: str
+
+    @property
+    def thinking(self) -> str:
+        return thinking_of(self.text)
+
+    @property
+    def answer(self) -> str:
+        return answer_of(self.text)
+
+
 @dataclass
-class Written:
+class Written(Thought):
     """One rollout of a step, with all that was made of it. Tokens are read for those that a page shows."""
 
     group: int
@@ -92,15 +106,6 @@ class Written:
     @property
     def name(self) -> str:
         return f"{self.group}-{self.index}"
-
-    @property
-    def thinking(self) -> str:
-        return thinking_of(self.text)
-
-    @property
-    def answer(self) -> str:
-        """Without its thinking."""
-        return answer_of(self.text)
 
     @property
     def each(self) -> float:
