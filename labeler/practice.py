@@ -13,6 +13,7 @@ from django.utils import timezone
 from labeler import steps
 from labeler.models import Prompt, Request, Run, Step
 from labeler.models.requests import STALE
+from labeler.models.verdicts import WORDS
 from labeler.verdicts import Share
 from rlhf.difficulty import pass_at
 
@@ -51,9 +52,8 @@ class Tile:
     @property
     def words(self) -> str:
         """What its colour, its sign and its size say."""
-        said = {"right": "correct", "wrong": "not correct", "unclear": "not checked"}[self.state]
         picked = ", picked for training" if self.picked else ""
-        return f"{self.number + 1}: {said}{picked}, {self.length:,} token{'' if self.length == 1 else 's'}"
+        return f"{self.number + 1}: {WORDS[self.correct]}{picked}, {self.length:,} token{'' if self.length == 1 else 's'}"
 
 
 def size_of(length: int, longest: int) -> int:

@@ -13,14 +13,15 @@ from typing import Any
 
 from labeler import checking, steps
 from labeler.models import Project, Prompt, Run, Step, Verdict
+from labeler.models.verdicts import WORDS
 
 Z = 1.959963984540054
 MOST = 500  # verdicts of people that a checker is held against
 SHOWN = {
     "": "all",
-    "correct": "correct",
-    "incorrect": "incorrect",
-    "unclear": "not checked",
+    "correct": WORDS[True],
+    "incorrect": WORDS[False],
+    "unclear": WORDS[None],
     "said": "that somebody has judged",
 }
 

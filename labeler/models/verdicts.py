@@ -14,6 +14,8 @@ from labeler.models.projects import Project
 from labeler.models.prompts import Prompt
 from labeler.models.runs import Run
 
+WORDS = {True: "correct", False: "incorrect", None: "not checked"}
+
 
 class VerdictQuerySet(models.QuerySet["Verdict"]):
     @transaction.atomic
@@ -64,11 +66,11 @@ class Verdict(models.Model):
 
     @property
     def word(self) -> str:
-        return _WORDS[self.right]
+        return WORDS[self.right]
 
     @property
     def its_word(self) -> str:
-        return _WORDS[self.correct]
+        return WORDS[self.correct]
 
     @transaction.atomic
     def take_back(self, by: User) -> None:
@@ -77,6 +79,3 @@ class Verdict(models.Model):
         about = {"run": self.run_id, "step": self.step, "name": self.name, "right": self.right}
         self.project.audit.write(by, self.project, "verdict taken back", words[:500], **about)
         self.delete()
-
-
-_WORDS = {True: "correct", False: "incorrect"}

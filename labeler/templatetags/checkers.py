@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import template
+from django.utils.html import format_html
 
 from labeler.models import Verdict
+from labeler.models.verdicts import WORDS
 from labeler.steps import Written
 from labeler.verdicts import Measure
 from rlhf import checkers
@@ -13,9 +15,9 @@ from rlhf import checkers
 register = template.Library()
 
 STATES: dict[Any, tuple[str, str, str]] = {
-    True: ("correct", "✓", "Correct"),
-    False: ("incorrect", "✗", "Incorrect"),
-    None: ("unclear", "?", "Could not be checked"),
+    True: ("correct", "✓", WORDS[True]),
+    False: ("incorrect", "✗", WORDS[False]),
+    None: ("unclear", "?", WORDS[None]),
 }
 
 
@@ -36,6 +38,13 @@ def sign(said: Written | Mapping[str, Any]) -> str:
 @register.filter
 def state_word(said: Written | Mapping[str, Any]) -> str:
     return _of(said)[2]
+
+
+@register.filter
+def told(correct: bool | None) -> str:
+    """Sign and word at once."""
+    name, sign, word = STATES[correct]
+    return format_html('<b class="judged {}">{} {}</b>', name, sign, word)
 
 
 @register.filter

@@ -370,7 +370,7 @@ def test_the_reward_model_and_the_checker_speak_each_for_itself(as_admin, asked,
     played.tell(asked, {"scores": [[0, 1.5, 0.8], [1, -0.5, 0.3], [2, 0.0, 0.4]]})
     played.tell(asked, {"verdicts": [[0, verdict], [1, wrong], [2, cannot]]})
     said = opened(as_admin, asked)
-    assert "✓ correct" in said and "✗ not correct" in said and "no verdict" in said
+    assert "✓ correct" in said and "✗ incorrect" in said and "? not checked" in said
     assert "It says 17." in said and "<dt>Reward model, 0–1</dt><dd>0.80</dd>" in said
     assert "Checker: 1 of 2 correct." in said and "0.50 on average." in said
     played.tell(asked, {"trouble": "No scores: The files of “Judge” are not on this machine."})

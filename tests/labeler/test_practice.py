@@ -41,7 +41,7 @@ def test_a_tile_says_in_words_what_its_sign_and_its_size_say(as_admin, drilled):
     first = sections(opened(as_admin, drilled))[0]
     labels = re.findall(r'aria-label="(\d+: [^"]+)"', first)
     assert labels[0] == "1: correct, picked for training, 3 tokens"
-    assert labels[8] == "9: not correct, 28 tokens"
+    assert labels[8] == "9: incorrect, 28 tokens"
     sizes = [int(each) for each in re.findall(r'class="tile \w+ s(\d)', first)]
     assert sizes[0] == 1 and sizes[8] == 5
 
