@@ -53,7 +53,8 @@ class Tile:
     def words(self) -> str:
         """What its colour, its sign and its size say."""
         picked = ", picked for training" if self.picked else ""
-        return f"{self.number + 1}: {WORDS[self.correct]}{picked}, {self.length:,} token{'' if self.length == 1 else 's'}"
+        tokens = f"{self.length:,} token{'' if self.length == 1 else 's'}"
+        return f"{self.number + 1}: {WORDS[self.correct]}{picked}, {tokens}"
 
 
 def size_of(length: int, longest: int) -> int:

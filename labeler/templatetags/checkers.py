@@ -31,11 +31,6 @@ def state(said: Written | Mapping[str, Any]) -> str:
 
 
 @register.filter
-def sign(said: Written | Mapping[str, Any]) -> str:
-    return _of(said)[1]
-
-
-@register.filter
 def state_word(said: Written | Mapping[str, Any]) -> str:
     return _of(said)[2]
 

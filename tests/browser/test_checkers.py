@@ -28,8 +28,8 @@ def test_answers_are_tried_line_by_line_and_judged_in_place(opened):
     opened.get_by_role("button", name="Check", exact=True).click()
     told = opened.locator("#told .verdict-of")
     expect(told).to_have_count(3)
-    expect(told.nth(0)).to_contain_text("✓ Correct")
-    expect(told.nth(1)).to_contain_text("✗ Incorrect")
+    expect(told.nth(0)).to_contain_text("✓ correct")
+    expect(told.nth(1)).to_contain_text("✗ incorrect")
     expect(opened.get_by_label("Right answer")).to_have_value("1,234")
 
 
@@ -41,7 +41,7 @@ def test_what_the_worker_is_asked_comes_into_its_place(opened, monkeypatch):
     expect(opened.locator("#told")).to_contain_text("Waiting for the worker")
     asked = Request.objects.claim(Request.objects.get(kind="check").pk)
     asked.answer_with(answers.answer(asked))
-    expect(opened.locator("#told")).to_contain_text("✓ Correct")
+    expect(opened.locator("#told")).to_contain_text("✓ correct")
     expect(opened.get_by_label("Right answer")).to_have_value("5")
 
 
@@ -91,7 +91,7 @@ def test_without_javascript_all_of_it_works(new_page, admin, practised, sign_in)
     page.get_by_label("Prompt").select_option(label="What is 4 * 6? (24)")
     page.get_by_label("Answer", exact=True).fill("It is 24.")
     page.get_by_role("button", name="Check", exact=True).click()
-    expect(page.locator("#told")).to_contain_text("✓ Correct")
+    expect(page.locator("#told")).to_contain_text("✓ correct")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

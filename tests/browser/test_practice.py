@@ -55,11 +55,11 @@ def test_a_click_reads_a_tile_and_a_reload_keeps_it(opened, drilled):  # noqa: F
     opened.locator('[data-name="0-0"]').click()
     expect(opened.locator("#reading")).to_contain_text("slightly more likely")
     opened.reload()
-    expect(opened.locator("#reading")).to_contain_text("✓ Correct")
+    expect(opened.locator("#reading")).to_contain_text("✓ correct")
     opened.locator("#reading").get_by_role("link", name="Its tokens").click()
     expect(opened.locator(".written")).to_have_count(1)
     opened.get_by_role("link", name="As a grid of right and wrong").click()
-    expect(opened.locator("#reading")).to_contain_text("✓ Correct")
+    expect(opened.locator("#reading")).to_contain_text("✓ correct")
 
 
 def test_on_a_phone_what_is_read_leaves_the_tiles_in_sight(new_page, sign_in, admin, drilled):  # noqa: F811
@@ -85,7 +85,7 @@ def test_on_a_phone_what_is_read_leaves_the_tiles_in_sight(new_page, sign_in, ad
 def test_without_javascript_a_tile_is_a_link(plain, opened, drilled):  # noqa: F811
     page = plain(reverse("practice_step", args=[drilled.pk, 2]))
     page.locator('[data-name="1-4"]').click()
-    expect(page.locator("#reading")).to_contain_text("✓ Correct")
+    expect(page.locator("#reading")).to_contain_text("✓ correct")
     assert not axe.faults(opened)
 
 

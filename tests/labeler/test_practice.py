@@ -75,7 +75,7 @@ def test_words_go_by_how_far_the_update_moved_it(moved, words):
 
 def test_a_tile_is_read_with_what_the_checker_read_out_of_it_and_why(as_admin, drilled):  # noqa: F811
     text = opened(as_admin, drilled, query="?one=0-7", headers={"HX-Request": "true"})
-    assert "<html" not in text and "✗ Not correct" in text
+    assert "<html" not in text and "✗ incorrect" in text
     assert '<dt>Read out of it</dt><dd dir="auto">107</dd>' in text and "107 is not 8." in text
     assert '<p class="say" dir="auto">The answer is 107.</p>' in text
     assert "<summary>Thinking" in text and "Let me see, 7." in text

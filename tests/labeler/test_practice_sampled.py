@@ -225,7 +225,7 @@ def test_news_cost_the_same_however_many_have_come(as_admin, prompt):
 def test_one_is_read_without_the_others(as_admin, prompt, django_assert_max_num_queries):
     request = drilled.sampled(prompt, Checkpoint.objects.get(name="Start"))
     text = page(as_admin, request, "?one=1", **HX)
-    assert "✗ Not correct" in text and "It is 1." in text and "1 was read." in text and "<html" not in text
+    assert "✗ incorrect" in text and "It is 1." in text and "1 was read." in text and "<html" not in text
     page(as_admin, request, "?one=99", status=404)
 
 
