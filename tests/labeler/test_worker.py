@@ -84,6 +84,13 @@ def loads_torch(pid: int) -> bool:
     return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
 
+def computes(run: Run) -> bool:
+    try:
+        return loads_torch(trainer(run))
+    except OSError:
+        return False
+
+
 def launch(project, kind: str, values: dict | None = None, **given) -> Run:
     return Run.objects.launch(project, kind, {"device": "cpu", **(values or {})}, None, **given)
 
@@ -110,16 +117,17 @@ def test_a_reward_model_and_a_policy_are_trained_and_compared(project, rankings,
     assert reward.dataset.lines == 12 and reward.samples.exists() and "Finished" in reward.log_tail
 
     policy = launch(project, "policy", policy_values | {"checkpoint_every": 2, "evaluate_every": 2})
-    worker.wait_until(lambda: policy.samples.exists(), 120)
     # Neither node nor its pool process has torch; the trainer has, and none of our secrets.
+    worker.wait_until(lambda: computes(policy), 120)
+    os.kill(trainer(policy), signal.SIGSTOP)  # it would be done before it was looked at
     own = [pid for pid in worker.processes() if pid != trainer(policy)]
-    assert len(own) >= 5 and loads_torch(trainer(policy))
-    assert not [pid for pid in own if loads_torch(pid)]
+    assert len(own) >= 5 and not [pid for pid in own if loads_torch(pid)]
     known = Path(f"/proc/{trainer(policy)}/environ").read_text()
+    os.kill(trainer(policy), signal.SIGCONT)
     assert "QUINTET" not in known and "DATABASE_URL" not in known
     worker.wait_until(over(policy), 120)
     check_whole(policy)
-    assert policy.reward_model == model and policy.device.startswith("cpu")
+    assert policy.samples.exists() and policy.reward_model == model and policy.device.startswith("cpu")
     assert set(policy.checkpoints.values_list("step", flat=True)) == {2, 4}
 
     asked = Request.objects.ask_to_compare(policy, policy.checkpoints.get(suggested=True), seed=3)
