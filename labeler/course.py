@@ -27,7 +27,6 @@ PRACTICE = Q(kind=Run.Kind.POLICY)
 POINTS = 120  # of a curve
 WIDTH, HEIGHT, EDGE = 260, 64, 4
 LONGEST = 4000  # characters of a prompt of one's own
-TOKENS = 200
 
 Link = tuple[str, str]
 
@@ -239,7 +238,7 @@ def ask(course: Course, prompt: Any, by: User, seed: int, temperature: float) ->
         "count": 1,
         "seed": seed,
         "temperature": temperature,
-        "max_new_tokens": TOKENS,
+        "max_new_tokens": course.project.defaults_of("rollouts")["max_new_tokens"],
     }
     return [
         Request.objects.ask(

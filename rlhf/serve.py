@@ -172,16 +172,16 @@ def _sample(shelf: Shelf, request: dict[str, Any]) -> dict[str, Any]:
     wish = _wish(request, most=64)
     prompts = [_prompt({"prompt": each}) for each in _list(request, "prompts")]
     model, tokenizer = shelf.policy(_text(request, "checkpoint"))
-    ids = [fitted(checkpoint.encode_prompt(tokenizer, each), model, wish.longest) for each in prompts]
+    asked = [checkpoint.encode_prompt(tokenizer, each) for each in prompts]
+    longest = stream.room(model, max(map(len, asked)), wish.longest)
+    ids = [fitted(each, model, longest) for each in asked]
     rollouts = []
     size = max(1, AT_ONCE // wish.count)
     for first in range(0, len(ids), size):
         some = ids[first : first + size]
         numbers = [(first + prompt, number) for prompt in range(len(some)) for number in range(wish.count)]
-        chances = chances_of(wish.seed, numbers, wish.longest)
-        rollouts += sample(
-            model, tokenizer, some, wish.count, wish.longest, wish.temperature, chances, wish.top_p
-        )
+        chances = chances_of(wish.seed, numbers, longest)
+        rollouts += sample(model, tokenizer, some, wish.count, longest, wish.temperature, chances, wish.top_p)
     told = [
         {
             "text": checkpoint.decode_rollout(tokenizer, each.tokens),

@@ -117,11 +117,13 @@ def test_curves_begin_at_the_left_and_are_told_in_words(started, taught, as_admi
 
 def test_the_same_prompt_is_asked_of_every_stage_with_the_same_chances(started, taught, as_admin):
     read, made = taught("sft", stage="reading"), taught("sft", stage="answers")
+    Project.objects.update(run_defaults={"rollouts": {"max_new_tokens": 6}})
     prompt = started.prompts.create(content="A joke?")
     page = as_admin.post(f"{HERE}ask/", {"prompt": prompt.pk, "seed": "3"}, follow=True)
     asked = list(Request.objects.order_by("pk"))
     assert [each.question["checkpoint"] for each in asked] == [read.pk, made.pk]
     assert {(each.question["prompts"][0], each.question["seed"]) for each in asked} == {("A joke?", 3)}
+    assert {each.question["max_new_tokens"] for each in asked} == {6}, "as long as rollouts are here"
     assert "hx-trigger" in page.content.decode()
     for number, each in enumerate(asked):
         claimed = Request.objects.claim(each.pk)

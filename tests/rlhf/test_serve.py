@@ -52,6 +52,16 @@ def test_it_samples_for_several_prompts(shelf, start):
     assert ask(shelf, "sample", seed=2, **request) != found
 
 
+def test_where_the_model_takes_less_an_answer_ends_sooner(shelf, tmp_path):
+    """The prompt keeps its room, half of all 256 tokens at the most."""
+    small, lengths = str(tiny.policy(tmp_path / "small", "gpt2")), []
+    for prompt in ("A pelican.", "A pelican. " * 100):
+        said = ask(shelf, "sample", checkpoint=small, prompts=[prompt], count=8, max_new_tokens=2000)
+        lengths.append(max(len(one["tokens"]) for one in said["rollouts"][0]))
+    whole, half = lengths
+    assert 128 == half < whole < 256
+
+
 def test_a_conversation_is_a_prompt_too(shelf, start):
     said = [{"role": "user", "content": "A pelican."}]
     one = ask(shelf, "sample", checkpoint=str(start), prompts=[said], max_new_tokens=4)
