@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -77,7 +78,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
     if embedded_server in config.stash:
         config.stash[embedded_server].release()
-    shutil.rmtree(config.stash[temporary_home])
+    home, until = config.stash[temporary_home], time.monotonic() + 60
+    while home.exists() and time.monotonic() < until:  # the last of several may be stopping the server in it
+        shutil.rmtree(home, ignore_errors=True)
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")

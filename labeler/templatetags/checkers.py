@@ -55,8 +55,8 @@ def last_part(text: str, most: int) -> str:
 
 
 @register.filter
-def count_of(counts: Mapping[str, int], name: str) -> int:
-    return counts[name]
+def word_of(shown: Mapping[str, str], name: str) -> str:
+    return shown[name]
 
 
 @register.filter

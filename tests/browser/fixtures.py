@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:  # Playwright takes a while to load, and most tests open no page
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +53,18 @@ def new_page(browser: "Browser", live_server) -> "Iterator[Callable[..., Page]]"
 @pytest.fixture
 def page(new_page: "Callable[..., Page]") -> "Page":
     return new_page()
+
+
+@pytest.fixture
+def hold(page: "Page") -> "Callable[[str], Callable[[], None]]":
+    """`let_go = hold("**/freeze/**")`: the next request to such an address is on its way until `let_go()`."""
+
+    def on_its_way(pattern: str) -> Callable[[], None]:
+        held: list[Route] = []
+        page.route(pattern, lambda route: route.continue_() if held else held.append(route))
+        return lambda: held[0].continue_()
+
+    return on_its_way
 
 
 @pytest.fixture

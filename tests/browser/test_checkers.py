@@ -82,6 +82,16 @@ def test_verdicts_are_filtered_and_searched_in_place(opened):
     expect(opened.locator("[data-verdict]")).to_have_count(1)
 
 
+def test_what_is_typed_while_an_answer_is_on_its_way_is_searched_and_kept(opened, hold):
+    search, let_go = opened.get_by_label("Search"), hold("**/checkers/**words=no*")
+    with opened.expect_request("**/checkers/**words=no*"):
+        search.press_sequentially("no ")
+    search.press_sequentially("number")
+    let_go()
+    expect(opened.locator("[data-verdict]")).to_have_count(1)
+    expect(search).to_have_value("no number")
+
+
 def test_without_javascript_all_of_it_works(new_page, admin, practised, sign_in):  # noqa: F811
     page = new_page(java_script_enabled=False)
     sign_in(page, admin)

@@ -39,6 +39,19 @@ def is_too_wide(page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
 
 
+def test_what_is_chosen_while_the_count_of_something_else_is_on_its_way_is_counted(
+    page, sign_in, admin, ranked, hold
+):
+    sign_in(page, admin)
+    page.goto("/datasets/pelican-jokes/")
+    let_go = hold("**/freeze/**")
+    with page.expect_request("**/freeze/**"):
+        page.get_by_label("Round 2").check()
+    page.get_by_role("group", name="Labelers").get_by_label("ann").check()
+    let_go()
+    expect(page.locator("#count")).to_contain_text("5 rankings by people")
+
+
 def test_a_dataset_is_frozen_looked_at_and_taken_out(page, sign_in, admin, ranked):
     sign_in(page, admin)
     page.goto("/datasets/pelican-jokes/")

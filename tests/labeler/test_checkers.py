@@ -218,7 +218,7 @@ def test_without_javascript_the_verdict_has_a_page(as_admin, sums):  # noqa: F81
 def test_the_verdicts_of_the_newest_run_are_listed_and_filtered(as_admin, practised):  # noqa: F811
     slug = practised.project.slug
     shown = page(as_admin, "checkers", slug)
-    assert f"run {practised.pk}</a>, step 3" in shown
+    assert f"run {practised.pk}</a>" in shown and "Step 3: 3 correct, 2 incorrect, 1 not checked." in shown
     assert shown.count("data-verdict") == 6 and "&lt;script&gt;" in shown
     address = reverse("checkers", args=[slug])
 
