@@ -56,6 +56,16 @@ def _compare(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
         said = warm.ask("score", checkpoint=str(folder_of(asked["reward_model"])), items=both)
         for item, (before, after) in zip(items, said["scores"], strict=True):
             item["before"]["score"], item["after"]["score"] = before, after
+    if any(asked.get("references", ())):
+        request.tell("the checker reads the answers")
+        with contextlib.suppress(
+            Unanswerable
+        ):  # a judge without its model keeps nobody from reading what was written
+            judge = judging.of(request)
+            for item, reference in zip(items, asked["references"], strict=True):
+                about = {"prompts": [item["prompt"]], "reference": reference}
+                if reference:
+                    _mark([item["before"], item["after"]], about, judge)
     return {"items": items}
 
 

@@ -156,7 +156,7 @@ class RunForm(InputsForm):
         for refused in refusals:
             self._refuse(refused)
         if self.cleaned_data.get("dataset") == NOW and not self._lines():
-            self.add_error("dataset", f"There is nothing to learn from: {self.supply()}.")
+            self.add_error("dataset", self._nothing())
         if not self.errors and (look := self._look()):
             for block in look.preview().blocks:
                 self._refuse(block)
@@ -189,6 +189,13 @@ class RunForm(InputsForm):
 
     def _refuse(self, refused: config.Refused) -> None:
         self.add_error(refused.field if refused.field in self.fields else None, refused.message)
+
+    def _nothing(self) -> str:
+        """Why there is nothing to learn from, or to measure on, and what would mend it."""
+        if self.kind == "sft" and str(self["stage"].value()) == config.READING:
+            return "There is nothing to read: bring in documents on the page of datasets."
+        what = "measure on" if self.kind == "evaluation" else "learn from"
+        return f"There is nothing to {what}: {self.supply()}."
 
     def _lines(self) -> int:
         """How many examples the chosen dataset has."""

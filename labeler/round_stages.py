@@ -186,7 +186,8 @@ class Backbone:
             said = [*against, *_came_to_nothing(run)]
             return Stage("policy", _or_failed(run), said, "launch", "Run RLHF", self._settings("policy"))
         said, links = [_turned(run, best)], _links(run)
-        links.append(("What it found to fool the reward model", self._harvest(run)))
+        if run.reward_model_id:
+            links.append(("What it found to fool the reward model", self._harvest(run)))
         finds = Find.objects.filter(harvest__run=run, state=Find.State.OFFERED).count()
         said += [f"{count(finds, 'find')} of the harvest to look at"] if finds else []
         gate = self.gates.get(Gate.Stage.POLICY)

@@ -121,10 +121,13 @@ class InputsForm(forms.Form):
         )
 
     def _simulated_field(self) -> forms.Field:
+        people, simulated = self.rankings
         return forms.BooleanField(
             required=False,
+            initial=bool(simulated and not people),
             label="Include simulated rankings",
-            help_text="They stay out unless you ask for them, and are counted apart wherever they are used.",
+            help_text="They stay out where people have ranked, unless you ask for them; and are counted apart"
+            " wherever they are used.",
         )
 
     def _origins_field(self) -> forms.Field | None:

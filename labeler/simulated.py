@@ -13,7 +13,9 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from labeler.models import Project, Purpose, Quintet, Ranking, User
 from labeler.models.rankings import AlreadyRanked
+from rlhf import data
 
+LOOKED_AT = 500  # prompts, until somebody is told that they have no opinion here
 A_CHUNK = 25  # quintets, between two looks whether somebody else waits
 
 
@@ -41,6 +43,14 @@ def labelers() -> list[tuple[Any, User]]:
             raise NobodyToRank(f"Somebody here is called {labeler.name}, and is no program.")
         found.append((labeler, user))
     return found
+
+
+def have_an_opinion(project: Project) -> bool:
+    """Whether any of the project's first prompts asks for what they have a taste in."""
+    from labeler.demo.jokes import subject_of
+
+    asked = project.prompts.values_list("content", flat=True)[:LOOKED_AT]
+    return any(subject_of(data.prompt_text(each)) for each in asked)
 
 
 def rank(project: Project, tell: Callable[[str], None], others_wait: Callable[[], bool]) -> dict[str, int]:

@@ -93,7 +93,8 @@
       charts.forEach((chart) => chart.point());
       if (!opener) return;
       const there = step ?? own.rows.at(-1)?.step;
-      opener.hidden = !there; // step 0 is the start, which learnt from nothing
+      opener.parentElement.hidden = !there; // step 0 is the start, which learnt from nothing
+      if (!there) return;
       opener.href = `${spec.open}${there}/`;
       opener.textContent = `${spec.opens} step ${there}`;
     },

@@ -5,6 +5,13 @@ keeps them, formats.py makes other rows of them, exports.py files, card.py their
 datasets side by side. How files come in is the matter of labeler/intake/."""
 
 from labeler.datasets.frozen import NothingToFreeze, freeze, freeze_demonstrations, freeze_documents
-from labeler.datasets.query import Query
+from labeler.datasets.query import Query, only_simulated
 
-__all__ = ["NothingToFreeze", "Query", "freeze", "freeze_demonstrations", "freeze_documents"]
+__all__ = [
+    "NothingToFreeze",
+    "Query",
+    "freeze",
+    "freeze_demonstrations",
+    "freeze_documents",
+    "only_simulated",
+]

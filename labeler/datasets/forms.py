@@ -9,7 +9,7 @@ from django import forms
 
 from labeler.datasets.exports import FILES, Export
 from labeler.datasets.formats import FORMATS, Options
-from labeler.datasets.query import Query
+from labeler.datasets.query import Query, only_simulated
 from labeler.models import Dataset, Project, Purpose, Quintet, Ranking
 from labeler.templatetags.words import count
 
@@ -64,15 +64,17 @@ class FreezeForm(forms.Form):
         }
         for name in [name for name, is_there in there.items() if not is_there]:
             del self.fields[name]
+        if "simulated" in self.fields:
+            self.fields["simulated"].initial = only_simulated(project)
 
     @property
     def ticks(self) -> list[forms.BoundField]:
         return [field for field in self if isinstance(field.field, forms.BooleanField)]
 
     def query(self) -> Query:
-        """What the form asks for; everything by people while it is not filled in, or wrongly."""
+        """What the form asks for; all that it offers at first while it is not filled in, or wrongly."""
         if not self.is_bound or not self.is_valid():
-            return Query()
+            return Query(simulated="simulated" in self.fields and bool(self.fields["simulated"].initial))
         said = {name: value for name, value in self.cleaned_data.items() if value not in (None, "", [])}
         for name in ("rounds", "labelers"):
             said[name] = tuple(said.get(name, ()))

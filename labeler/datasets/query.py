@@ -31,6 +31,11 @@ AND count(*) FILTER (WHERE product <> 0) > 0
 """
 
 
+def only_simulated(project: Project) -> bool:
+    """Whether nobody but programs has ranked: what then is offered holds theirs, marked as such."""
+    return not Query().rows(project).exists() and Query(simulated=True).rows(project).exists()
+
+
 @dataclass(frozen=True)
 class Query:
     """What is asked for; all of a project's rankings by people where nothing is said."""

@@ -98,13 +98,15 @@ class RequestQuerySet(models.QuerySet["Request"]):
 
     def ask_to_compare(self, run: Run, after: Checkpoint, seed: int = 0, by: User | None = None) -> "Request":
         """The project's first prompts, answered by the run's start and by `after`, with the same chances; and
-        scored by the run's reward model, else by the project's newest."""
+        scored by the run's reward model, else by the project's newest, and checked where a checker judges."""
         judge = run.reward_model or Checkpoint.objects.judge_of(run.project)
+        prompts = list(run.project.prompts.all()[:COMPARED])
         question = {
             "before": run.start_id,
             "after": after.pk,
             "reward_model": judge.pk if judge else None,
-            "prompts": [each.content for each in run.project.prompts.all()[:COMPARED]],
+            "prompts": [each.content for each in prompts],
+            "references": [each.answer for each in prompts] if run.project.is_checked else [],
             "seed": seed,
             "temperature": run.config.get("temperature", 1.0),
             "max_new_tokens": run.config.get("max_new_tokens", 256),

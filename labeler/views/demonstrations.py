@@ -19,7 +19,7 @@ from labeler import checking, gap_pictures, gathering
 from labeler import gap as measured
 from labeler.access import admin_required, labeler_required
 from labeler.cards import seconds, turns
-from labeler.datasets import Query
+from labeler.datasets import Query, only_simulated
 from labeler.models import Demonstration, Origin, Project, Quintet, Request, Sheet
 from labeler.models.sheets import AnswerRefused
 from labeler.numbers import whole
@@ -345,11 +345,14 @@ def gather(request: HttpRequest, slug: str) -> HttpResponse:
     ]
     mine = project.demonstrations.filter(came_from__has_key="gathering")
     left = dict(mine.order_by().values_list("came_from__gathering").annotate(Count("pk")))
+    runs = gathering.runs_of(project)
+    practised = runs[0].pk if runs and project.is_checked else None
     context = {
         "project": project,
         "asked": newest,
         "waiting": newest is not None and newest.is_live,
-        "runs": gathering.runs_of(project),
+        "runs": runs,
+        "chosen": newest.question if newest else {"run": practised, "simulated": only_simulated(project)},
         "most": gathering.MOST,
         "counts": project.demonstrations.all().counted().by_origin(),
         "simulated": Query(simulated=True).rows(project).filter(simulated=True).exists(),

@@ -21,6 +21,7 @@ from labeler.models import Checkpoint, Faceoff, Project, Ranking, Run
 from labeler.models.faceoffs import FEWEST_QUINTETS, MOST_QUINTETS, FaceoffRefused, with_start
 from labeler.models.quintets import MOST
 from labeler.numbers import whole
+from labeler.simulated import have_an_opinion
 from labeler.strengths import power
 from rlhf.config import Refused
 
@@ -192,6 +193,7 @@ def faceoff(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "proposed": _proposed(found, shown),
         "alarms": preferences.alarms(found, told).values(),
         "power": power(len(found.checkpoints)),
+        "opinions": have_an_opinion(found.project),
         "live": found.state in ("sampling", "composing", "asking"),
     }
     template = "faceoffs/faceoff.html"

@@ -19,6 +19,7 @@ from labeler.models import Faceoff, Place, Project, Purpose, Ranking, Request, R
 from labeler.models.faceoffs import FaceoffRefused
 from labeler.models.rounds import RoundRefused
 from labeler.round_stages import Backbone
+from labeler.simulated import have_an_opinion
 from rlhf.config import Refused
 
 
@@ -57,6 +58,7 @@ def rounds(request: HttpRequest, slug: str) -> HttpResponse:
         "stages": found.stages,
         "now": found.now.name,
         "simulating": asked,
+        "opinions": project.simulated_labelers or have_an_opinion(project),
     }
     context["live"] = (
         round.whole

@@ -247,20 +247,28 @@ def compare(request: HttpRequest, pk: int) -> HttpResponse:
         "waiting": asked is not None and asked.is_live,
         "oob": bool(request.htmx),
         "said": _compared(asked),
+        "judge": run.reward_model or Checkpoint.objects.judge_of(run.project),
     }
     return render(request, "runs/compare.html#news" if request.htmx else "runs/compare.html", context)
 
 
 def _compared(asked: Request | None) -> dict[str, Any]:
-    """What the scores of an answered comparison come to."""
+    """What the verdicts and the scores of an answered comparison come to."""
     items = asked.answer["items"] if asked and asked.answer else []
+    checked = [each for each in items if "correct" in each["before"] and "correct" in each["after"]]
+    right = {
+        "checked": len(checked),
+        "right_before": sum(each["before"]["correct"] is True for each in checked),
+        "right_after": sum(each["after"]["correct"] is True for each in checked),
+    }
     pairs = [(each["before"].get("score"), each["after"].get("score")) for each in items]
     pairs = [(before, after) for before, after in pairs if before is not None and after is not None]
     if not pairs:
-        return {"items": items}
+        return {"items": items, **right}
     before, after = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
     better = sum(after > before for before, after in pairs)
-    return {"items": items, "before": before, "after": after, "better": better, "scored": len(pairs)}
+    scores = {"before": before, "after": after, "better": better, "scored": len(pairs)}
+    return {"items": items, **right, **scores}
 
 
 def _next_steps(run: Run) -> list[dict[str, str]]:

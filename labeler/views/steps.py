@@ -57,7 +57,11 @@ def step(request: HttpRequest, pk: int, number: int) -> HttpResponse:
         "step": row,
         "before": run.steps.filter(step__lt=number, step__gt=0).order_by("-step").first(),
         "after": run.steps.filter(step__gt=number).order_by("step").first(),
-        "orders": {name: words for name, (words, _) in rollouts.ORDERS.items()},
+        "orders": {
+            name: words
+            for name, (words, _) in rollouts.ORDERS.items()
+            if name != "score" or run.reward_model_id or not run.checker
+        },
         "kept": urlencode({name: request.GET[name] for name in KEPT if request.GET.get(name)}),
     }
     try:

@@ -51,6 +51,13 @@ def test_a_press_on_a_curve_opens_the_grid_of_that_step(opened, drilled):  # noq
     expect(opened.locator(".tile")).to_have_count(45)
 
 
+def test_of_a_run_without_a_step_no_grid_is_offered(opened, drilled):  # noqa: F811
+    drilled.steps.all().delete()
+    opened.goto(reverse("run", args=[drilled.pk]))
+    expect(opened.locator(".open-step")).to_be_hidden()
+    expect(opened.get_by_text("or press on the curve")).to_be_hidden()
+
+
 def test_a_click_reads_a_tile_and_a_reload_keeps_it(opened, drilled):  # noqa: F811
     opened.locator('[data-name="0-0"]').click()
     expect(opened.locator("#reading")).to_contain_text("slightly more likely")

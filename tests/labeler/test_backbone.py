@@ -396,3 +396,14 @@ def test_a_decision_stands_once_something_was_made_of_it_or_its_round_is_closed(
     round.close(admin)
     assert "Round 1 is closed" in press(as_admin, round, "ranking", undo="")
     assert Gate.objects.filter(stage="ranking").exists()
+
+
+def test_what_fooled_a_reward_model_is_offered_only_where_there_was_one(as_admin, labeler, round):
+    walk_to("policy", as_admin, round, labeler)
+
+    def links() -> list[str]:
+        return [words for each in Backbone(Round.objects.get(pk=round.pk)).stages for words, _ in each.links]
+
+    assert "What it found to fool the reward model" in links()
+    Run.objects.filter(kind="policy").update(reward_model=None)
+    assert "What it found to fool the reward model" not in links()

@@ -145,7 +145,10 @@ def test_where_only_simulated_labelers_ranked_the_preview_is_of_their_rankings(a
     new_ranking(by=User.objects.without_password("sim", simulated=True))
     page = as_admin.get("/datasets/pelican-jokes/")
     assert len(page.context["rows"]) == 1
-    assert "only 1 simulated one" in page.content.decode()
+    assert page.context["sums"].startswith("0 rankings by people and 1 simulated:")
+    assert page.context["form"]["simulated"].value() is True, "or freezing would be refused"
+    as_admin.post("/datasets/pelican-jokes/freeze/", {"simulated": "on", "surplus": "on", "harvest": "on"})
+    assert Dataset.objects.get().simulated == 1
 
 
 def test_a_run_may_learn_from_any_frozen_dataset(project, new_ranking):

@@ -187,3 +187,19 @@ def test_the_texts_of_many_rollouts_are_never_in_memory_together(project, as_adm
         tracemalloc.stop()
     assert (told["good"], told["new"], told["beyond"]) == (many, 150, many - 150)
     assert project.demonstrations.count() == 150 and peak < 10_000_000, f"{peak:,} bytes"
+
+
+def test_the_form_begins_where_there_is_something_to_take(project, as_admin, new_ranking):
+    new_ranking(by=User.objects.create_user("a program", simulated=True))
+    assert 'name="simulated" checked' in as_admin.get(HERE).content.decode(), "only programs ranked"
+    run = checked_run(project)
+    chosen = f'<option value="{run.pk}" selected>'
+    assert chosen not in as_admin.get(HERE).content.decode()
+    project.change(None, judge="checker")
+    assert chosen in as_admin.get(HERE).content.decode(), "a checker judges here"
+    new_ranking()
+    assert 'name="simulated" checked' not in as_admin.get(HERE).content.decode()
+    asked = pressed(as_admin, do="count", **{"from": "", "simulated": "on"})
+    answered(asked)
+    page = as_admin.get(HERE).content.decode()
+    assert chosen not in page and 'name="simulated" checked' in page, "what was counted last stays chosen"

@@ -2,14 +2,16 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from django.urls import reverse
 
-from labeler import charts, samples
-from labeler.models import Run, Sample, Step
+from labeler import answers, charts, samples
+from labeler.models import Checkpoint, Request, Run, Sample, Step
 from labeler.templatetags.runs import outcome
 from rlhf import config
+from tests.labeler.checked import practised, sums  # noqa: F401 - fixtures
 from tests.labeler.runs import start  # noqa: F401
 
 AT_STEP_0 = {"held_out_accuracy": 0.68, "held_out_sampled": 0.4, "imitation_accuracy": 0.9}
@@ -106,3 +108,28 @@ def test_the_start_has_no_rollouts_to_open(client, admin, run):
     client.force_login(admin)
     assert client.get(reverse("step", args=[run.pk, 0])).status_code == 404
     assert client.get(reverse("steps", args=[run.pk]), {"step": "0"}).url == reverse("step", args=[run.pk, 1])
+
+
+def test_before_and_after_are_held_against_right_answers(as_admin, practised, home, monkeypatch):  # noqa: F811
+    for step, said in ((None, "It is 6."), (3, "It is 5.")):
+        folder = home / "checkpoints" / said
+        folder.mkdir(parents=True)
+        about = {"name": said, "kind": "policy", "location": str(folder), "step": step}
+        Checkpoint.objects.create(project=practised.project, run=practised if step else None, **about)
+    practised.start = Checkpoint.objects.get(step=None)
+    practised.save()
+    address = reverse("run_compare", args=[practised.pk])
+    asks = as_admin.get(address).content.decode()
+    assert "the checker says which answers are correct" in asks and "the reward model" not in asks
+    as_admin.post(address, {"after": Checkpoint.objects.get(step=3).pk, "seed": 0})
+
+    def wrote(op, checkpoint, prompts, **rest):
+        return {"rollouts": [[{"text": Path(checkpoint).name, "finished": True}] for _ in prompts]}
+
+    monkeypatch.setattr(answers.warm, "ask", wrote)
+    asked = Request.objects.claim(Request.objects.get(kind="compare").pk)
+    asked.answer_with(answers.KINDS["compare"](asked, asked.question))
+    said = re.sub(r"<[^>]*>", "", as_admin.get(address).content.decode())
+    assert "Of 2 problems, 0 are correct before and 1 after." in said
+    assert said.count("✓ correct") == 1 and said.count("✗ incorrect") == 3
+    assert "for people to say" not in said, "a checker says it here"

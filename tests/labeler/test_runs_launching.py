@@ -106,8 +106,29 @@ def test_what_only_the_launch_refuses_is_said_in_the_form(as_admin, project, sta
 
 def test_a_dataset_of_nothing_is_refused(as_admin, project, rankings):
     Ranking.objects.filter(simulated=False).delete()
-    status, said = sent(as_admin, project, "reward")
+    status, said = sent(as_admin, project, "reward", simulated="")
     assert status == 422 and "There is nothing to learn from: 0 rankings by people and 2 simulated." in said
+
+
+@pytest.mark.parametrize("kind", ["reward", "evaluation"])
+def test_where_only_programs_ranked_theirs_are_in_unless_left_out(
+    as_admin, project, reward_model, rankings, kind
+):
+    Ranking.objects.filter(simulated=False).delete()
+    status, said = sent(as_admin, project, kind)
+    run = project.runs.filter(kind=kind).latest("pk")
+    assert (status, run.dataset.lines, run.dataset.simulated) == (302, 2, 2), said
+    status, said = sent(as_admin, project, kind, simulated="")
+    what = "measure on" if kind == "evaluation" else "learn from"
+    assert status == 422 and f"There is nothing to {what}: 0 rankings by people and 2 simulated." in said
+
+
+def test_without_documents_there_is_nothing_to_read_and_it_says_so(as_admin, project, start):
+    prompt = project.prompts.create(content="Why did the pelican honk?")
+    project.demonstrations.create(prompt=prompt, completion="It had a bill to pay.")
+    status, said = sent(as_admin, project, "sft", stage="reading")
+    assert status == 422 and "There is nothing to read: bring in documents on the page of datasets." in said
+    assert "There is nothing to learn from" not in said
 
 
 def test_the_sums_follow_what_is_typed(as_admin, project, reward_model):

@@ -124,3 +124,16 @@ def test_two_who_switch_them_in_at_once_ask_once(admin, project):
         thread.join(0.5)
     thread.join()
     assert second == [first] and Request.objects.count() == 1
+
+
+def test_they_are_offered_only_where_they_have_an_opinion(as_admin, project):
+    offer, page = "Let simulated labelers rank what waits", reverse("rounds", args=[project.slug])
+    project.prompts.create(content="29+20=")
+    assert offer not in as_admin.get(page).content.decode()
+    project.prompts.create(content=ASKED)
+    assert offer in as_admin.get(page).content.decode()
+
+
+def test_where_they_are_switched_in_they_can_be_switched_out(as_admin, project):
+    project.change(None, simulated_labelers=True)
+    assert "Switch them out" in as_admin.get(reverse("rounds", args=[project.slug])).content.decode()

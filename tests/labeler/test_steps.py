@@ -12,6 +12,7 @@ from django.utils import timezone
 from labeler import steps as rollouts
 from labeler.models import AuditEntry, Place, Quintet, Run
 from rlhf.run import RunDirectory
+from tests.labeler.checked import practised, sums  # noqa: F401 - fixtures
 from tests.labeler.runs import follow
 
 pytestmark = pytest.mark.django_db
@@ -312,3 +313,8 @@ def test_what_somebody_has_ranked_stays(as_admin, run, labeler):
 def test_a_quintet_of_another_run_is_not_taken_back_from_here(as_admin, run, compose):
     (other,) = compose(1)
     assert as_admin.post(reverse("step_send", args=[run.pk, 4]), {"quintet": other.pk}).status_code == 404
+
+
+def test_what_no_reward_model_scored_is_not_sorted_by_its_score(as_admin, practised):  # noqa: F811
+    said = as_admin.get(reverse("step", args=[practised.pk, 3])).content.decode()
+    assert "reward, KL taken off" in said and "score of the reward model" not in said
