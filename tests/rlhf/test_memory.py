@@ -1,6 +1,5 @@
 """Memory that runs out: computed by halves, said so, and the setting named where nothing helps."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -79,43 +78,6 @@ def test_a_shared_result_comes_in_the_order_of_its_items(tmp_path):
         "aaaa", "bbbb", "cccc",
     ]  # fmt: skip
     assert memory.share([], lambda some, at_once: 1 / 0) == []
-
-
-SECOND = """
-import sys, torch
-from rlhf import processes
-from rlhf.memory import Memory
-from rlhf.run import Failed, RunDirectory
-processes.join(torch.device("cpu"))
-memory = Memory(RunDirectory(sys.argv[1]), 8)
-def narrow(at_once):
-    if processes.rank() == 1 and at_once > 2:
-        raise MemoryError
-    return processes.rank()
-assert memory.fit(narrow) == [0, 1] and memory.at_once == 2
-assert memory.share("abc", lambda some, at_once: [each * 2 for each in some]) == ["aa", "bb", "cc"]
-def wrong(at_once):
-    if processes.rank() == 1:
-        raise Failed("No reward for rollout 3.", "Mend it.", "reward")
-try:
-    memory.fit(wrong)
-except Failed as failed:
-    assert (failed.reason, failed.remedy, failed.field) == ("No reward for rollout 3.", "Mend it.", "reward")
-    open(f"{sys.argv[1]}/heard-{processes.rank()}", "w").close()
-processes.leave()
-"""
-
-
-def test_what_happens_to_one_process_is_heard_by_both(tmp_path):
-    script = tmp_path / "second.py"
-    script.write_text(SECOND)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    here = os.environ | {"PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [*command, script, tmp_path], capture_output=True, text=True, timeout=120, check=False, env=here
-    )
-    assert done.returncode == 0, done.stderr
-    assert sorted(each.name for each in tmp_path.glob("heard-*")) == ["heard-0", "heard-1"]
 
 
 FREED_AND_ASKED_AGAIN = """

@@ -1,5 +1,5 @@
-"""Policy runs of every algorithm: what their updates are, how they go on, where they end, and what memory and
-several processes change about them, which is nothing."""
+"""Policy runs of every algorithm: what their updates are, how they go on, where they end, and what memory
+changes about them, which is nothing."""
 
 # ruff: noqa: F811
 import json
@@ -329,35 +329,3 @@ def test_a_reward_model_whose_template_refuses_a_prompt_is_refused(made, start, 
     ended = result(path)
     assert ended["field"] == "reward" and not (path / "steps.jsonl").exists()
     assert "does not take the prompt “A joke about rain.”: no rain here" in ended["reason"]
-
-
-def test_two_processes_end_where_one_does_and_go_on_where_one_was_killed(made, subtests):
-    kinds = ["rloo", "grpo", "best", "adapters"]
-    of = {kind: {"steps": 3, "prompts_per_step": 3, "learning_rate": 0.02} | KINDS[kind] for kind in kinds}
-    alone = {kind: made(f"{kind} alone", **settings) for kind, settings in of.items()}
-    together = {kind: made(f"{kind} together", **settings) for kind, settings in of.items()}
-    killed = made("killed", **of["adapters"])
-    with pytest.raises(tiny.Killed):
-        train_policy.train(tiny.Doomed(killed, 3), config.read(killed))
-    tiny.by_two(killed, *together.values())
-    for kind in kinds:
-        with subtests.test(kind):
-            assert execute(alone[kind]) == FINISHED
-            expect_alike(alone[kind], together[kind])
-    with subtests.test("killed"):
-        assert [each["step"] for each in lines(killed)] == [1, 2, 3]
-        assert "Going on after step" in (killed / "log.txt").read_text()
-        for one, other in zip(lines(alone["adapters"]), lines(killed), strict=True):
-            assert other["loss"] == pytest.approx(one["loss"], abs=2e-3)
-
-
-def expect_alike(alone, together) -> None:
-    assert result(together)["state"] == "finished"
-    rows = zip(lines(alone, "rollouts.jsonl.zst"), lines(together, "rollouts.jsonl.zst"), strict=True)
-    assert all(one["tokens"] == other["tokens"] for one, other in rows)
-    for one, other in zip(told(alone), told(together), strict=True):
-        assert set(one) == set(other)
-        for name in set(one) - {"step", "crop", "rollouts"}:
-            assert other[name] == pytest.approx(one[name], rel=1e-2, abs=2e-3), name
-    for one, other in zip(lines(alone, "samples.jsonl"), lines(together, "samples.jsonl"), strict=True):
-        assert one["rollout"] == other["rollout"] and one["kl"] == pytest.approx(other["kl"], abs=1e-2)

@@ -1,13 +1,9 @@
 """Policy runs against a checker: what judges them, what they tell, what they are refused, and that they
-go on and share their work without changing a number."""
+go on without changing a number."""
 
 # ruff: noqa: F811
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import ClassVar
@@ -353,35 +349,9 @@ def test_killed_by_the_kernel_a_run_against_a_real_checker_ends_with_the_same_bi
     settings = {"steps": 4, "checker": "number", "learning_rate": 0.02}
     straight, broken = (practising(plain(name), "3", **settings) for name in ("straight", "broken"))
     assert execute(straight) == FINISHED
-    code = (
-        "import os, sys\nfrom rlhf import execute, run\ntell = run.RunDirectory.step\n"
-        "def die(self, step, **metrics):\n"
-        "    os.kill(os.getpid(), 9) if step == 3 else tell(self, step, **metrics)\n"
-        "run.RunDirectory.step = die\nexecute.execute(sys.argv[1])"
-    )
-    died = subprocess.run([sys.executable, "-c", code, str(broken)], check=False, env=os.environ)
-    assert died.returncode == -signal.SIGKILL and not (broken / "result.json").exists()
+    tiny.killed({3: broken})
     assert execute(broken) == FINISHED
     assert weights(broken, 4) == weights(straight, 4)
     for name in ("steps.jsonl", "samples.jsonl", "rollouts.jsonl.zst"):
         assert told(broken, name) == told(straight, name)
     assert result(broken) == result(straight)
-
-
-def test_two_processes_end_where_one_does_and_get_over_a_step_that_teaches_nothing(plain):
-    """Hardly anything is correct here, so that what is learnt from is the form; of one run nothing is."""
-    settings = {"steps": 3, "prompts_per_step": 3, "checker": "number", "learning_rate": 0.02}
-    settings |= {"format_weight": 1.0, "format": "[aeiou]"}
-    alone, both = (practising(plain(name), "3", **settings) for name in ("alone", "both"))
-    nothing = practising(plain("nothing"), "12345", steps=1, checker="number")
-    assert execute(alone) == FINISHED
-    tiny.by_two(nothing, both)
-    for one, other in zip(told(alone), told(both), strict=True):
-        assert one.keys() == other.keys()
-        for name, value in one.items():
-            if isinstance(value, float):
-                assert other[name] == pytest.approx(value, rel=1e-2, abs=1e-3), name
-    drawn = [[each["tokens"] for each in lines(path, "rollouts.jsonl.zst")] for path in (alone, both)]
-    assert drawn[0] == drawn[1]
-    assert lines(nothing)[1]["mixed"] == 0 == lines(nothing)[1]["grad_norm"]
-    assert result(nothing)["state"] == "finished"

@@ -1,11 +1,7 @@
 """The run that samples rollouts to be ranked: what it writes, equal answers, and going on after a crash."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -72,25 +68,22 @@ def test_every_prompt_gets_its_rollouts_with_its_own_id_beside_them(made):
     assert json.loads((path / "status.json").read_text())["total"] == 2
 
 
-@pytest.mark.parametrize("killed_at", [1, 2, 3])
-def test_a_killed_run_goes_on_with_the_very_same_rollouts(made, killed_at):
+def test_a_killed_run_goes_on_with_the_very_same_rollouts(made, subtests):
     prompts = PROMPTS * 2
-    straight, broken = made("straight", prompts), made("broken", prompts)
-    execute(straight)
-    code = (
-        "import os, sys\nfrom rlhf import execute, run\ntell = run.RunDirectory.step\n"
-        "def die(self, step, **metrics):\n"
-        f"    os.kill(os.getpid(), 9) if step == {killed_at} else tell(self, step, **metrics)\n"
-        "run.RunDirectory.step = die\nexecute.execute(sys.argv[1])"
+    straight, broken = (
+        made("straight", prompts),
+        {step: made(f"broken at {step}", prompts) for step in (1, 2, 3)},
     )
-    died = subprocess.run([sys.executable, "-c", code, str(broken)], check=False, env=os.environ)
-    assert died.returncode == -signal.SIGKILL
-    with open(broken / "steps.jsonl", "a") as file:
-        file.write('{"step": 9, "by')  # half a line, as a crash may leave it
-    assert execute(broken) == FINISHED
-    assert written(broken) == written(straight)
-    assert [each["step"] for each in steps(broken)] == [1, 2, 3]
-    assert steps(broken)[-1]["seconds"] >= steps(broken)[0]["seconds"]
+    execute(straight)
+    tiny.killed(broken)
+    for step, path in broken.items():
+        with subtests.test(killed_at=step):
+            with open(path / "steps.jsonl", "a") as file:
+                file.write('{"step": 9, "by')  # half a line, as a crash may leave it
+            assert execute(path) == FINISHED
+            assert written(path) == written(straight)
+            assert [each["step"] for each in steps(path)] == [1, 2, 3]
+            assert steps(path)[-1]["seconds"] >= steps(path)[0]["seconds"]
 
 
 def test_a_cancelled_run_keeps_what_it_has(made, monkeypatch):

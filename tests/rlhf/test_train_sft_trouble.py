@@ -1,14 +1,12 @@
-"""Supervised finetuning that is killed, short of memory, shared out, or given what it cannot learn from."""
+"""Supervised finetuning that is killed, short of memory, or given what it cannot learn from."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from rlhf import config, data
-from rlhf.execute import FAILED, FINISHED, execute
+from rlhf.execute import FAILED, execute
 from rlhf.packing import Packing
 from rlhf.run import Failed, RunDirectory
 from rlhf.train_sft import train
@@ -112,27 +110,6 @@ def test_what_does_not_fit_at_all_names_what_helps(directory, monkeypatch):
     with pytest.raises(Failed) as failed:
         run(directory("run"))
     assert "one example at a time" in failed.value.reason and failed.value.field == "max_tokens"
-
-
-def test_two_processes_give_the_losses_of_one(directory):
-    alone, both = directory("alone"), directory("both")
-    assert execute(alone) == FINISHED
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "rlhf"]
-    done = subprocess.run([sys.executable, *torchrun, str(both)], capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
-    expected, found = (
-        [json.loads(line) for line in (path / "steps.jsonl").read_text().splitlines()]
-        for path in (alone, both)
-    )
-    assert [line["step"] for line in found] == [line["step"] for line in expected]  # told once, not twice
-    for one, other in zip(expected, found, strict=True):
-        assert one.keys() == other.keys()
-        for name in ("loss", "held_out_loss"):
-            assert other.get(name) == pytest.approx(one.get(name), abs=1e-4)
-        assert one["tokens"] == other["tokens"]
-    assert (both / "samples.jsonl").read_text().count("\n") == (alone / "samples.jsonl").read_text().count(
-        "\n"
-    )
 
 
 TALK = [{"role": "user", "content": "Hi."}, {"role": "user", "content": "Hello?"}]

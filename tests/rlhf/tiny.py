@@ -2,9 +2,9 @@
 people who love pelicans, runs that die."""
 
 import json
-import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -162,27 +162,17 @@ def left(path: Path, outcome, *more: str) -> tuple:
     )
 
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-# To start two programs takes longer than what they train, so that the same two train one after the other.
-ONE_AFTER_THE_OTHER = """
-import sys
-from rlhf import processes
-from rlhf.execute import execute
-part, processes.leave = processes.leave, lambda: None
-print(*map(execute, sys.argv[1:]))
-part()
-"""
+def forked(*given: Path | int) -> subprocess.Popen:
+    """Runs in processes of their own, one after the other, each of which may die at a step: see there."""
+    command = [sys.executable, "-m", "tests.rlhf.forking", *map(str, given)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def by_two(*paths: Path) -> None:
-    """Run these directories, each by two processes."""
-    program = paths[0].with_name("by_two.py")
-    program.write_text(ONE_AFTER_THE_OTHER)
-    env = os.environ | {"PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [*TORCHRUN, program, *paths], env=env, capture_output=True, text=True, timeout=180, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def killed(at: dict[int, Path]) -> None:
+    """Run these directories, each until its process is about to tell that step and is killed."""
+    told, _ = forked(*(each for step, path in at.items() for each in (path, step))).communicate(timeout=180)
+    assert [int(each) for each in told.split()[1::2]] == [-signal.SIGKILL] * len(at)
+    assert not [path for path in at.values() if (path / "result.json").exists()]
 
 
 class Killed(BaseException):
