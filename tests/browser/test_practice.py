@@ -4,7 +4,7 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import expect
 
-from labeler.models import Checkpoint, Request
+from labeler.models import Checkpoint, Request, Run
 from tests.browser import axe
 from tests.labeler import drilled as drills
 from tests.labeler.drilled import drilled  # noqa: F401 - a fixture
@@ -53,6 +53,7 @@ def test_a_press_on_a_curve_opens_the_grid_of_that_step(opened, drilled):  # noq
 
 def test_of_a_run_without_a_step_no_grid_is_offered(opened, drilled):  # noqa: F811
     drilled.steps.all().delete()
+    Run.objects.update(state="queued", step=0, finished_at=None)
     opened.goto(reverse("run", args=[drilled.pk]))
     expect(opened.locator(".open-step")).to_be_hidden()
     expect(opened.get_by_text("or press on the curve")).to_be_hidden()
