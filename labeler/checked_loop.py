@@ -9,6 +9,7 @@ from django.urls import reverse
 from labeler.loop import Standing, Step, live_words, run_url
 from labeler.models import Checkpoint, Run
 from labeler.templatetags.words import count, figure
+from rlhf import config
 
 ON = "Practise on"
 
@@ -42,20 +43,22 @@ def _problems(standing: Standing) -> Step:
 def _start(standing: Standing) -> Step:
     """Worked solutions come first where there are any; without them the start practises as it is."""
     title, solved = "Supervised start", count(standing.demonstrations, "worked solution")
+    there = f"there {'is' if standing.demonstrations == 1 else 'are'} {solved}"
     start = standing.project.start
     if start is None:
         said = "It needs a starting model"
         return Step(title, "missing", said, "Choose a starting model", _url(standing, "project_edit"))
-    if run := standing.live.get(Run.Kind.SFT):
+    run = standing.live.get(Run.Kind.SFT)
+    if run and run.config.get("stage") != config.READING:
         return Step(title, "live", live_words(run), f"Watch run {run.pk}", run_url(run))
     if standing.taught:
-        said = f"Run {standing.taught.pk} was shown worked solutions; there are {solved} now"
+        said = f"Run {standing.taught.pk} was shown worked solutions; {there} now"
         return Step(title, "done", said, "Show them again", _launch(standing, "sft"))
     if not standing.demonstrations:
         said = "There are no worked solutions: practice begins with the starting model as it is"
         return Step(title, "passed", said, "Import some", _url(standing, "imports"))
     if start.was_finetuned:
-        said = f"“{start}” was finetuned before; there are {solved} here"
+        said = f"“{start}” was finetuned before; {there} here"
         return Step(title, "passed", said, "Show them to it", _launch(standing, "sft"))
     state = "passed" if standing.policy else "open"
     said = f"{solved} to be shown to “{start}” before it practises"

@@ -12,7 +12,7 @@ from django.db.models import Q, QuerySet
 from django.urls import reverse
 
 from labeler import checking
-from labeler.loop import live_words
+from labeler.loop import READING, SOLUTIONS, live_words
 from labeler.models import Checkpoint, Dataset, Project, Request, Run, User
 from labeler.models.demonstrations import told
 from labeler.models.prompts import digest
@@ -20,9 +20,6 @@ from labeler.templatetags.words import count, figure
 from rlhf import checkers, config, data
 from rlhf.config import Refused
 
-READING = Q(kind=Run.Kind.SFT, config__stage=config.READING)
-# Runs from before there were stages say nothing of theirs.
-SOLUTIONS = Q(kind=Run.Kind.SFT) & (Q(config__stage__isnull=True) | ~Q(config__stage=config.READING))
 PRACTICE = Q(kind=Run.Kind.POLICY)
 POINTS = 120  # of a curve
 WIDTH, HEIGHT, EDGE = 260, 64, 4

@@ -27,6 +27,11 @@ from labeler.models import (
 )
 from labeler.models.rankings import Today, tens
 from labeler.templatetags.words import count
+from rlhf import config
+
+READING = Q(kind=Run.Kind.SFT, config__stage=config.READING)
+# Runs from before there were stages say nothing of theirs.
+SOLUTIONS = Q(kind=Run.Kind.SFT) & (Q(config__stage__isnull=True) | ~Q(config__stage=config.READING))
 
 A_FEW = 5  # rankings by people in a round, before the loop proposes to go on
 ENOUGH_PAIRS = 30  # with fewer a share would say nothing
@@ -360,7 +365,7 @@ def _fill_checked(found: dict[int, Standing]) -> None:
     for each in found.values():
         each.troubled = each.project.prompts.failing(each.project.checker_digest).count()
         each.looked = bool(each.policy and each.policy.verdicts.exists())
-    taught = Run.objects.filter(in_these, kind=Run.Kind.SFT, state=Run.State.FINISHED)
+    taught = Run.objects.filter(in_these, SOLUTIONS, state=Run.State.FINISHED)
     for run in taught.order_by("project_id", "-pk").distinct("project_id"):
         found[run.project_id].taught = run
 

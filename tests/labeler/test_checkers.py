@@ -5,6 +5,7 @@ import pytest
 from django.urls import reverse
 
 from labeler import answers, checking, verdicts
+from labeler.loop import standings
 from labeler.models import AuditEntry, Checkpoint, Project, Prompt, Request, Verdict
 from labeler.verdicts import Share
 from rlhf import config
@@ -386,6 +387,24 @@ def test_a_checked_project_is_made_from_its_template(as_admin):
     for title in ("Import problems", "Supervised start", "Practise", "Look"):
         assert title in shown
     assert "Train reward model" not in shown and "36 prompts, each with its answer" in shown
+
+
+def test_what_only_read_documents_was_not_shown_worked_solutions(admin, practised):  # noqa: F811
+    project = practised.project
+    project.start = Checkpoint.objects.create(project=project, name="Start", location="hub:a/b@main")
+    project.save()
+    project.demonstrations.create(prompt=project.prompts.first(), completion="It is 5.", solution=True)
+
+    def start() -> str:
+        [step] = [each for each in standings([project], admin)[0].steps if each.title == "Supervised start"]
+        return f"{step.said} ({step.state})"
+
+    reads = project.runs.create(kind="sft", state="queued", config={"stage": "reading"})
+    assert start() == "1 worked solution to be shown to “Start” before it practises (passed)"
+    project.runs.update(state="finished")
+    assert start() == "1 worked solution to be shown to “Start” before it practises (passed)"
+    project.runs.filter(pk=reads.pk).update(config={"stage": "answers"})
+    assert start() == f"Run {reads.pk} was shown worked solutions; there is 1 worked solution now (done)"
 
 
 def test_whoever_edits_a_project_can_give_it_a_checker(as_admin, project):
