@@ -6,6 +6,7 @@ many at once as there are cores. Told are, in hidden taste: the start, the peak 
 that fall what share of their rise the suggested checkpoint keeps.
 """
 
+import json
 import tempfile
 from concurrent.futures import Future
 from pathlib import Path
@@ -27,13 +28,13 @@ def measure(many: int = SEEDS, **changed: Any) -> tuple[Figures, Rows]:
     """Every seed's two stories; `changed` are settings of the policy runs."""
     with tempfile.TemporaryDirectory() as folder, alone.at_once() as pool:
         judges = [pool.submit(reward_model, Path(folder), seed) for seed in range(many)]
-        told: dict[str, list[Future]] = {
+        stories: dict[str, list[Future]] = {
             name: [
                 pool.submit(story, Path(folder), seed, judges[seed], changed | beta) for seed in range(many)
             ]
             for name, beta in {"beta0": {"beta": 0.0}, "default": dict[str, Any]()}.items()
         }
-        found = {name: [each.result() for each in stories] for name, stories in told.items()}
+        found = {name: [each.result() for each in several] for name, several in stories.items()}
     figures: Figures = {
         "beta0": [_only(each, "start", "peak", "end", "kept", "crop", "reward") for each in found["beta0"]],
         "default": [_only(each, "start", "peak", "end", "crop", "reward") for each in found["default"]],
@@ -61,7 +62,13 @@ def story(folder: Path, seed: int, judge: "Future[Path]", changed: dict[str, Any
     inputs = {
         "--from": HERE / "checkpoint", "--prompts": HERE / "prompts.jsonl", "--reward": judge.result(),
     }  # fmt: skip
-    result = seeds.run("policy", run, inputs, RUN_DEFAULTS["policy"] | {"seed": seed} | changed)
+    seeds.run("policy", run, inputs, RUN_DEFAULTS["policy"] | {"seed": seed} | changed)
+    return told(run)
+
+
+def told(run: Path) -> dict[str, Any]:
+    """What is read off the directory of a policy run that has ended."""
+    result = json.loads((run / "result.json").read_text())
     tastes = seeds.by_step(run, lambda line: taste(line["rollout"], subject_of(line["prompt"])))
     rewards = [each["reward"] for each in seeds.steps(run)]
     start, peak = around(tastes, 1), max(around(tastes, step) for step in range(1, len(tastes) + 1))

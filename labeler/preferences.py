@@ -144,6 +144,8 @@ def _preferences(
         counted.update(each)
     strengths = found.strengths = fit(counted, len(checkpoints), prompts.values())
     best = max(range(len(checkpoints)), key=lambda number: strengths.at[number])
+    others = [number for number in range(len(checkpoints)) if number != best]
+    sure = {number: strengths.sure(best, number) for number in others}
     for number, checkpoint in enumerate(checkpoints):
         low, high = strengths.between(number, 0) if number else (0.0, 0.0)
         found.rows.append(
@@ -154,12 +156,11 @@ def _preferences(
                 low=chance(low),
                 high=chance(high),
                 against_best=chance(strengths.at[number] - strengths.at[best]),
-                level=number == best or strengths.sure(best, number) <= (SURELY if going else WITHIN),
+                level=number == best or sure[number] <= (SURELY if going else WITHIN),
                 is_best=number == best,
             )
         )
-    others = [number for number in range(len(checkpoints)) if number != best]
-    found.parted = all(strengths.sure(best, number) > SURELY for number in others)
+    found.parted = all(each > SURELY for each in sure.values())
     return found
 
 

@@ -7,9 +7,10 @@ A ranking is a row of choices, as in the listwise loss (rlhf/losses.py): every r
 strictly below it is chosen from among itself and what lies below. A difference of strengths is the log of the
 odds that one is ranked before the other. Pure functions; left out: who ranked, and what becomes of it."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from math import ceil, copysign, exp, fsum, log, sqrt
 
@@ -26,10 +27,12 @@ Stage = tuple[int, tuple[int, ...]]  # who was chosen, and how often each is amo
 def stages(ranks: Sequence[int], players: Sequence[int], count: int) -> Iterator[Stage]:
     """The choices that a ranking says; `players[slot]` is whose rollout it is, one of `count`."""
     for slot, rank in enumerate(ranks):
-        below = [players[other] for other, its in enumerate(ranks) if its > rank]
+        below = [player for player, its in zip(players, ranks, strict=True) if its > rank]
         if below:
-            many = Counter([players[slot], *below])
-            yield players[slot], tuple(many[player] for player in range(count))
+            many = [0] * count
+            for player in (players[slot], *below):
+                many[player] += 1
+            yield players[slot], tuple(many)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class Strengths:
         low, high = (self._end(one, other, side * within * error, within) for side in (-1, 1))
         return value + low, value + high
 
+    @cached_property
+    def _top(self) -> float:
+        assert self.told
+        return self.told.height(self.at)
+
     def _lost(self, one: int, other: int, difference: float) -> float:
         """The root of twice what the likelihood loses where the two differ by so much; less, where the
         prompts differ more than the choices by themselves would."""
@@ -68,7 +76,7 @@ class Strengths:
         middle = (self.at[one] + self.at[other]) / 2
         begin = list(self.at)
         begin[one], begin[other] = middle + difference / 2, middle - difference / 2
-        lost = self.told.height(self.at) - self.told.climb(begin, (one, other))[1]
+        lost = self._top - self.told.climb(begin, (one, other))[1]
         wider = _of_difference(self.among, one, other) if self.among else 0.0
         alone = _of_difference(self.inverse, one, other)
         return sqrt(max(0.0, 2 * lost * min(1.0, alone / wider if wider else 1.0)))
@@ -109,55 +117,68 @@ class Told:
 
     def __init__(self, counted: Mapping[Stage, float], count: int):
         self.chosen = [0.0] * count
-        self.pools: dict[tuple[int, ...], float] = defaultdict(float)
+        weights: dict[tuple[int, ...], float] = defaultdict(float)
         for (who, pool), weight in counted.items():
             self.chosen[who] += weight
-            self.pools[pool] += weight
+            weights[pool] += weight
+        self.pools = [
+            (weight, [(player, many) for player, many in enumerate(pool) if many])
+            for pool, weight in weights.items()
+        ]
 
     def climb(self, begin: list[float], tied: tuple[int, int] | None = None) -> tuple[list[float], float]:
         """The top of the log posterior and its height; where two are `tied`, with the difference that they
         begin with."""
-        found, value = begin, self.height(begin)
+        found, (value, shares) = begin, self._look(begin)
         for _ in range(STEPS):
-            slope, curve = self.slope_and_curve(found)
+            slope, curve = self._slope_and_curve(found, shares)
             if tied:
                 _merge(slope, curve, *tied)
-            step = [fsum(a * b for a, b in zip(row, slope, strict=True)) for row in inverse(curve)]
+            step = [fsum([a * b for a, b in zip(row, slope, strict=True)]) for row in inverse(curve)]
             if tied:
                 step.insert(tied[0], step[tied[1] - (tied[1] > tied[0])])
             # The hill has one top; a step that overshoots it is halved.
-            while (there := self.height([a + b for a, b in zip(found, step, strict=True)])) < value:
+            while (there := self._look([a + b for a, b in zip(found, step, strict=True)]))[0] < value:
                 step = [part / 2 for part in step]
                 if max(map(abs, step)) < CLOSE_ENOUGH:
                     break
             found = [a + b for a, b in zip(found, step, strict=True)]
-            value = there
+            value, shares = there
             if max(map(abs, step)) < CLOSE_ENOUGH:
                 break
         return found, value
 
     def height(self, at: Sequence[float]) -> float:
         """The log posterior."""
-        parts = [-PRIOR / 2 * each**2 for each in at]
-        parts += [many * each for many, each in zip(self.chosen, at, strict=True)]
-        for pool, weight in self.pools.items():
-            top = max(each for each, many in zip(at, pool, strict=True) if many)
-            odds = fsum(many * exp(each - top) for each, many in zip(at, pool, strict=True) if many)
-            parts.append(-weight * (top + log(odds)))
-        return fsum(parts)
+        return self._look(at)[0]
 
     def slope_and_curve(self, at: Sequence[float]) -> tuple[list[float], Matrix]:
         """The gradient of the log posterior and the negative of its Hessian."""
+        return self._slope_and_curve(at, self._look(at)[1])
+
+    def _look(self, at: Sequence[float]) -> tuple[float, list[list[float]]]:
+        """The log posterior; and how likely each of every pool is to be chosen, which both it and its slope
+        are made of."""
+        parts, shares = [-PRIOR / 2 * each**2 for each in at], []
+        parts += [many * each for many, each in zip(self.chosen, at, strict=True)]
+        for weight, pool in self.pools:
+            top = max([at[player] for player, _ in pool])
+            odds = [many * exp(at[player] - top) for player, many in pool]
+            total = fsum(odds)
+            parts.append(-weight * (top + log(total)))
+            shares.append([each / total for each in odds])
+        return fsum(parts), shares
+
+    def _slope_and_curve(self, at: Sequence[float], shares: list[list[float]]) -> tuple[list[float], Matrix]:
         slope = [many - PRIOR * each for many, each in zip(self.chosen, at, strict=True)]
         curve = [[PRIOR * (i == j) for j in range(len(at))] for i in range(len(at))]
-        for pool, weight in self.pools.items():
-            shares = _shares(at, pool)
-            for i, share in enumerate(shares):
-                slope[i] -= weight * share
-                if share:
-                    curve[i][i] += weight * share
-                    for j, other in enumerate(shares):
-                        curve[i][j] -= weight * share * other
+        for (weight, pool), its in zip(self.pools, shares, strict=True):
+            for (i, _), share in zip(pool, its, strict=True):
+                row, likely = curve[i], weight * share
+                slope[i] -= likely
+                row[i] += likely
+                for (j, _), other in zip(pool, its, strict=True):
+                    row[j] -= likely * other
         return slope, curve
 
 
@@ -189,7 +210,7 @@ def _among(at: list[float], counted: Mapping[Stage, float], prompts: list[Mappin
 
 def _shares(at: Sequence[float], pool: Sequence[int]) -> list[float]:
     """How likely each is to be chosen."""
-    top = max(each for each, many in zip(at, pool, strict=True) if many)
+    top = max([each for each, many in zip(at, pool, strict=True) if many])
     odds = [many * exp(each - top) if many else 0.0 for each, many in zip(at, pool, strict=True)]
     total = fsum(odds)
     return [each / total for each in odds]

@@ -74,7 +74,7 @@ def test_killed_after_any_step_an_adapted_run_ends_with_the_same_bits(tmp_path):
 
 
 def test_adapters_learn(tmp_path):
-    path = directory(tmp_path, "run", lora_rank=8, epochs=12, learning_rate=1e-2)
+    path = directory(tmp_path, "run", lora_rank=8, epochs=4, learning_rate=1e-2)
     tiny.rankings(path / "dataset.jsonl", 80)
     assert train(RunDirectory(path), config.read(path)).metrics["held_out_accuracy"] > 0.7
 

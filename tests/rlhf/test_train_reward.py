@@ -24,7 +24,7 @@ __all__ = ["directory"]  # fixtures
 
 
 def test_it_learns_what_people_like(directory):
-    path = directory("run", count=80, epochs=6)
+    path = directory("run", count=80, epochs=2)
     outcome = run(path)
     metrics = outcome.metrics
     assert metrics["held_out_accuracy"] > 0.75
@@ -52,7 +52,7 @@ def test_the_scale_is_that_of_typical_answers_and_of_what_was_held_out(directory
         return found
 
     monkeypatch.setattr(train_reward, "sample", remembering)
-    path = directory("run", count=80, epochs=4)
+    path = directory("run", count=80, epochs=1)
     outcome = run(path)
     judge = RewardModel.load(path / outcome.checkpoint)
     start, _ = checkpoint.load_policy(path / "inputs/policy")
@@ -202,13 +202,12 @@ def scored(ranking, scores):
     """The demo's model with a head that gives these rollouts these scores."""
     model, tokenizer = checkpoint.start_reward_model(DEMO / "checkpoint", seed=0)
     judge, width = RewardModel(model, tokenizer), model.score.weight.shape[1]
-    ends = []  # as the head reads them, of each rollout: one of its inputs at a time
+    examples = [judge.encode(ranking.prompt, ranking.rollouts)]
     with torch.no_grad():
-        for row in torch.eye(width):
-            model.score.weight.copy_(row[None])
-            ends.append(judge.rewards([judge.encode(ranking.prompt, ranking.rollouts)])[0])
-        head = torch.linalg.pinv(torch.stack(ends, dim=1)) @ torch.logit(torch.tensor(scores))
-        model.score.weight.copy_(head[None])
+        model.score.weight.data = torch.eye(width)  # as many heads as there are inputs, each reads one
+        ends = judge.members(examples)[:, 0].T
+        head = torch.linalg.pinv(ends) @ torch.logit(torch.tensor(scores))
+        model.score.weight.data = head[None]
     return model, tokenizer
 
 
