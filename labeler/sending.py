@@ -33,7 +33,8 @@ class Chosen(Protocol):
 def refuse_unrankable(chosen: Sequence[Chosen]) -> None:
     """Raises SendRefused."""
     if not FEWEST <= len(chosen) <= MOST:
-        raise SendRefused(f"Choose {FEWEST} to {MOST} rollouts of one prompt; {len(chosen)} were chosen.")
+        given = "1 was" if len(chosen) == 1 else f"{len(chosen)} were"
+        raise SendRefused(f"Choose {FEWEST} to {MOST} rollouts of one prompt; {given} chosen.")
     if len({one.text.strip() for one in chosen}) == 1:
         raise SendRefused("All of these say the same: there is nothing to rank.")
     if any(not one.text.strip() for one in chosen):

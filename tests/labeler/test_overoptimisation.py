@@ -2,8 +2,8 @@
 pulled to its start it holds, and the checkpoint that is suggested keeps most of what was gained. What fooled
 the reward model is harvested, the next one is trained, and a policy learns against that.
 
-Half as many prompts a step as the demo has, in sixty steps, and in the second round half of these at twice
-the rate. The benchmarks `overoptimisation` and `harvest` tell of three seeds at full length.
+As the demo has it, but in sixty steps, and in the second round in half of these, at half the prompts and
+twice the rate. The benchmarks `overoptimisation` and `harvest` tell of three seeds at full length.
 """
 
 import pytest
@@ -17,9 +17,9 @@ from labeler.models import Find, Harvest, Project, Request, Run
 from tests.labeler.test_evaluations import carry_out
 
 pytestmark = pytest.mark.django_db
-FEWER = {"reward": {"epochs": 2}, "policy": {"steps": 60, "prompts_per_step": 4}}
+FEWER = {"policy": {"steps": 60}}
 NO_PULL = {"beta": 0}
-QUICKLY = {"steps": 30, "learning_rate": 2e-3, "checkpoint_every": 30}
+QUICKLY = {"steps": 30, "prompts_per_step": 4, "learning_rate": 2e-3, "checkpoint_every": 30}
 
 
 @pytest.fixture

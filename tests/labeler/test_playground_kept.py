@@ -59,7 +59,7 @@ def test_five_are_sent_to_the_labelers_with_their_prompt_and_taken_back(as_admin
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["0-0"], "Choose 2 to 5 rollouts of one prompt; 1 were chosen."),
+        (["0-0"], "Choose 2 to 5 rollouts of one prompt; 1 was chosen."),
         (["0-1", "0-2"], "All of these say the same"),
         (["0-0", "0-3"], "One of these says nothing"),
         (["7-7", "9-9"], "0 were chosen"),

@@ -260,10 +260,10 @@ def test_the_same_rollouts_are_sent_once(as_admin, run):
 @pytest.mark.parametrize(
     ("names", "because"),
     [
-        (["0-0"], "Choose 2 to 5 rollouts of one prompt; 1 were chosen"),
+        (["0-0"], "Choose 2 to 5 rollouts of one prompt; 1 was chosen"),
         ([], "0 were chosen"),
         (["0-0", "1-0"], "different prompts"),
-        (["0-0", "9-9"], "1 were chosen"),
+        (["0-0", "9-9"], "1 was chosen"),
     ],
 )
 def test_what_is_no_quintet_is_refused_in_words(as_admin, run, names, because):
