@@ -58,9 +58,8 @@ def _compare(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
             item["before"]["score"], item["after"]["score"] = before, after
     if any(asked.get("references", ())):
         request.tell("the checker reads the answers")
-        with contextlib.suppress(
-            Unanswerable
-        ):  # a judge without its model keeps nobody from reading what was written
+        # A judge without its model keeps nobody from reading what was written.
+        with contextlib.suppress(Unanswerable):
             judge = judging.of(request)
             for item, reference in zip(items, asked["references"], strict=True):
                 about = {"prompts": [item["prompt"]], "reference": reference}

@@ -56,7 +56,7 @@ class RunForm(InputsForm):
         self.preset = next((each for each in self.presets if each["slug"] == preset), None)
         self.config: config.Config | None = None
         self.before: LaunchedBefore | None = None  # an equal run, of which it is asked once
-        self.own = project.run_defaults.get(kind, {})
+        self.own = project.own_defaults(kind)
         finished = project.runs.filter(kind=kind, state=Run.State.FINISHED).order_by("-pk")
         self.earlier = source or finished.first()
         by_link = {each.name for each in self.settings if chosen and each.name in chosen}

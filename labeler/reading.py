@@ -2,7 +2,7 @@
 
 What a model wrote is judged by what it says, so whatever this does not render stays readable as its source:
 links and images (nothing is fetched, nothing leads away), HTML, and maths, which is shown in the style of
-code. Guidelines, which people wrote to be read, are rendered in models/projects.py."""
+code. Guidelines, which people wrote to be read, are rendered in models/guidelines.py."""
 
 import re
 from functools import lru_cache

@@ -10,12 +10,13 @@ from labeler.models.desks import Desk
 from labeler.models.evaluations import Evaluation
 from labeler.models.faceoffs import Contender, Faceoff
 from labeler.models.flags import Flag
+from labeler.models.guidelines import Guidelines
 from labeler.models.harvests import Find, Harvest
 from labeler.models.imports import Import
 from labeler.models.people import Invitation, User, WrongTry
 from labeler.models.places import Place
 from labeler.models.probes import Probe
-from labeler.models.projects import Guidelines, Membership, Project
+from labeler.models.projects import Membership, Project
 from labeler.models.prompts import Prompt
 from labeler.models.quintets import Quintet, Rollout
 from labeler.models.rankings import Arm, Purpose, Ranking

@@ -14,8 +14,9 @@ from django.db.models import Count, Exists, OuterRef, Q
 from django.db.models.functions import Length
 from django.utils import timezone
 
+from labeler.models.guidelines import Guidelines
 from labeler.models.people import User
-from labeler.models.projects import Guidelines, Membership, Project
+from labeler.models.projects import Membership, Project
 from labeler.models.prompts import Prompt
 from labeler.models.sheets import LONGEST, TOO_LONG, AnswerRefused, Sheet, Ticket
 

@@ -66,7 +66,7 @@ class Launching(models.QuerySet["Run"]):
         though an equal run is there, or though the one of this number is."""
         from labeler.preview import Look  # it is built on these models
 
-        defaults = project.run_defaults.get(kind, {})
+        defaults = project.own_defaults(kind)
         wanted = {name: value for name, value in {**defaults, **values}.items() if name != "simulated"}
         needed = config.inputs(config.make(kind, {}).kind)
         checked = kind == "policy" and project.is_checked

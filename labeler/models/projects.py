@@ -1,28 +1,21 @@
 """A project: one thing to get better at, with its guidelines, its starting model and the people who rank."""
 
 import hashlib
-from functools import lru_cache
 from itertools import chain, count
+from typing import Any
 
-import nh3
 from django.core.validators import slug_re
 from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 from django.utils.text import slugify
-from markdown_it import MarkdownIt
 
+from labeler import footprint
+from labeler.models.guidelines import Guidelines, reading
 from labeler.models.people import User
 from rlhf import config, data
-
-# What written guidelines need, and no more: nothing that runs, and nothing that a browser fetches.
-READING_TAGS = {
-    *("a", "blockquote", "br", "code", "em", "hr", "li", "ol", "p", "pre", "strong", "ul"),
-    *("h3", "h4", "h5", "h6", "table", "tbody", "td", "th", "thead", "tr"),
-}
-
 
 # The settings by which the queue is filled and ordered.
 QUEUED = {"overlap", "wider_overlap", "wider_share", "queue", "random_share"}
@@ -178,18 +171,28 @@ class Project(models.Model):
     @property
     def guidelines_html(self) -> SafeString:
         """The guidelines as a reader sees them: only what text needs gets through, and nothing is fetched."""
-        return _reading(self.guidelines)
+        return reading(self.guidelines)
 
     @cached_property
-    def newest_guidelines(self) -> "Guidelines | None":
+    def newest_guidelines(self) -> Guidelines | None:
         """The version that whoever ranks now has beside them; asked once for a page and for what it keeps."""
         return self.guideline_versions.order_by("-number").first()
 
     def defaults_of(self, kind: str, judged: str = "") -> dict:
         """What a run of this kind starts from here: the project's own word over the kind's. `judged`: of a
         policy, by whose word its reward is."""
-        own = self.run_defaults.get(kind, {})
+        own = self.own_defaults(kind)
         return {each.name: own.get(each.name, each.default) for each in config.settings(kind, judged)}
+
+    def own_defaults(self, kind: str) -> dict[str, Any]:
+        """Where the project departs from a kind's defaults: by its own word, and because a rollout leaves to
+        the prompt half of what its start can take."""
+        own = dict(self.run_defaults.get(kind, {}))
+        model = footprint.model(self.start.folder) if self.start else None
+        longest = getattr(config.KINDS[kind], "max_new_tokens", 0)
+        if model and model.context and longest > (half := model.context // 2):
+            own.setdefault("max_new_tokens", half)
+        return own
 
     @property
     def is_checked(self) -> bool:
@@ -272,7 +275,7 @@ class Project(models.Model):
         return set(changed)
 
     @transaction.atomic
-    def revise_guidelines(self, text: str, by: User | None = None) -> "Guidelines | None":
+    def revise_guidelines(self, text: str, by: User | None = None) -> Guidelines | None:
         """The newest version; a new one where `text` is another. Rankings name theirs."""
         Project.objects.select_for_update(no_key=True).get(pk=self.pk)
         newest = self.guideline_versions.order_by("-number").first()
@@ -294,42 +297,6 @@ def _said(project: Project, name: str) -> str:
             ", ".join(str(each) if key == "name" else f"{key} {each}" for key, each in value.items()) or "-"
         )
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
-
-
-@lru_cache(maxsize=128)
-def _reading(markdown: str) -> SafeString:
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(markdown)
-    headings = [token for token in tokens if token.type.startswith("heading")]
-    # The page has two orders of headings above the guidelines' ones, and no order may be passed over.
-    written, order = sorted({token.tag for token in headings}), 2
-    for token in headings:
-        if token.nesting > 0:
-            order = min(written.index(token.tag) + 3, order + 1, 6)
-        token.tag = f"h{order}"
-    html = parser.renderer.render(tokens, parser.options, {})
-    return mark_safe(nh3.clean(html, tags=READING_TAGS, attributes={"a": {"href", "title"}}))
-
-
-class Guidelines(models.Model):
-    """One version of a project's guidelines, kept so that each ranking tells under which it was made."""
-
-    project = models.ForeignKey(Project, models.CASCADE, related_name="guideline_versions")
-    number = models.PositiveIntegerField()
-    text = models.TextField(blank=True)
-    created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
-    created_at = models.DateTimeField(auto_now_add=True)
-
-    class Meta:
-        ordering = ["project", "number"]
-        constraints = [models.UniqueConstraint(fields=["project", "number"], name="a_version_number_once")]
-
-    def __str__(self) -> str:
-        return f"guidelines, version {self.number}"
-
-    @property
-    def html(self) -> SafeString:
-        return _reading(self.text)
 
 
 class StillExcluded(ValueError):

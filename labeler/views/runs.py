@@ -350,7 +350,7 @@ def _alarm(run: Run) -> Alarm | None:
 def _settings(run: Run) -> list[dict[str, Any]]:
     """The config that ran: each setting with the project's default, those that differ first."""
     judged = run.judged
-    usual, own = run.project.defaults_of(run.kind, judged), run.project.run_defaults.get(run.kind, {})
+    usual, own = run.project.defaults_of(run.kind, judged), run.project.own_defaults(run.kind)
     known = [each for each in config.settings(run.kind, judged) if each.name in run.config]
     rows = [{"setting": each, "value": run.config[each.name], "own": each.name in own} for each in known]
     for row in rows:

@@ -1,5 +1,6 @@
 """Files and their rows: formats told apart, columns mapped, lines checked; and files that mean harm."""
 
+import contextlib
 import io
 import json
 import os
@@ -216,7 +217,12 @@ def test_nobody_who_reads_parquet_loads_its_library(tmp_path):
 
 
 def unpacking() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children() if str(PROGRAM) in each.cmdline()]
+    """What other tests have started may end, or be waiting to be told of, at any moment."""
+    found = []
+    for each in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [each] if str(PROGRAM) in each.cmdline() else []
+    return found
 
 
 def test_a_reader_that_has_seen_enough_leaves_no_process_behind(tmp_path):

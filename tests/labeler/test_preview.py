@@ -79,6 +79,20 @@ def test_weights_are_counted_in_their_own_header(start, home):
         assert 0 < file.tell() - known.weights < 20_000, "all but the header are weights in fp32"
 
 
+def test_where_the_project_says_nothing_a_rollout_leaves_half_of_the_model_to_the_prompt(
+    project, start, reward_model, as_admin
+):
+    assert project.defaults_of("rollouts")["max_new_tokens"] == 40
+    project.run_defaults = {"reward": {"epochs": 2}}
+    project.save()
+    for kind in ("rollouts", "policy"):
+        assert launch(project, kind).config["max_new_tokens"] == 128
+        form = as_admin.get(f"/runs/new/{project.slug}/{kind}/").content.decode()
+        assert 'name="max_new_tokens" value="128"' in form and "leaves no room" not in form
+    assert project.own_defaults("sft") == {"max_new_tokens": 128}
+    assert project.own_defaults("reward") == {"epochs": 2}
+
+
 @pytest.mark.parametrize("broken", [b"", b"\xff" * 40, struct.pack("<Q", 5) + b"[1,2]", struct.pack("<Q", 9)])
 def test_nothing_is_claimed_of_weights_that_cannot_be_read(start, home, broken):
     (home / start.location / "model.safetensors").write_bytes(broken)
